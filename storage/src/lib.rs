@@ -1,1 +1,45 @@
-//! storage
+//! Where vitalseal keeps things: registry, key store, inbox, sealed rows in Parquet, and the catalog of those files.
+//!
+//! ```text
+//!            admit (group commit, fsync)          flush (file, catalog, delete)
+//!  ingest ───────────────▶ Inbox ───────────────────────▶ Parquet  ◀── Catalog
+//!                            │                              │
+//!                            └────────── Snapshot ──────────┘ ──▶ query
+//!  RootProvider ─▶ root ─▶ pages ─▶ KEKs   (KeyStore; erased with their root)
+//! ```
+//!
+//! What stands here is ciphertext and metadata. A measured value never does: not in a table, a file, a log line, an
+//! error or a `Debug` text. A key stands here only wrapped; the root that unwraps it is outside the data directory.
+
+pub mod catalog;
+mod crash;
+mod durable;
+mod flush;
+pub mod inbox;
+pub mod keys;
+mod lock;
+pub mod paths;
+pub mod ports;
+pub mod registry;
+pub mod schema;
+mod sqlite;
+mod store;
+
+pub use catalog::{Catalog, DataFile, Holding};
+pub use flush::FlushReport;
+pub use inbox::{Admission, Admitted, Inbox, InboxError, NewQuarantine, QuarantineRow};
+pub use keys::{
+    FileRootProvider, KeyErasure, KeyError, KeyStatus, KeyStore, LedgerRow, RecipientRow, RootError,
+    RootProvider,
+};
+pub use paths::StorePaths;
+pub use ports::{
+    AccessPolicy, Actor, AuditError, AuditEvent, AuditRecord, AuditSink, AuthenticationError,
+    Authenticator, Authorized, Clock, Identity, ParseError, PolicyError, Purpose, QuarantineReason,
+    QueryOutcome, Role, SystemClock, UserName,
+};
+pub use registry::{
+    DeviceRecord, DeviceRow, DeviceState, NewUser, PatientIdentity, PatientRow, PatientState,
+    Registry, RegistryError, UserRow,
+};
+pub use store::{Snapshot, Store, StoreError};

@@ -1,0 +1,143 @@
+//! A type for each stored path. No path of the store is built anywhere else.
+//!
+//! ```text
+//! DIR/                    0700
+//!   registry.sqlite       patients, devices, users, wrapped keys, catalog      0600
+//!   inbox.sqlite          durable intake and hot tier, quarantine              0600
+//!   audit.sqlite          audit log                                            0600
+//!   audit.vkey            its public verification key
+//!   parquet/r-<id>.parquet  sealed rows; the name is random, never a pseudonym 0600
+//!   ca-root.pem           certificate of the root certificate authority
+//!   ca-issuing.pem        certificate of the issuing authority (its key is sealed in the registry)
+//!   server.pem            certificate chain of both TLS doors
+//!   vitalseal.toml        configuration
+//!   vitalseal.lock        held while a process has the store open
+//!   admin.sock            administrator's door
+//! DIR.root/               0700, NEVER beside the data in a backup
+//!   root-<epoch>.key      root key of the present epoch                        0600
+//!   ca-root.key           key of the root certificate authority; better moved offline  0600
+//! ```
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Where everything of one store lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePaths {
+    data: PathBuf,
+    root_keys: PathBuf,
+}
+
+impl StorePaths {
+    /// The store in `data`; its root keys in `root_keys`, by default `data` with `.root` appended.
+    #[must_use]
+    pub fn new(data: &Path, root_keys: Option<&Path>) -> Self {
+        let root_keys = root_keys.map_or_else(|| beside(data), Path::to_path_buf);
+        Self { data: data.to_path_buf(), root_keys }
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The directory of the file root provider.
+    #[must_use]
+    pub fn root_keys(&self) -> &Path {
+        &self.root_keys
+    }
+
+    /// Patients, devices, users, wrapped keys, catalog.
+    #[must_use]
+    pub fn registry(&self) -> PathBuf {
+        self.data.join("registry.sqlite")
+    }
+
+    /// Durable intake, hot tier and quarantine.
+    #[must_use]
+    pub fn inbox(&self) -> PathBuf {
+        self.data.join("inbox.sqlite")
+    }
+
+    /// Audit log.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.data.join("audit.sqlite")
+    }
+
+    /// Public verification key of the audit log.
+    #[must_use]
+    pub fn audit_vkey(&self) -> PathBuf {
+        self.data.join("audit.vkey")
+    }
+
+    /// Flushed files.
+    #[must_use]
+    pub fn parquet(&self) -> PathBuf {
+        self.data.join("parquet")
+    }
+
+    /// Configuration.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.data.join("vitalseal.toml")
+    }
+
+    /// Certificate of the root certificate authority.
+    #[must_use]
+    pub fn root_certificate(&self) -> PathBuf {
+        self.data.join("ca-root.pem")
+    }
+
+    /// Certificate of the issuing certificate authority.
+    #[must_use]
+    pub fn issuing_certificate(&self) -> PathBuf {
+        self.data.join("ca-issuing.pem")
+    }
+
+    /// Certificate chain of the TLS doors, leaf first.
+    #[must_use]
+    pub fn server_certificate(&self) -> PathBuf {
+        self.data.join("server.pem")
+    }
+
+    /// Private key of the root certificate authority.
+    #[must_use]
+    pub fn root_authority_key(&self) -> PathBuf {
+        self.root_keys.join("ca-root.key")
+    }
+
+    /// Lock file.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.data.join("vitalseal.lock")
+    }
+
+    /// Administrator's socket.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data.join("admin.sock")
+    }
+}
+
+fn beside(data: &Path) -> PathBuf {
+    // A trailing slash or dot must not put the root keys inside the data directory: components() drops both.
+    let mut name: OsString = data.components().as_path().as_os_str().to_owned();
+    name.push(".root");
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_keys_never_land_inside_the_data_directory() {
+        for data in ["/srv/vs", "/srv/vs/", "/srv/vs/.", "/srv//vs"] {
+            let paths = StorePaths::new(Path::new(data), None);
+            assert_eq!(paths.root_keys(), Path::new("/srv/vs.root"), "{data}");
+            assert!(!paths.root_keys().starts_with(paths.data()));
+        }
+    }
+}

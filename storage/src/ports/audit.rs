@@ -1,0 +1,285 @@
+//! What the audit log is told.
+//!
+//! A record holds ids, counts, times, hashes and reasons that an operator typed. Never a reading, a name, a literal of a
+//! query or a secret: the log outlives every erasure.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use vitalseal_crypto::envelope::Rule;
+use vitalseal_crypto::{DeviceId, KeyEpoch, Kid, SubjectPseudonym, Thumbprint};
+
+use super::{ParseError, Purpose, Role, UserName};
+
+/// Takes audit records.
+#[async_trait]
+pub trait AuditSink: Send + Sync + fmt::Debug {
+    /// Returns after the record is durable.
+    ///
+    /// # Errors
+    /// When it is not; what was to be recorded must then not happen.
+    async fn record(&self, record: AuditRecord) -> Result<(), AuditError>;
+}
+
+/// A record could not be made durable.
+#[derive(Debug, thiserror::Error)]
+#[error("writing the audit record")]
+pub struct AuditError(#[source] Box<dyn Error + Send + Sync>);
+
+impl AuditError {
+    /// Wraps the cause.
+    #[must_use]
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+/// One thing that was done: when, by whom, what.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub actor: Actor,
+    /// What.
+    #[serde(flatten)]
+    pub event: AuditEvent,
+}
+
+/// Who did it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "id", rename_all = "snake_case")]
+pub enum Actor {
+    /// vitalseal itself.
+    System,
+    /// A device, known by its certificate.
+    Device(DeviceId),
+    /// A person who logged in.
+    User(UserName),
+    /// An administrator on the local socket.
+    Local {
+        /// User id that the kernel vouched for.
+        uid: u32,
+    },
+}
+
+/// How a query ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryOutcome {
+    /// Every row was handed out.
+    Completed,
+    /// An error ended it.
+    Failed,
+    /// The asker, a deadline or a shutdown ended it.
+    Cancelled,
+}
+
+/// Why a message was kept aside instead of stored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum QuarantineReason {
+    /// Not an envelope.
+    Shape,
+    /// An algorithm outside the allow-list.
+    Algorithm,
+    /// The identity in the envelope is not the certificate's.
+    Identity,
+    /// The signature does not hold.
+    Signature,
+    /// Sealed to a key that is not held (any more).
+    UnknownKey,
+    /// The content key does not unwrap.
+    Unwrap,
+    /// The content key is not the one that the header commits to.
+    Commitment,
+    /// The content does not open.
+    Open,
+    /// The content is not a known payload.
+    Payload,
+    /// A value outside the hard range.
+    Implausible,
+    /// The device is not enrolled, or revoked.
+    DeviceNotActive,
+    /// The device is not assigned to the patient that the envelope names.
+    NotAssigned,
+    /// The patient was erased.
+    PatientErased,
+    /// The same counter with other signed bytes: proof of a clone.
+    Fork,
+    /// Larger than an envelope may be.
+    TooLarge,
+}
+
+impl QuarantineReason {
+    const ALL: [Self; 15] = [
+        Self::Shape,
+        Self::Algorithm,
+        Self::Identity,
+        Self::Signature,
+        Self::UnknownKey,
+        Self::Unwrap,
+        Self::Commitment,
+        Self::Open,
+        Self::Payload,
+        Self::Implausible,
+        Self::DeviceNotActive,
+        Self::NotAssigned,
+        Self::PatientErased,
+        Self::Fork,
+        Self::TooLarge,
+    ];
+
+    /// The stored spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shape => "shape",
+            Self::Algorithm => "algorithm",
+            Self::Identity => "identity",
+            Self::Signature => "signature",
+            Self::UnknownKey => "unknown_key",
+            Self::Unwrap => "unwrap",
+            Self::Commitment => "commitment",
+            Self::Open => "open",
+            Self::Payload => "payload",
+            Self::Implausible => "implausible",
+            Self::DeviceNotActive => "device_not_active",
+            Self::NotAssigned => "not_assigned",
+            Self::PatientErased => "patient_erased",
+            Self::Fork => "fork",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+impl fmt::Display for QuarantineReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for QuarantineReason {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        Self::ALL
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or(ParseError { what: "quarantine reason", expected: "one of the stored spellings" })
+    }
+}
+
+impl From<Rule> for QuarantineReason {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::Shape => Self::Shape,
+            Rule::Algorithm => Self::Algorithm,
+            Rule::Identity => Self::Identity,
+            Rule::Signature => Self::Signature,
+            Rule::UnknownKey => Self::UnknownKey,
+            Rule::Unwrap => Self::Unwrap,
+            Rule::Commitment => Self::Commitment,
+            Rule::Open => Self::Open,
+        }
+    }
+}
+
+/// What was done. Serialized with its name in `event` and the fields beside it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the fields are named after the glossary's terms")]
+pub enum AuditEvent {
+    /// The store was created.
+    StoreInitialized {},
+    /// The server began to serve.
+    ServerStarted { version: String },
+    /// The server stopped in order.
+    ServerStopped {},
+    /// A patient got a pseudonym and a key.
+    PatientAdded { patient: SubjectPseudonym },
+    /// A pseudonym was resolved to a person.
+    IdentityResolved { patient: SubjectPseudonym },
+    /// A certificate was issued to a device.
+    DeviceEnrolled { device: DeviceId, certificate: Thumbprint },
+    /// A device measures this patient from now on.
+    DeviceAssigned { device: DeviceId, patient: SubjectPseudonym },
+    /// A device may not connect any more.
+    DeviceRevoked { device: DeviceId, reason: String },
+    /// A person got a login.
+    UserAdded { user: UserName, role: Role },
+    /// A person may see a patient.
+    AccessGranted { user: UserName, patient: SubjectPseudonym },
+    /// Password and second factor were right.
+    LoginSucceeded { user: UserName },
+    /// They were not.
+    LoginFailed { user: UserName },
+    /// A short-lived token was handed out.
+    TokenIssued { user: UserName, expires_at: Timestamp },
+    /// A peer was turned away at a door.
+    ConnectionRefused { door: String, peer: Option<String>, reason: String },
+    /// A message was kept aside.
+    MessageQuarantined { device: DeviceId, boot: Option<u64>, sequence: Option<u64>, reason: QuarantineReason, detail: String },
+    /// Two different messages carried the same counter: the device was cloned.
+    ForkDetected { device: DeviceId, boot: u64, sequence: u64 },
+    /// A query was let through; `patients` is the authorized scope, literals are redacted from `sql`.
+    QueryStarted { query: String, user: UserName, purpose: Purpose, patients: Vec<SubjectPseudonym>, sql: String },
+    /// A query ended; `patients` are those whose rows were opened.
+    QueryFinished { query: String, outcome: QueryOutcome, patients: Vec<SubjectPseudonym>, messages: u64, readings: u64, first_at: Option<Timestamp>, last_at: Option<Timestamp> },
+    /// A query was not let through.
+    QueryRefused { user: UserName, reason: String },
+    /// Rows went from the inbox to a file.
+    ReadingsFlushed { file: String, messages: u64, readings: u64 },
+    /// A new envelope key of the server.
+    RecipientEpochStarted { epoch: KeyEpoch, kid: Kid },
+    /// The private part of an ended envelope key is gone.
+    RecipientKeyDestroyed { epoch: KeyEpoch, kid: Kid },
+    /// An erasure was ordered.
+    ErasureStarted { patient: SubjectPseudonym, reason: String },
+    /// The patient's key is gone and the old root with it.
+    ErasureCompleted { patient: SubjectPseudonym, erasure: String, root_epoch_destroyed: u64, root_epoch: u64, rewrapped: u64 },
+    /// An incident was opened; `aware_at` starts the 72 hours.
+    IncidentOpened { incident: String, kind: String, aware_at: Timestamp },
+    /// A version of the report was produced.
+    IncidentReported { incident: String, version: u32, sha256: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_and_names_its_event() {
+        let record = AuditRecord {
+            at: Timestamp::UNIX_EPOCH,
+            actor: Actor::Local { uid: 1000 },
+            event: AuditEvent::ErasureCompleted {
+                patient: "p0123456789abcdef0123456789abcdef".parse().unwrap(),
+                erasure: "e1".into(),
+                root_epoch_destroyed: 1,
+                root_epoch: 2,
+                rewrapped: 3,
+            },
+        };
+        let json = serde_json::to_string(&record).unwrap();
+        assert!(json.contains(r#""event":"erasure_completed""#), "{json}");
+        assert_eq!(serde_json::from_str::<AuditRecord>(&json).unwrap(), record);
+        let started = AuditRecord { event: AuditEvent::StoreInitialized {}, ..record };
+        let json = serde_json::to_string(&started).unwrap();
+        assert_eq!(serde_json::from_str::<AuditRecord>(&json).unwrap(), started);
+    }
+
+    #[test]
+    fn reasons_read_back() {
+        for reason in QuarantineReason::ALL {
+            assert_eq!(reason.as_str().parse::<QuarantineReason>().unwrap(), reason);
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+    }
+}
