@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged, for a person and for CI alike:
+#
+#   packages     system packages that the build and the tests need (Debian; only what is missing)
+#   toolchain    the Rust version that rust-toolchain.toml names
+#   format       cargo fmt
+#   deny         cargo deny: bans, licences, sources
+#   vectors      envelope vectors against Python's COSE libraries, and new vectors made by them
+#   clippy       all targets, warnings are errors
+#   docs         cargo doc, warnings are errors
+#   tests        unit, integration and doc tests
+#
+# Builds go to CARGO_TARGET_DIR, by default in the user's cache, so that a second run is quick. Nothing is written into
+# the checkout. Ends with one line that says how many checks passed.
+set -Eeuo pipefail
+cd "$(dirname "$0")"
+
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/vitalseal"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
+tools="$cache/tools"
+venv="$cache/interop"
+cargo_deny_version=0.20.2
+
+# ------------------------------------------------------------------------------------------------ saying what happens
+
+check=start
+passed=0
+
+# run NAME COMMAND...: one check. Called on its own line and never in a condition: bash would ignore failures inside it.
+run() {
+    local started=$SECONDS
+    check="$1"
+    shift
+    printf '\n== %s\n' "$check"
+    "$@"
+    passed=$((passed + 1))
+    printf '   %s: ok (%d s)\n' "$check" $((SECONDS - started))
+}
+
+die() {
+    trap - ERR
+    printf '\ntest.sh: %s failed: %s\n' "$check" "$1" >&2
+    exit 1
+}
+
+trap 'printf "\ntest.sh: %s failed (see above)\n" "$check" >&2' ERR
+
+# --------------------------------------------------------------------------------------------------- the single checks
+
+# Installs the Debian packages whose commands are missing.
+install_packages() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(build-essential)                          # C parts: aws-lc, SQLite, zstd
+    command -v openssl >/dev/null || missing+=(openssl)                             # tests make keys and CSRs with it
+    command -v psql >/dev/null || missing+=(postgresql-client)                      # tests query through it
+    command -v python3 >/dev/null || missing+=(python3)                             # the device that is not our code
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    if [ ${#missing[@]} -eq 0 ]; then
+        echo "   nothing to install"
+        return
+    fi
+    echo "   missing: ${missing[*]}"
+    command -v apt-get >/dev/null || die "install ${missing[*]} with your system's package manager, then run again"
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || die "not root and no sudo: as root, run: apt-get install ${missing[*]}"
+        as_root=(sudo)
+        [ -t 0 ] || as_root=(sudo -n)
+    fi
+    "${as_root[@]}" apt-get update -qq || die "apt-get update"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" || die "apt-get install ${missing[*]}"
+}
+
+# Makes sure that `cargo` is the pinned version, with rustfmt and clippy.
+select_toolchain() {
+    local wanted
+    wanted="$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)"
+    command -v cargo >/dev/null || die "no cargo: install Rust $wanted with rustup"
+    if command -v rustup >/dev/null && [ -z "${RUSTUP_TOOLCHAIN:-}" ]; then
+        if rustup toolchain list | grep -q "^$wanted-"; then
+            :
+        elif RUSTUP_AUTO_INSTALL=0 rustup run stable rustc --version 2>/dev/null | grep -q "^rustc $wanted "; then
+            export RUSTUP_TOOLCHAIN=stable
+        elif [ "${RUSTUP_AUTO_INSTALL:-1}" = 0 ]; then
+            die "Rust $wanted is not installed; run: rustup toolchain install $wanted -c rustfmt -c clippy"
+        else
+            rustup toolchain install "$wanted" --profile minimal -c rustfmt -c clippy || die "installing Rust $wanted"
+        fi
+    fi
+    cargo --version >/dev/null || die "cargo does not start"
+    rustc --version | grep -q "^rustc $wanted " || die "Rust $wanted is wanted, this is $(rustc --version)"
+    cargo fmt --version >/dev/null 2>&1 || die "rustfmt is missing; run: rustup component add rustfmt"
+    cargo clippy --version >/dev/null 2>&1 || die "clippy is missing; run: rustup component add clippy"
+    echo "   $(rustc --version)${RUSTUP_TOOLCHAIN:+ (toolchain $RUSTUP_TOOLCHAIN)}, target directory $CARGO_TARGET_DIR"
+}
+
+# cargo-deny of one version, built once into the cache; speed of the tool matters less than speed of its build.
+check_dependencies() {
+    if ! "$tools/bin/cargo-deny" --version 2>/dev/null | grep -q " $cargo_deny_version\$"; then
+        echo "   building cargo-deny $cargo_deny_version, once"
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+            CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_TARGET_DIR="$tools/build" \
+            cargo install --quiet --locked --force --root "$tools" --version "$cargo_deny_version" cargo-deny
+        rm -rf "$tools/build"
+    fi
+    "$tools/bin/cargo-deny" --locked -L warn check --hide-inclusion-graph -A duplicate bans licenses sources
+}
+
+# A Python environment outside the checkout, made again when requirements.txt or Python changes.
+make_python_environment() {
+    local stamp
+    stamp="$({ python3 --version; cat tests/interop/requirements.txt; } | sha256sum)"
+    if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
+        echo "   making a Python environment in $venv"
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --require-virtualenv --no-deps --requirement tests/interop/requirements.txt
+        echo "$stamp" >"$venv/stamp"
+    fi
+    export VITALSEAL_INTEROP_PYTHON="$venv/bin/python"
+}
+
+# Python checks our vectors; the Rust tests below check Python's, through VITALSEAL_VECTORS.
+check_vectors() {
+    make_python_environment
+    export PYTHONDONTWRITEBYTECODE=1
+    "$VITALSEAL_INTEROP_PYTHON" tests/interop/check_vectors.py crypto/tests/vectors/envelope.json
+    "$VITALSEAL_INTEROP_PYTHON" tests/interop/make_vectors.py "$venv/vectors.json"
+    "$VITALSEAL_INTEROP_PYTHON" tests/interop/check_vectors.py "$venv/vectors.json"
+    export VITALSEAL_VECTORS="$venv/vectors.json"
+}
+
+# ------------------------------------------------------------------------------------------------------- in this order
+
+run packages install_packages
+run toolchain select_toolchain
+run format cargo fmt --all --check
+run deny check_dependencies
+run vectors check_vectors
+run clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+run docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+run tests cargo test --locked --workspace
+
+printf '\ntest.sh: all %d checks passed in %d s\n' "$passed" "$SECONDS"
