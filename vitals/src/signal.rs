@@ -110,16 +110,29 @@ mod tests {
         assert_eq!(codes.len(), signals().len(), "a code appears twice");
         for signal in signals() {
             let code = signal.code;
-            assert!(signal.hard.0 <= signal.flag.0 && signal.flag.1 <= signal.hard.1, "{code}");
-            assert!(signal.hard.0 < signal.hard.1 && signal.flag.0 < signal.flag.1, "{code}");
-            assert!(!signal.unit.is_empty() && !signal.display.is_empty(), "{code}");
+            assert!(
+                signal.hard.0 <= signal.flag.0 && signal.flag.1 <= signal.hard.1,
+                "{code}"
+            );
+            assert!(
+                signal.hard.0 < signal.hard.1 && signal.flag.0 < signal.flag.1,
+                "{code}"
+            );
+            assert!(
+                !signal.unit.is_empty() && !signal.display.is_empty(),
+                "{code}"
+            );
         }
     }
 
     /// LOINC's last digit is a Luhn (mod 10) check digit, so that a typing error in this table shows.
     #[test]
     fn every_loinc_code_has_its_check_digit() {
-        for code in signals().iter().map(|signal| signal.code).chain(["14745-4"]) {
+        for code in signals()
+            .iter()
+            .map(|signal| signal.code)
+            .chain(["14745-4"])
+        {
             let Some((digits, check)) = code.split_once('-') else {
                 assert_eq!(code, PULSE_WAVEFORM);
                 continue;
@@ -139,7 +152,10 @@ mod tests {
 
     #[test]
     fn a_replaced_code_finds_its_replacement() {
-        assert_eq!(signal("14745-4").map(|signal| signal.code), Some("105272-9"));
+        assert_eq!(
+            signal("14745-4").map(|signal| signal.code),
+            Some("105272-9")
+        );
         assert_eq!(signal("0000-0"), None);
     }
 }
