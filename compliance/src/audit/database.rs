@@ -1,0 +1,193 @@
+//! The SQLite file of the log: how it is opened and the statements that read it. Only the writer writes.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Row as _};
+use tlog_tiles::tlog::Hash;
+
+use super::tree::{Frontier, KnownHashes};
+use super::{AuditEntry, AuditLogError};
+
+/// Readers never wait for the writer (WAL); four are enough for a report, a tail and a verification side by side.
+const READERS: u32 = 4;
+
+/// `synchronous=FULL` in WAL mode: a commit returns after the log file was fsynced.
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .pragma("secure_delete", "ON")
+        .disable_statement_logging()
+}
+
+/// The connection of the writer.
+pub(super) async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, AuditLogError> {
+    options(path)
+        .create_if_missing(create)
+        .connect()
+        .await
+        .map_err(AuditLogError::database("opening"))
+}
+
+/// Connections for everybody who reads.
+pub(super) async fn readers(path: &Path) -> Result<SqlitePool, AuditLogError> {
+    SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .connect_with(options(path).read_only(true))
+        .await
+        .map_err(AuditLogError::database("opening"))
+}
+
+pub(super) async fn create_schema(writer: &mut SqliteConnection) -> Result<(), AuditLogError> {
+    sqlx::raw_sql(include_str!("schema.sql"))
+        .execute(writer)
+        .await
+        .map(drop)
+        .map_err(AuditLogError::database("creating"))
+}
+
+/// SQLite counts in `i64`; a log with 2^63 records is out of reach.
+pub(super) fn to_sql(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn to_count(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+/// The signed checkpoint.
+pub(super) async fn head(conn: &mut SqliteConnection) -> Result<String, AuditLogError> {
+    sqlx::query_scalar("SELECT note FROM head WHERE id = 0")
+        .fetch_one(conn)
+        .await
+        .map_err(AuditLogError::database("reading the head of"))
+}
+
+/// Numbers of stored records and of stored hashes, whatever the head says.
+pub(super) async fn counts(conn: &mut SqliteConnection) -> Result<(u64, u64), AuditLogError> {
+    let row = sqlx::query("SELECT (SELECT count(*) FROM record), (SELECT count(*) FROM hash)")
+        .fetch_one(conn)
+        .await
+        .map_err(AuditLogError::database("counting"))?;
+    Ok((to_count(row.get(0)), to_count(row.get(1))))
+}
+
+/// Stored hashes by index; those that are absent are left out.
+pub(super) async fn hashes(
+    conn: &mut SqliteConnection,
+    indexes: &[u64],
+) -> Result<KnownHashes, AuditLogError> {
+    let mut known = KnownHashes::default();
+    for &index in indexes {
+        let hash: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM hash WHERE idx = $1")
+            .bind(to_sql(index))
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(AuditLogError::database("reading"))?;
+        if let Some(hash) = hash.and_then(|hash| hash.try_into().ok()) {
+            known.0.insert(index, Hash(hash));
+        }
+    }
+    Ok(known)
+}
+
+/// Stored hashes with `from <= index < to`, in order.
+pub(super) async fn hash_range(
+    conn: &mut SqliteConnection,
+    from: u64,
+    to: u64,
+) -> Result<KnownHashes, AuditLogError> {
+    let rows = sqlx::query("SELECT idx, hash FROM hash WHERE idx >= $1 AND idx < $2")
+        .bind(to_sql(from))
+        .bind(to_sql(to))
+        .fetch_all(conn)
+        .await
+        .map_err(AuditLogError::database("reading"))?;
+    let mut known = KnownHashes::default();
+    for row in rows {
+        if let Ok(hash) = <[u8; 32]>::try_from(row.get::<Vec<u8>, _>(1)) {
+            known.0.insert(to_count(row.get(0)), Hash(hash));
+        }
+    }
+    Ok(known)
+}
+
+/// The frontier of the tree of `size` records as it was stored.
+pub(super) async fn frontier(
+    conn: &mut SqliteConnection,
+    size: u64,
+) -> Result<Frontier, AuditLogError> {
+    let known = hashes(conn, &Frontier::indexes(size)).await?;
+    Ok(Frontier::from_stored(size, known))
+}
+
+/// A stored row.
+pub(super) struct StoredRecord {
+    pub(super) seq: u64,
+    pub(super) at_us: i64,
+    pub(super) leaf: String,
+}
+
+fn stored(row: &sqlx::sqlite::SqliteRow) -> StoredRecord {
+    StoredRecord {
+        seq: to_count(row.get(0)),
+        at_us: row.get(1),
+        leaf: row.get(2),
+    }
+}
+
+/// Rows with `from <= seq < to`, at most `limit`, in order.
+pub(super) async fn rows(
+    conn: &mut SqliteConnection,
+    from: u64,
+    to: u64,
+    limit: u32,
+) -> Result<Vec<StoredRecord>, AuditLogError> {
+    let rows = sqlx::query(
+        "SELECT seq, at_us, leaf FROM record WHERE seq >= $1 AND seq < $2 ORDER BY seq LIMIT $3",
+    )
+    .bind(to_sql(from))
+    .bind(to_sql(to))
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await
+    .map_err(AuditLogError::database("reading"))?;
+    Ok(rows.iter().map(stored).collect())
+}
+
+/// Number of the first record at or after an instant.
+pub(super) async fn first_since(
+    conn: &mut SqliteConnection,
+    since: Timestamp,
+) -> Result<Option<u64>, AuditLogError> {
+    let seq: Option<i64> = sqlx::query_scalar("SELECT min(seq) FROM record WHERE at_us >= $1")
+        .bind(since.as_microsecond())
+        .fetch_one(conn)
+        .await
+        .map_err(AuditLogError::database("reading"))?;
+    Ok(seq.map(to_count))
+}
+
+/// The last `n` records, oldest first.
+pub(super) async fn last(
+    conn: &mut SqliteConnection,
+    n: u32,
+) -> Result<Vec<AuditEntry>, AuditLogError> {
+    let rows = sqlx::query("SELECT seq, at_us, leaf FROM record ORDER BY seq DESC LIMIT $1")
+        .bind(i64::from(n))
+        .fetch_all(conn)
+        .await
+        .map_err(AuditLogError::database("reading"))?;
+    rows.iter()
+        .rev()
+        .map(stored)
+        .map(|row| AuditEntry::decode(row.seq, &row.leaf))
+        .collect()
+}
