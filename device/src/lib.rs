@@ -1,1 +1,49 @@
-//! device
+//! Device SDK: what the firmware of a monitor, or the gateway in front of it, links.
+//!
+//! ```text
+//! readings ──▶ Batcher ──▶ Sealer ──▶ Outbox ──▶ Publisher ──MQTT/TLS──▶ server
+//!              time, size   sign+seal   on disk      ◀── PUBACK removes
+//! ```
+//!
+//! - [`Batcher`] gathers readings into messages: one signature then covers many of them.
+//! - [`Sealer`] signs with the device's key, seals for the server, chains each message to the one before.
+//! - [`Outbox`] keeps sealed messages on disk until the server has acknowledged them, through restarts.
+//! - [`Publisher`] (feature `mqtt`) sends what is in the outbox, again and again until it is acknowledged.
+//! - [`recording`] and [`simulated`] stand in for a sensor.
+//!
+//! Absent by intent: a reading is never written to disk unsealed, and nothing here reads a clock or
+//! decides what a reading means. Of vitalseal's crates it needs only `crypto` and `vitals`.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use vitalseal_device::{AgreementMode, DeviceIdentity, Outbox, Sealer, recording::HeartRateRecording};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (subject, recipient) = unimplemented!();
+//! # let now = jiff::Timestamp::UNIX_EPOCH;
+//! let identity = Arc::new(DeviceIdentity::load("monitor-001")?);
+//! let outbox = Outbox::open("monitor-001/outbox")?;
+//! let mut sealer = Sealer::new(identity, subject, recipient, AgreementMode::Es, outbox.boot());
+//! for minute in HeartRateRecording::embedded()?.readings().chunks(60) {
+//!     let message = sealer.seal(minute, now)?;
+//!     outbox.push(message.position(), &message.bytes)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod batcher;
+mod identity;
+#[cfg(feature = "mqtt")]
+mod mqtt;
+mod outbox;
+mod prng;
+pub mod recording;
+mod sealer;
+pub mod simulated;
+
+pub use batcher::Batcher;
+pub use identity::{AUTHORITY_FILE, CERTIFICATE_FILE, DeviceIdentity, IdentityError, KEY_FILE};
+#[cfg(feature = "mqtt")]
+pub use mqtt::{Endpoint, PublishError, Publisher, PublisherSettings, PublisherStats};
+pub use outbox::{MAX_PENDING, Outbox, OutboxError, Position};
+pub use sealer::{AgreementMode, Message, Sealer, SealerError};

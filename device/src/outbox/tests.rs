@@ -1,0 +1,172 @@
+//! What a failure is here: a pushed message that is gone, a removed one that is offered again in the same run, a
+//! half-written one that is offered at all, a boot number used twice. Not a failure: a removed message that
+//! comes back after a power cut.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn position(boot: u64, sequence: u64) -> Position {
+    Position { boot, sequence }
+}
+
+#[test]
+fn messages_survive_a_restart_in_order_and_every_start_is_a_new_boot() {
+    let directory = tempfile::tempdir().unwrap();
+    for boot in 0..3 {
+        let outbox = Outbox::open(directory.path()).unwrap();
+        assert_eq!(outbox.boot(), boot);
+        // Pushed out of order: a second process of sealing may be ahead.
+        for sequence in [1, 0, 300] {
+            outbox
+                .push(position(boot, sequence), &[u8::try_from(boot).unwrap(); 3])
+                .unwrap();
+        }
+    }
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let expected: Vec<_> = (0..3)
+        .flat_map(|boot| [0, 1, 300].map(|sequence| position(boot, sequence)))
+        .collect();
+    assert_eq!(outbox.pending(), expected);
+    assert_eq!(outbox.read(position(2, 300)).unwrap(), [2; 3]);
+    let mut walked = Vec::new();
+    let mut at = None;
+    while let Some(next) = outbox.next_after(at) {
+        walked.push(next);
+        at = Some(next);
+    }
+    assert_eq!(walked, expected);
+}
+
+#[test]
+fn a_write_cut_short_is_never_offered_and_foreign_files_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.push(position(0, 0), b"whole").unwrap();
+    drop(outbox);
+    let cut_short = directory
+        .path()
+        .join(format!("{}.tmp", position(0, 1).file_name()));
+    fs::write(&cut_short, b"ha").unwrap();
+    fs::write(directory.path().join("boot.tmp"), b"").unwrap();
+    for foreign in [
+        "notes.txt",
+        "1-2.cose",
+        "000000000000000A-0000000000000000.cose",
+    ] {
+        fs::write(directory.path().join(foreign), b"").unwrap();
+    }
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert_eq!(outbox.boot(), 1);
+    assert_eq!(outbox.pending(), [position(0, 0)]);
+    assert!(!cut_short.exists());
+    assert!(directory.path().join("notes.txt").exists());
+    outbox.push(position(0, 1), b"again").unwrap();
+    assert_eq!(outbox.read(position(0, 1)).unwrap(), b"again");
+}
+
+#[test]
+fn one_outbox_has_one_owner() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert!(matches!(
+        Outbox::open(directory.path()),
+        Err(OutboxError::InUse { .. })
+    ));
+    drop(outbox);
+    Outbox::open(directory.path()).unwrap();
+}
+
+#[test]
+fn a_position_is_taken_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.push(position(0, 0), b"first").unwrap();
+    let refused = outbox.push(position(0, 0), b"second");
+    assert!(matches!(refused, Err(OutboxError::Occupied { .. })));
+    assert_eq!(outbox.read(position(0, 0)).unwrap(), b"first");
+}
+
+#[test]
+fn a_lost_or_damaged_boot_counter_never_repeats_a_boot_that_shows() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.push(position(41, 0), b"of an earlier life").unwrap();
+    drop(outbox);
+    fs::remove_file(directory.path().join(BOOT_FILE)).unwrap();
+    assert_eq!(Outbox::open(directory.path()).unwrap().boot(), 42);
+    fs::write(directory.path().join(BOOT_FILE), b"not a number").unwrap();
+    assert!(matches!(
+        Outbox::open(directory.path()),
+        Err(OutboxError::BootCounter { .. })
+    ));
+}
+
+#[cfg(feature = "mqtt")]
+#[test]
+fn every_push_wakes() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&woken);
+    outbox.on_push(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    outbox.push(position(0, 0), b"").unwrap();
+    outbox.push(position(0, 1), b"").unwrap();
+    assert_eq!(woken.load(Ordering::Relaxed), 2);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(u64),
+    Remove(u64),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12_u64).prop_map(Step::Push),
+        3 => (0..12_u64).prop_map(Step::Remove),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Any sequence of pushes, removals and restarts leaves exactly what a map would hold.
+    #[test]
+    fn it_behaves_like_a_map_that_outlives_restarts(steps in proptest::collection::vec(step(), 0..40)) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut outbox = Outbox::open(directory.path()).unwrap();
+        let mut model = std::collections::BTreeMap::new();
+        for (time, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Push(sequence) => {
+                    let content = time.to_be_bytes().to_vec();
+                    let pushed = outbox.push(position(0, sequence), &content);
+                    prop_assert_eq!(pushed.is_ok(), !model.contains_key(&sequence));
+                    model.entry(sequence).or_insert(content);
+                }
+                Step::Remove(sequence) => {
+                    outbox.remove(position(0, sequence)).unwrap();
+                    model.remove(&sequence);
+                }
+                Step::Restart => {
+                    let boot = outbox.boot();
+                    drop(outbox);
+                    outbox = Outbox::open(directory.path()).unwrap();
+                    prop_assert_eq!(outbox.boot(), boot + 1);
+                }
+            }
+            let pending: Vec<_> = outbox.pending().iter().map(|found| found.sequence).collect();
+            prop_assert_eq!(pending, model.keys().copied().collect::<Vec<_>>());
+        }
+        for (sequence, content) in &model {
+            prop_assert_eq!(&outbox.read(position(0, *sequence)).unwrap(), content);
+        }
+    }
+}
