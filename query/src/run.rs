@@ -1,0 +1,203 @@
+//! One query while it runs: for whom, for what, under which decision, and what was opened for it.
+//!
+//! The run travels to the tables as an extension of the query's own session configuration, so that a
+//! table holds no identity and two queries can never share one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::catalog::Session;
+use datafusion::error::{DataFusionError, Result as EngineResult};
+use jiff::Timestamp;
+use tokio::sync::OnceCell;
+use vitalseal_crypto::SubjectPseudonym;
+use vitalseal_storage::Snapshot;
+use vitalseal_storage::ports::{
+    Actor, AuditEvent, AuditRecord, Authorized, Identity, Purpose, QueryOutcome,
+};
+
+use crate::error::QueryError;
+use crate::service::QueryDeps;
+
+/// The state that one query shares between its scans, its stream and its audit records.
+pub(crate) struct QueryRun {
+    id: String,
+    who: Identity,
+    purpose: Purpose,
+    pub(crate) deps: Arc<QueryDeps>,
+    scope: OnceCell<Arc<Authorized>>,
+    snapshot: OnceCell<Arc<Snapshot>>,
+    touched: AtomicBool,
+    tally: Mutex<Tally>,
+}
+
+/// What was opened so far. Counts what left the seal, whether or not a filter dropped it afterwards.
+#[derive(Debug, Default)]
+struct Tally {
+    patients: BTreeSet<SubjectPseudonym>,
+    messages: u64,
+    readings: u64,
+    first_at: Option<Timestamp>,
+    last_at: Option<Timestamp>,
+}
+
+impl QueryRun {
+    /// Begins a run with a random id.
+    ///
+    /// # Errors
+    /// [`QueryError::Random`].
+    pub(crate) fn begin(
+        deps: Arc<QueryDeps>,
+        who: Identity,
+        purpose: Purpose,
+    ) -> Result<Arc<Self>, QueryError> {
+        let mut id = [0_u8; 16];
+        getrandom::fill(&mut id).map_err(|_| QueryError::Random)?;
+        Ok(Arc::new(Self {
+            id: hex::encode(id),
+            who,
+            purpose,
+            deps,
+            scope: OnceCell::new(),
+            snapshot: OnceCell::new(),
+            touched: AtomicBool::new(false),
+            tally: Mutex::new(Tally::default()),
+        }))
+    }
+
+    /// The run that `session` was made for.
+    ///
+    /// # Errors
+    /// When a table is scanned outside a [`QuerySession`](crate::QuerySession): nothing is readable then.
+    pub(crate) fn of(session: &dyn Session) -> EngineResult<Arc<Self>> {
+        session.config().get_extension::<Self>().ok_or_else(|| {
+            DataFusionError::Plan("these tables can only be read through a query session".into())
+        })
+    }
+
+    /// The patients that this query may see. Asked once: every scan of a query sees one decision.
+    ///
+    /// # Errors
+    /// [`QueryError::Policy`].
+    pub(crate) async fn scope(&self) -> Result<Arc<Authorized>, QueryError> {
+        self.touched.store(true, Ordering::Release);
+        let decide = || async {
+            let now = self.deps.clock.now();
+            let decided = self
+                .deps
+                .policy
+                .patients_readable_by(&self.who, self.purpose, now)
+                .await;
+            decided.map(Arc::new).map_err(QueryError::Policy)
+        };
+        self.scope.get_or_try_init(decide).await.map(Arc::clone)
+    }
+
+    /// The rows of this query's one consistent cut, already limited to [`Self::scope`].
+    ///
+    /// # Errors
+    /// [`QueryError::Policy`], [`QueryError::Storage`].
+    pub(crate) async fn snapshot(&self) -> Result<Arc<Snapshot>, QueryError> {
+        let scope = self.scope().await?;
+        let cut = || async {
+            let taken = self.deps.store.snapshot(&scope).await;
+            taken.map(Arc::new).map_err(|cause| QueryError::Storage {
+                what: "sealed readings",
+                cause: Box::new(cause),
+            })
+        };
+        self.snapshot.get_or_try_init(cut).await.map(Arc::clone)
+    }
+
+    /// Whether a table of ours was planned into this query.
+    pub(crate) fn touched(&self) -> bool {
+        self.touched.load(Ordering::Acquire)
+    }
+
+    /// Counts one opened message.
+    pub(crate) fn opened(
+        &self,
+        patient: &SubjectPseudonym,
+        readings: u64,
+        span: Option<(Timestamp, Timestamp)>,
+    ) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tally.patients.contains(patient) {
+            tally.patients.insert(patient.clone());
+        }
+        tally.messages += 1;
+        tally.readings += readings;
+        if let Some((first, last)) = span {
+            tally.first_at = Some(tally.first_at.map_or(first, |at| at.min(first)));
+            tally.last_at = Some(tally.last_at.map_or(last, |at| at.max(last)));
+        }
+    }
+
+    /// Counts a patient whose entry was shown without opening a message.
+    pub(crate) fn shown(&self, patient: &SubjectPseudonym) {
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.patients.insert(patient.clone());
+    }
+
+    /// Records that the query is about to release rows. Nothing may be polled before this returns.
+    ///
+    /// # Errors
+    /// [`QueryError::Audit`]: the query must then not run.
+    pub(crate) async fn record_start(&self, sql: &str) -> Result<(), QueryError> {
+        let patients = match self.scope.get() {
+            Some(scope) => scope.patients().iter().cloned().collect(),
+            None => Vec::new(),
+        };
+        self.record(AuditEvent::QueryStarted {
+            query: self.id.clone(),
+            user: self.who.user.clone(),
+            purpose: self.purpose,
+            patients,
+            sql: crate::redact(sql),
+        })
+        .await
+    }
+
+    /// Records how the query ended and what it opened.
+    ///
+    /// # Errors
+    /// [`QueryError::Audit`].
+    pub(crate) async fn record_end(&self, outcome: QueryOutcome) -> Result<(), QueryError> {
+        let event = {
+            let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            AuditEvent::QueryFinished {
+                query: self.id.clone(),
+                outcome,
+                patients: tally.patients.iter().cloned().collect(),
+                messages: tally.messages,
+                readings: tally.readings,
+                first_at: tally.first_at,
+                last_at: tally.last_at,
+            }
+        };
+        self.record(event).await
+    }
+
+    async fn record(&self, event: AuditEvent) -> Result<(), QueryError> {
+        let record = AuditRecord {
+            at: self.deps.clock.now(),
+            actor: Actor::User(self.who.user.clone()),
+            event,
+        };
+        self.deps
+            .audit
+            .record(record)
+            .await
+            .map_err(QueryError::Audit)
+    }
+}
+
+impl fmt::Debug for QueryRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryRun")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

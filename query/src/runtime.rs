@@ -1,0 +1,87 @@
+//! What every query runs on: bounded memory, no disk, and one object store that nobody can add to.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::datasource::object_store::ObjectStoreUrl;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::object_store::ObjectStore;
+use url::Url;
+
+/// The name under which plans reach the store's Parquet folder.
+const PARQUET_URL: &str = "vitalseal://parquet/";
+
+/// The address of the Parquet folder inside a plan.
+///
+/// # Errors
+/// Never in practice: the text is a constant.
+pub(crate) fn parquet_url() -> Result<ObjectStoreUrl> {
+    ObjectStoreUrl::parse(PARQUET_URL)
+}
+
+/// Builds the environment that all sessions share. It holds no user's data: a memory budget, Parquet
+/// footers (metadata columns only) and the one store.
+///
+/// # Errors
+/// When DataFusion refuses the settings.
+pub(crate) fn environment(
+    memory_bytes: usize,
+    readings: Arc<dyn ObjectStore>,
+) -> Result<Arc<RuntimeEnv>> {
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .with_disk_manager_builder(
+            DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+        )
+        .with_object_store_registry(Arc::new(OnlyReadings(readings)))
+        .build_arc()
+}
+
+/// A registry with one entry. The default one also serves `file://`, and a plan must not.
+struct OnlyReadings(Arc<dyn ObjectStore>);
+
+impl fmt::Debug for OnlyReadings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnlyReadings").finish_non_exhaustive()
+    }
+}
+
+impl ObjectStoreRegistry for OnlyReadings {
+    /// Takes nothing: the set of stores is fixed.
+    fn register_store(
+        &self,
+        _url: &Url,
+        _store: Arc<dyn ObjectStore>,
+    ) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        if url.scheme() == "vitalseal" && url.host_str() == Some("parquet") {
+            Ok(Arc::clone(&self.0))
+        } else {
+            Err(DataFusionError::Plan("no such object store".to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::object_store::memory::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn neither_disk_nor_file_system_is_reachable() {
+        let environment = environment(1 << 20, Arc::new(InMemory::new())).unwrap();
+        assert!(!environment.disk_manager.tmp_files_enabled());
+        let file = Url::parse("file:///etc/passwd").unwrap();
+        environment.register_object_store(&file, Arc::new(InMemory::new()));
+        assert!(environment.object_store(&file).is_err());
+        assert!(environment.object_store(parquet_url().unwrap()).is_ok());
+    }
+}

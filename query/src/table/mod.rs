@@ -1,0 +1,60 @@
+//! The tables that users see.
+//!
+//! None of them holds data or an identity. A scan takes both from the query that is being planned (see
+//! `run.rs`), asks the policy, and only then looks at storage.
+
+mod devices;
+mod patients;
+mod prune;
+mod vitals;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::DefaultTableSource;
+use datafusion::error::Result;
+use datafusion::logical_expr::LogicalPlan;
+
+pub(crate) use prune::Prune;
+pub use vitals::schema as vitals_schema;
+
+/// Every table with its name.
+pub(crate) fn all() -> [(&'static str, Arc<dyn TableProvider>); 3] {
+    [
+        ("vitals", Arc::new(vitals::Vitals)),
+        ("patients", Arc::new(patients::Patients::new())),
+        ("devices", Arc::new(devices::Devices::new())),
+    ]
+}
+
+/// Whether a plan names one of our tables, also inside a subquery, even if the optimizer then finds
+/// that it need not be read.
+///
+/// # Errors
+/// None of its own.
+pub(crate) fn mentioned(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(source) = scan.source.downcast_ref::<DefaultTableSource>()
+        {
+            let provider = &source.table_provider;
+            found |= provider.downcast_ref::<vitals::Vitals>().is_some()
+                || provider.downcast_ref::<patients::Patients>().is_some()
+                || provider.downcast_ref::<devices::Devices>().is_some();
+        }
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    })?;
+    Ok(found)
+}
+
+/// An instant: microseconds since the Unix epoch, UTC.
+pub(crate) fn instant() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC")))
+}

@@ -1,0 +1,125 @@
+//! What is written down about a query.
+
+use vitalseal_storage::ports::{AuditEvent, Purpose, QueryOutcome};
+
+use crate::ward::{START_US, Ward};
+
+#[tokio::test]
+async fn a_query_leaves_its_shape_its_scope_and_what_it_opened() {
+    let ward = Ward::open().await;
+    let one = ward.admit("icu-1", "Ada Lovelace", "md").await;
+    let two = ward.admit("icu-2", "Bob", "md").await;
+    ward.measure(&one, 0, &[60.0, 61.0, 62.0]).await;
+    ward.measure(&two, 0, &[70.0]).await;
+    ward.flush().await;
+    let sql = format!(
+        "SELECT avg(value) FROM vitals WHERE patient = '{}' AND value > 61.5 -- Ada",
+        one.patient.as_str()
+    );
+    ward.ask("md", &sql).await.unwrap();
+
+    let events = ward.audit.events();
+    let [
+        AuditEvent::QueryStarted {
+            query,
+            user,
+            purpose,
+            patients,
+            sql,
+        },
+        AuditEvent::QueryFinished {
+            query: same,
+            outcome,
+            patients: opened,
+            messages,
+            readings,
+            first_at,
+            last_at,
+        },
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(
+        (query, user.as_str(), purpose),
+        (same, "md", &Purpose::Treatment)
+    );
+    let scope: std::collections::BTreeSet<_> = patients.iter().collect();
+    assert_eq!(scope, [&one.patient, &two.patient].into());
+    assert_eq!(
+        sql,
+        "SELECT avg(value) FROM vitals WHERE patient = ? AND value > ?"
+    );
+    assert_eq!(
+        (*outcome, *messages, *readings),
+        (QueryOutcome::Completed, 1, 3)
+    );
+    assert_eq!(opened, &[one.patient.clone()]);
+    assert_eq!(first_at.unwrap().as_microsecond(), START_US);
+    assert_eq!(last_at.unwrap().as_microsecond(), START_US + 2_000_000);
+}
+
+#[tokio::test]
+async fn catalogue_queries_leave_nothing_and_empty_answers_do() {
+    let ward = Ward::open().await;
+    for sql in [
+        "SELECT 1",
+        "SELECT * FROM information_schema.tables",
+        "SELECT relname FROM pg_catalog.pg_class",
+    ] {
+        ward.ask("md", sql).await.unwrap();
+    }
+    assert!(ward.audit.events().is_empty(), "{:?}", ward.audit.events());
+    for sql in [
+        "SELECT * FROM vitals WHERE false",
+        "SELECT name FROM patients",
+        "SELECT 1 WHERE EXISTS (SELECT 1 FROM devices)",
+    ] {
+        ward.audit.forget();
+        ward.ask("md", sql).await.unwrap();
+        let events = ward.audit.events();
+        assert!(
+            matches!(
+                events.as_slice(),
+                [
+                    AuditEvent::QueryStarted { .. },
+                    AuditEvent::QueryFinished {
+                        outcome: QueryOutcome::Completed,
+                        readings: 0,
+                        ..
+                    }
+                ]
+            ),
+            "{sql}: {events:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn failures_and_refusals_are_recorded_as_such() {
+    let ward = Ward::open().await;
+    let bed = ward.admit("icu-1", "Ada Lovelace", "md").await;
+    ward.measure(&bed, 0, &[60.0]).await;
+    ward.ask("md", "SELECT CAST(name AS DOUBLE) FROM patients")
+        .await
+        .unwrap_err();
+    let events = ward.audit.events();
+    assert!(
+        matches!(
+            events.last(),
+            Some(AuditEvent::QueryFinished {
+                outcome: QueryOutcome::Failed,
+                ..
+            })
+        ),
+        "{events:?}"
+    );
+    assert!(!format!("{events:?}").contains("Ada"), "{events:?}");
+    ward.audit.forget();
+    ward.ask("md", "DROP TABLE vitals").await.unwrap_err();
+    let events = ward.audit.events();
+    assert!(
+        matches!(events.as_slice(), [AuditEvent::QueryRefused { .. }]),
+        "{events:?}"
+    );
+}
