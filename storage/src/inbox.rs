@@ -1,9 +1,39 @@
-//! Durable intake and hot tier.
+//! Durable intake and hot tier: what was acknowledged but is not in a file yet.
+//!
+//! One task owns the writing connection. It takes whatever is queued, up to 256 commands, into one transaction and answers
+//! each only after `COMMIT` returned with `synchronous=FULL`. If the transaction fails, everybody in it is told so, and
+//! nothing of it happened.
+//!
+//! A row holds an at-rest envelope, already wrapped for its patient; a refused body is sealed under the quarantine page
+//! key before it is handed to SQLite. So no measured value is ever in this file, its write-ahead log, or a freed page.
+//!
+//! The counters of every admitted message stay in `seen` for ever: a replay is answered [`Admitted::Duplicate`] years
+//! later, and the same counters over other signed bytes are [`Admitted::Fork`].
+
+mod quarantine;
+pub(crate) mod rows;
+mod writer;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
 use jiff::Timestamp;
-use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
+use sqlx::ConnectOptions as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use vitalseal_crypto::{DeviceId, MAX_COUNTER, MessageId, PageKey, SubjectPseudonym};
 use zeroize::Zeroizing;
 
+use self::writer::{Command, Writer};
+use crate::lock::StoreLock;
 use crate::ports::QuarantineReason;
+use crate::sqlite::{self, Database, count, damaged, number};
+
+/// Commands that may wait for the writer. Four full batches: enough to fill the next one while one commits, few enough
+/// that a stalled disk is felt by the senders within a second.
+const QUEUE: usize = 1024;
 
 /// A verified message, already re-wrapped for its patient, that is to be made durable.
 #[derive(Clone)]
@@ -25,6 +55,15 @@ pub struct Admission {
     /// At-rest COSE envelope.
     pub envelope: Vec<u8>,
 }
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission")
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What became of an [`Admission`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admitted {
@@ -32,15 +71,16 @@ pub enum Admitted {
     Stored,
     /// The very same signed bytes were admitted before.
     Duplicate,
-    /// The counter was used before for other signed bytes: a clone.
+    /// The counters were used before for other signed bytes: two devices hold one key. Nothing was stored.
     Fork,
 }
+
 /// A refused message that is to be kept aside.
 #[derive(Clone)]
 pub struct NewQuarantine {
     /// Device that the TLS session vouched for.
     pub device: DeviceId,
-    /// Boot and sequence, as far as they could be read.
+    /// Boot and sequence, as far as they could be read. The same refusal of the same counters is kept once.
     pub message: Option<(u64, u64)>,
     /// Why.
     pub reason: QuarantineReason,
@@ -51,6 +91,16 @@ pub struct NewQuarantine {
     /// The message as it came; sealed before it is written. `None` for an erased patient.
     pub body: Option<Vec<u8>>,
 }
+
+impl fmt::Debug for NewQuarantine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("NewQuarantine");
+        out.field("device", &self.device)
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A message that was kept aside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QuarantineRow {
@@ -71,40 +121,205 @@ pub struct QuarantineRow {
     /// How often it came.
     pub times: u64,
 }
-/// The inbox failed.
+
+/// The inbox failed. After one of these from [`Inbox::admit`] or [`Inbox::quarantine`] the message must not be
+/// acknowledged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboxError {
-    /// SQL failed.
+    /// The database could not be used.
     #[error("using the inbox")]
     Sql(#[from] sqlx::Error),
+    /// The batch that this was part of did not commit; nothing of it is stored.
+    #[error("making a batch of messages durable")]
+    Batch(#[source] Arc<sqlx::Error>),
+    /// A counter above 2^53 - 1, an instant or a size that does not fit.
+    #[error("the message's {0} is out of range")]
+    OutOfRange(&'static str),
+    /// The patient was erased after the message was verified. Sent again, it will be refused as such.
+    #[error("patient {0} was erased")]
+    Erased(SubjectPseudonym),
+    /// The refused body could not be sealed, or a kept one not opened.
+    #[error("sealing or opening a quarantined body")]
+    Seal(#[from] vitalseal_crypto::keys::KeyError),
+    /// The store is closing or its writer is gone.
+    #[error("the inbox is closed")]
+    Closed,
 }
-/// Handle.
-#[derive(Clone, Debug)]
-pub struct Inbox {}
+
+/// Handle on the inbox; clones share it.
+#[derive(Clone)]
+pub struct Inbox {
+    db: Database,
+    commands: mpsc::Sender<Command>,
+    quarantine_key: Arc<PageKey>,
+}
+
 impl Inbox {
-    /// Makes a message durable; resolves after the commit is on disk.
+    /// Makes an empty inbox.
+    pub(crate) async fn create(path: &Path) -> Result<(), CreateError> {
+        sqlite::create_file(path)?;
+        let mut conn = sqlite::options(path).connect().await?;
+        sqlx::raw_sql(include_str!("inbox/schema.sql"))
+            .execute(&mut conn)
+            .await?;
+        sqlx::Connection::close(conn).await?;
+        Ok(())
+    }
+
+    /// Opens it and starts the writer, which keeps `lock` for as long as it writes.
+    pub(crate) async fn open(
+        path: &Path,
+        quarantine_key: Arc<PageKey>,
+        erased: HashSet<SubjectPseudonym>,
+        lock: Arc<StoreLock>,
+    ) -> Result<(Self, JoinHandle<()>), InboxError> {
+        let db = Database::connect(path).await?;
+        let writer = Writer::new(sqlite::options(path).connect().await?, erased);
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(async move {
+            writer.run(queue).await;
+            drop(lock);
+        });
+        Ok((
+            Self {
+                db,
+                commands,
+                quarantine_key,
+            },
+            task,
+        ))
+    }
+
+    /// Makes a message durable, once; resolves after the commit is on disk.
+    ///
     /// # Errors
-    /// When it is not durable.
-    pub async fn admit(&self, admission: Admission) -> Result<Admitted, InboxError> { todo!() }
-    /// The signed hash under which this counter was admitted.
+    /// When it is not durable: [`InboxError::Batch`], [`InboxError::Closed`]; when it never can be:
+    /// [`InboxError::OutOfRange`], [`InboxError::Erased`].
+    pub async fn admit(&self, admission: Admission) -> Result<Admitted, InboxError> {
+        if admission.message.boot > MAX_COUNTER || admission.message.sequence > MAX_COUNTER {
+            return Err(InboxError::OutOfRange("counter"));
+        }
+        if i32::try_from(admission.readings).is_err() {
+            return Err(InboxError::OutOfRange("number of readings"));
+        }
+        self.ask(|answer| Command::Admit(Box::new(admission), answer))
+            .await?
+    }
+
+    /// The signed hash under which these counters were admitted.
+    ///
     /// # Errors
-    /// SQL.
-    pub async fn seen(&self, message: &MessageId) -> Result<Option<[u8; 32]>, InboxError> { todo!() }
+    /// When the database cannot be read.
+    pub async fn seen(&self, message: &MessageId) -> Result<Option<[u8; 32]>, InboxError> {
+        let (Ok(boot), Ok(sequence)) = (number(message.boot), number(message.sequence)) else {
+            return Ok(None);
+        };
+        let hash: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT signed_hash FROM seen WHERE device = $1 AND boot = $2 AND sequence = $3",
+        )
+        .bind(message.device.as_str())
+        .bind(boot)
+        .bind(sequence)
+        .fetch_optional(self.db.pool())
+        .await?;
+        Ok(hash
+            .map(|h| <[u8; 32]>::try_from(h.as_slice()).map_err(damaged))
+            .transpose()?)
+    }
+
     /// Keeps a refused message aside; resolves after the commit is on disk.
+    ///
     /// # Errors
     /// When it is not durable.
-    pub async fn quarantine(&self, refused: NewQuarantine) -> Result<(), InboxError> { todo!() }
-    /// Newest first.
+    pub async fn quarantine(&self, refused: NewQuarantine) -> Result<(), InboxError> {
+        let sealed = quarantine::seal(refused, &self.quarantine_key)?;
+        self.ask(|answer| Command::Quarantine(Box::new(sealed), answer))
+            .await?
+    }
+
+    /// Refused messages, newest first.
+    ///
     /// # Errors
-    /// SQL.
-    pub async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantineRow>, InboxError> { todo!() }
-    /// A kept body, opened.
+    /// When the database cannot be read.
+    pub async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantineRow>, InboxError> {
+        Ok(quarantine::list(limit, self.db.pool()).await?)
+    }
+
+    /// A refused message as it came; `None` when its body was not kept.
+    ///
     /// # Errors
-    /// SQL.
-    pub async fn quarantined_body(&self, id: i64) -> Result<Option<Zeroizing<Vec<u8>>>, InboxError> { todo!() }
+    /// When the database cannot be read or the body does not open.
+    pub async fn quarantined_body(
+        &self,
+        id: i64,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, InboxError> {
+        quarantine::body(id, &self.quarantine_key, self.db.pool()).await
+    }
+
     /// Rows and envelope bytes that wait for the next flush.
+    ///
     /// # Errors
-    /// SQL.
-    pub async fn pending(&self) -> Result<(u64, u64), InboxError> { todo!() }
+    /// When the database cannot be read.
+    pub async fn pending(&self) -> Result<(u64, u64), InboxError> {
+        let (rows, bytes): (i64, i64) =
+            sqlx::query_as("SELECT COUNT(*), COALESCE(SUM(LENGTH(envelope)), 0) FROM inbox")
+                .fetch_one(self.db.pool())
+                .await?;
+        Ok((count(rows)?, count(bytes)?))
+    }
+
+    /// Deletes an erased patient's rows and quarantined bodies, and refuses later ones.
+    pub(crate) async fn purge(&self, subject: &SubjectPseudonym) -> Result<(), InboxError> {
+        let subject = subject.clone();
+        self.ask(|answer| Command::Purge(subject, answer)).await?
+    }
+
+    /// Deletes rows up to `high`, which are in a live file by now. In steps, so that admissions pass in between.
+    pub(crate) async fn delete_flushed(&self, high: i64) -> Result<(), InboxError> {
+        while self
+            .ask(|answer| Command::DeleteFlushed(high, answer))
+            .await??
+            > 0
+        {}
+        Ok(())
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.db
+    }
+
+    /// Answers everything that is queued, then ends the writer.
+    pub(crate) async fn close(&self) {
+        // A writer that is gone already has nothing left to say.
+        let _ = self.ask(Command::Close).await;
+        self.db.close().await;
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, InboxError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands
+            .send(command(answer))
+            .await
+            .map_err(|_| InboxError::Closed)?;
+        answered.await.map_err(|_| InboxError::Closed)
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+/// The inbox could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CreateError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
 }

@@ -1,60 +1,84 @@
-//! Keys.
+//! The key tree at rest: root → page → patient's KEK, and how a patient is forgotten.
+//!
+//! ```text
+//! root key, epoch e          RootProvider, outside the data directory
+//!   ├─ page key (service)    seals the secrets: CA, TLS, audit, TOTP, the server's envelope keys
+//!   ├─ page key (quarantine) seals refused bodies
+//!   └─ page key 1, 2, …      one per at most 1,000 patients
+//!        └─ KEK              random; wraps the patient's content keys, seals the identity
+//! ```
+//!
+//! Every arrow is an AES key wrap stored in the registry. No key stands in it, or in any file of the data directory,
+//! unwrapped. Keys in memory are boxed, zeroized when dropped, and blank in `Debug`.
+
+mod cache;
+mod erasure;
+mod root;
+pub(crate) mod secrets;
+pub(crate) mod tree;
+
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use vitalseal_crypto::{Backend, Kek, KeyEpoch, Kid, RecipientCertificate, RecipientKey, RecipientKeyRing, RootKey, SubjectPseudonym};
+use sqlx::Row as _;
+use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::task::JoinError;
+use vitalseal_crypto::{
+    Backend, Kek, KeyEpoch, Kid, RecipientCertificate, RecipientKey, RecipientKeyRing,
+    SubjectPseudonym,
+};
 use zeroize::Zeroizing;
 
-/// The root provider failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RootError {
-    /// Not there.
-    #[error("root key of epoch {0:?} is not in {1}")]
-    Missing(KeyEpoch, String),
-}
-/// Where root keys live.
-pub trait RootProvider: Send + Sync + std::fmt::Debug {
-    /// Goes into certificates.
-    fn name(&self) -> &str;
-    /// # Errors
-    /// Missing or unreadable.
-    fn load(&self, epoch: KeyEpoch) -> Result<RootKey, RootError>;
-    /// # Errors
-    /// Exists already or cannot be made durable.
-    fn create(&self, epoch: KeyEpoch, backend: &dyn Backend) -> Result<RootKey, RootError>;
-    /// # Errors
-    /// Could not be destroyed.
-    fn destroy(&self, epoch: KeyEpoch) -> Result<(), RootError>;
-    /// # Errors
-    /// Could not be listed.
-    fn epochs(&self) -> Result<Vec<KeyEpoch>, RootError>;
-}
-/// Root keys as files.
-#[derive(Debug, Clone)]
-pub struct FileRootProvider {}
-impl FileRootProvider {
-    /// In this directory.
-    #[must_use]
-    pub fn new(dir: impl Into<PathBuf>) -> Self { let _: PathBuf = dir.into(); Self {} }
-}
-impl RootProvider for FileRootProvider {
-    fn name(&self) -> &str { todo!() }
-    fn load(&self, epoch: KeyEpoch) -> Result<RootKey, RootError> { todo!() }
-    fn create(&self, epoch: KeyEpoch, backend: &dyn Backend) -> Result<RootKey, RootError> { todo!() }
-    fn destroy(&self, epoch: KeyEpoch) -> Result<(), RootError> { todo!() }
-    fn epochs(&self) -> Result<Vec<KeyEpoch>, RootError> { todo!() }
-}
-/// The key store failed.
+use self::cache::KekCache;
+pub use self::root::{FileRootProvider, RootError, RootProvider};
+use self::tree::Tree;
+use crate::crash::CrashHook;
+use crate::inbox::{Inbox, InboxError};
+use crate::sqlite::{Database, at, at_opt, count, damaged, parsed};
+
+/// The key store failed. No text here holds key material.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// SQL failed.
-    #[error("using the key tables")]
+    /// The key tables could not be read or written.
+    #[error("using the key tables of the registry")]
     Sql(#[from] sqlx::Error),
+    /// The root provider failed.
+    #[error("using the root key")]
+    Root(#[from] RootError),
+    /// Something did not unwrap or open: damaged, or the root belongs to another store.
+    #[error(
+        "opening or sealing a stored key; if nothing is damaged, these root keys belong to another store"
+    )]
+    Crypto(#[from] vitalseal_crypto::keys::KeyError),
+    /// The patient's rows could not be taken out of the inbox.
+    #[error("deleting an erased patient's rows from the inbox")]
+    Inbox(#[from] InboxError),
+    /// There is no such patient.
+    #[error("there is no patient {0}")]
+    UnknownPatient(SubjectPseudonym),
+    /// The patient was erased before.
+    #[error("patient {0} was erased before")]
+    AlreadyErased(SubjectPseudonym),
+    /// What was written does not read back. The old root still exists, so nothing is lost.
+    #[error("the erasure is stored but did not read back, so the old root key was kept: {0}")]
+    ReadBack(&'static str),
+    /// The provider said that it destroyed a root and still has it.
+    #[error(
+        "root key of epoch {0} is still there after the provider destroyed it: the erasure is not final"
+    )]
+    RootSurvived(KeyEpoch),
+    /// A file could not be used.
+    #[error("working on the key tree")]
+    Io(#[from] io::Error),
+    /// A task ended before its time.
+    #[error("the key store's task ended early")]
+    Task(#[from] JoinError),
 }
+
 /// What an erasure did to the keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyErasure {
@@ -79,6 +103,18 @@ pub struct KeyErasure {
     /// Who held the root.
     pub root_provider: String,
 }
+
+/// What a change of root without an erasure did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RootRotation {
+    /// Root that is gone.
+    pub root_epoch_destroyed: KeyEpoch,
+    /// Root that took its place.
+    pub root_epoch: KeyEpoch,
+    /// Pages wrapped anew.
+    pub pages_rewrapped: u64,
+}
+
 /// Figures of the key tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyStatus {
@@ -86,13 +122,14 @@ pub struct KeyStatus {
     pub root_epoch: KeyEpoch,
     /// Who holds it.
     pub root_provider: String,
-    /// Pages.
+    /// Pages, those of the service and the quarantine among them.
     pub pages: u64,
-    /// KEKs.
+    /// Patients' KEKs.
     pub keks: u64,
     /// Erasures so far.
     pub erasures: u64,
 }
+
 /// One erasure of the ledger.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LedgerRow {
@@ -104,9 +141,10 @@ pub struct LedgerRow {
     pub erased_at: Timestamp,
     /// Root that took over.
     pub root_epoch: KeyEpoch,
-    /// When the old root was destroyed; `None`: not yet.
+    /// When the old root was found destroyed; `None`: not yet.
     pub completed_at: Option<Timestamp>,
 }
+
 /// An envelope key of the server.
 #[derive(Clone, Debug)]
 pub struct RecipientRow {
@@ -118,39 +156,314 @@ pub struct RecipientRow {
     pub not_before: Timestamp,
     /// Valid until.
     pub not_after: Timestamp,
+    /// Whether the private part still exists.
+    pub held: bool,
     /// Its certificate.
     pub certificate: RecipientCertificate,
 }
-/// Handle.
-#[derive(Clone, Debug)]
-pub struct KeyStore {}
+
+/// Handle on the key tree; clones share it.
+#[derive(Clone)]
+pub struct KeyStore {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    db: Database,
+    roots: Arc<dyn RootProvider>,
+    backend: &'static dyn Backend,
+    inbox: Inbox,
+    crash: CrashHook,
+    /// Read while rows and keys of one epoch are used together, written while the root turns.
+    tree: RwLock<Tree>,
+    /// One erasure at a time, from its first step to its last.
+    turning: Mutex<()>,
+    keks: KekCache,
+    ring: Mutex<Option<Arc<RecipientKeyRing>>>,
+}
+
+impl Inner {
+    /// Runs a provider's call where it may block.
+    async fn with_roots<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn RootProvider) -> Result<T, RootError> + Send + 'static,
+    ) -> Result<T, KeyError> {
+        let roots = Arc::clone(&self.roots);
+        Ok(tokio::task::spawn_blocking(move || call(roots.as_ref())).await??)
+    }
+}
+
 impl KeyStore {
+    pub(crate) fn new(
+        db: Database,
+        roots: Arc<dyn RootProvider>,
+        backend: &'static dyn Backend,
+        tree: Tree,
+        inbox: Inbox,
+        crash: CrashHook,
+    ) -> Self {
+        let (tree, turning) = (RwLock::new(tree), Mutex::default());
+        let (keks, ring) = (KekCache::default(), Mutex::default());
+        Self {
+            inner: Arc::new(Inner {
+                db,
+                roots,
+                backend,
+                inbox,
+                crash,
+                tree,
+                turning,
+                keks,
+                ring,
+            }),
+        }
+    }
+
+    /// The patient's KEK; `None` when there never was one or it was erased.
+    ///
     /// # Errors
-    pub async fn kek(&self, subject: &SubjectPseudonym) -> Result<Option<Arc<Kek>>, KeyError> { todo!() }
+    /// When the registry cannot be read or a stored key does not unwrap.
+    pub async fn kek(&self, subject: &SubjectPseudonym) -> Result<Option<Arc<Kek>>, KeyError> {
+        if let Some(kek) = self.inner.keks.find(subject) {
+            return Ok(Some(kek));
+        }
+        let ticket = self.inner.keks.ticket();
+        let tree = self.inner.tree.read().await;
+        let row = sqlx::query(
+            "SELECT k.page, k.kid, k.wrapped AS kek, p.wrapped AS page_wrap \
+             FROM keks k JOIN key_pages p ON p.page = k.page WHERE k.subject = $1",
+        )
+        .bind(subject.as_str())
+        .fetch_optional(self.inner.db.pool())
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let kek = Arc::new(tree.kek(&row)?);
+        self.inner
+            .keks
+            .insert(ticket, subject.clone(), Arc::clone(&kek));
+        Ok(Some(kek))
+    }
+
+    /// The KEKs of several patients; those without one are left out.
+    ///
     /// # Errors
-    pub async fn keks<'a>(&self, subjects: impl Iterator<Item = &'a SubjectPseudonym> + Send) -> Result<HashMap<SubjectPseudonym, Arc<Kek>>, KeyError> { todo!() }
+    /// As [`KeyStore::kek`].
+    pub async fn keks<'a>(
+        &self,
+        subjects: impl Iterator<Item = &'a SubjectPseudonym> + Send,
+    ) -> Result<HashMap<SubjectPseudonym, Arc<Kek>>, KeyError> {
+        let mut keks = HashMap::new();
+        for subject in subjects {
+            if let Some(kek) = self.kek(subject).await? {
+                keks.insert(subject.clone(), kek);
+            }
+        }
+        Ok(keks)
+    }
+
+    /// Erases the patient's key, and with it everything sealed under it, for ever; see the steps in the source of
+    /// `keys::erasure`. Goes on even if the caller stops waiting.
+    ///
     /// # Errors
-    pub async fn erase(&self, subject: &SubjectPseudonym, erasure_id: &str, now: Timestamp) -> Result<KeyErasure, KeyError> { todo!() }
+    /// [`KeyError::UnknownPatient`] and [`KeyError::AlreadyErased`] before anything was changed. After any other, the next
+    /// erasure or [`crate::Store::open`] finishes what was begun; [`KeyStore::erasure_ledger`] says whether it was.
+    pub async fn erase(
+        &self,
+        subject: &SubjectPseudonym,
+        erasure_id: &str,
+        now: Timestamp,
+    ) -> Result<KeyErasure, KeyError> {
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(erasure::erase(
+            inner,
+            subject.clone(),
+            erasure_id.to_owned(),
+            now,
+        ))
+        .await?
+    }
+
+    /// Moves the tree under a new root and destroys the old one. Also what makes a destroyed envelope key final in every
+    /// copy of the data directory.
+    ///
     /// # Errors
-    pub async fn erasure(&self, erasure_id: &str) -> Result<Option<KeyErasure>, KeyError> { todo!() }
+    /// When a step fails; the next one or [`crate::Store::open`] finishes it.
+    pub async fn rotate_root(&self, now: Timestamp) -> Result<RootRotation, KeyError> {
+        tokio::spawn(erasure::rotate(Arc::clone(&self.inner), now)).await?
+    }
+
+    /// Finishes an erasure that was interrupted.
+    pub(crate) async fn finish_erasures(&self, now: Timestamp) -> Result<(), KeyError> {
+        erasure::finish(&self.inner, now).await
+    }
+
+    /// What the erasure of this id did; `None` when there was none.
+    ///
     /// # Errors
-    pub async fn put_secret(&self, name: &str, secret: &[u8]) -> Result<(), KeyError> { todo!() }
+    /// When the registry cannot be read.
+    pub async fn erasure(&self, erasure_id: &str) -> Result<Option<KeyErasure>, KeyError> {
+        let row = sqlx::query("SELECT * FROM erasure_ledger WHERE erasure_id = $1")
+            .bind(erasure_id)
+            .fetch_optional(self.inner.db.pool())
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(KeyErasure {
+            erasure_id: row.try_get("erasure_id")?,
+            subject: parsed(row.try_get("subject")?)?,
+            erased_at: at(row.try_get("erased_at_us")?)?,
+            root_epoch_destroyed: KeyEpoch(count(row.try_get("root_epoch_destroyed")?)?),
+            root_epoch: KeyEpoch(count(row.try_get("root_epoch")?)?),
+            page: row.try_get("page")?,
+            keks_rewrapped: count(row.try_get("keks_rewrapped")?)?,
+            pages_rewrapped: count(row.try_get("pages_rewrapped")?)?,
+            kek_kid: Kid::from_bytes(row.try_get("kek_kid")?).map_err(damaged)?,
+            root_provider: row.try_get("root_provider")?,
+        }))
+    }
+
+    /// Stores a secret under the service page key, in place of one with the same name.
+    ///
     /// # Errors
-    pub async fn secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> { todo!() }
+    /// When it is not durable.
+    pub async fn put_secret(&self, name: &str, secret: &[u8]) -> Result<(), KeyError> {
+        self.inner.put_secret(name, secret).await
+    }
+
+    /// A secret of the service.
+    ///
     /// # Errors
-    pub async fn delete_secret(&self, name: &str) -> Result<(), KeyError> { todo!() }
+    /// When it cannot be read or does not open.
+    pub async fn secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+        self.inner.secret(name).await
+    }
+
+    /// Forgets a secret. Copies of the data directory still hold it until the root turns.
+    ///
     /// # Errors
-    pub async fn put_recipient(&self, key: &RecipientKey, epoch: KeyEpoch, not_before: Timestamp, not_after: Timestamp) -> Result<(), KeyError> { todo!() }
+    /// When the deletion is not durable.
+    pub async fn delete_secret(&self, name: &str) -> Result<(), KeyError> {
+        self.inner.delete_secret(name).await
+    }
+
+    /// Stores an envelope key of the server.
+    ///
     /// # Errors
-    pub async fn recipient_ring(&self) -> Result<Arc<RecipientKeyRing>, KeyError> { todo!() }
+    /// When it is not durable, or the epoch was used before.
+    pub async fn put_recipient(
+        &self,
+        key: &RecipientKey,
+        epoch: KeyEpoch,
+        not_before: Timestamp,
+        not_after: Timestamp,
+    ) -> Result<(), KeyError> {
+        self.inner
+            .put_recipient(key, epoch, not_before, not_after)
+            .await
+    }
+
+    /// All envelope keys whose private part still exists. The same ring until that set changes.
+    ///
     /// # Errors
-    pub async fn current_recipient(&self, now: Timestamp) -> Result<Option<RecipientCertificate>, KeyError> { todo!() }
+    /// When one cannot be read or does not open.
+    pub async fn recipient_ring(&self) -> Result<Arc<RecipientKeyRing>, KeyError> {
+        self.inner.recipient_ring().await
+    }
+
+    /// The certificate that devices are to seal for at `now`: of those valid, the newest.
+    ///
     /// # Errors
-    pub async fn destroy_recipients_ended_before(&self, now: Timestamp) -> Result<Vec<(KeyEpoch, Kid)>, KeyError> { todo!() }
+    /// When the registry cannot be read.
+    pub async fn current_recipient(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<RecipientCertificate>, KeyError> {
+        let valid = |r: &RecipientRow| r.held && r.not_before <= now && now < r.not_after;
+        Ok(self
+            .recipients()
+            .await?
+            .into_iter()
+            .rev()
+            .find(valid)
+            .map(|r| r.certificate))
+    }
+
+    /// Deletes the private part of every envelope key that ended before `now`. It is final in this directory at once, in
+    /// copies of it with the next erasure or [`KeyStore::rotate_root`].
+    ///
     /// # Errors
-    pub async fn recipients(&self) -> Result<Vec<RecipientRow>, KeyError> { todo!() }
+    /// When the deletion is not durable.
+    pub async fn destroy_recipients_ended_before(
+        &self,
+        now: Timestamp,
+    ) -> Result<Vec<(KeyEpoch, Kid)>, KeyError> {
+        self.inner.destroy_recipients_ended_before(now).await
+    }
+
+    /// Every envelope key there ever was, in order of epochs.
+    ///
     /// # Errors
-    pub async fn status(&self) -> Result<KeyStatus, KeyError> { todo!() }
+    /// When the registry cannot be read.
+    pub async fn recipients(&self) -> Result<Vec<RecipientRow>, KeyError> {
+        self.inner.recipients().await
+    }
+
+    /// Figures of the key tree.
+    ///
     /// # Errors
-    pub async fn erasure_ledger(&self) -> Result<Vec<LedgerRow>, KeyError> { todo!() }
+    /// When the registry cannot be read.
+    pub async fn status(&self) -> Result<KeyStatus, KeyError> {
+        let row = sqlx::query(
+            "SELECT (SELECT epoch FROM root_epochs WHERE state = 'current') AS epoch, \
+             (SELECT COUNT(*) FROM key_pages) AS pages, (SELECT COUNT(*) FROM keks) AS keks, \
+             (SELECT COUNT(*) FROM erasure_ledger) AS erasures",
+        )
+        .fetch_one(self.inner.db.pool())
+        .await?;
+        Ok(KeyStatus {
+            root_epoch: KeyEpoch(count(row.try_get("epoch")?)?),
+            root_provider: self.inner.roots.name().to_owned(),
+            pages: count(row.try_get("pages")?)?,
+            keks: count(row.try_get("keks")?)?,
+            erasures: count(row.try_get("erasures")?)?,
+        })
+    }
+
+    /// Every erasure, oldest first.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn erasure_ledger(&self) -> Result<Vec<LedgerRow>, KeyError> {
+        let rows = sqlx::query(
+            "SELECT erasure_id, subject, erased_at_us, root_epoch, completed_at_us FROM erasure_ledger \
+             ORDER BY root_epoch",
+        )
+        .fetch_all(self.inner.db.pool())
+        .await?;
+        let mut ledger = Vec::with_capacity(rows.len());
+        for row in rows {
+            ledger.push(LedgerRow {
+                erasure_id: row.try_get("erasure_id")?,
+                subject: parsed(row.try_get("subject")?)?,
+                erased_at: at(row.try_get("erased_at_us")?)?,
+                root_epoch: KeyEpoch(count(row.try_get("root_epoch")?)?),
+                completed_at: at_opt(row.try_get("completed_at_us")?)?,
+            });
+        }
+        Ok(ledger)
+    }
+
+    /// The open tree, for whoever writes keys in a transaction of its own.
+    pub(crate) async fn tree(&self) -> RwLockReadGuard<'_, Tree> {
+        self.inner.tree.read().await
+    }
+
+    pub(crate) fn backend(&self) -> &'static dyn Backend {
+        self.inner.backend
+    }
+}
+
+impl fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyStore").finish_non_exhaustive()
+    }
 }

@@ -33,7 +33,10 @@ impl StorePaths {
     #[must_use]
     pub fn new(data: &Path, root_keys: Option<&Path>) -> Self {
         let root_keys = root_keys.map_or_else(|| beside(data), Path::to_path_buf);
-        Self { data: data.to_path_buf(), root_keys }
+        Self {
+            data: data.to_path_buf(),
+            root_keys,
+        }
     }
 
     /// The data directory.

@@ -1,70 +1,421 @@
-//! The store.
-use std::path::PathBuf;
+//! A whole store: made, opened, flushed, read at one instant, closed.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::num::TryFromIntError;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use jiff::Timestamp;
 use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use parquet::errors::ParquetError;
+use tokio::sync::Mutex;
+use tokio::task::{JoinError, JoinHandle};
+use vitalseal_crypto::{BackendError, KeyEpoch, SubjectPseudonym, default_backend};
 
 use crate::catalog::{Catalog, DataFile};
-use crate::flush::FlushReport;
-use crate::inbox::Inbox;
-use crate::keys::{KeyStore, RootProvider};
+use crate::crash::CrashHook;
+use crate::durable;
+use crate::flush::{self, FlushReport};
+use crate::inbox::rows;
+use crate::inbox::{CreateError, Inbox, InboxError};
+use crate::keys::tree::Tree;
+use crate::keys::{KeyError, KeyStore, RootError, RootProvider};
+use crate::lock::StoreLock;
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
 use crate::registry::Registry;
+use crate::sqlite::{self, Database, parsed, us};
 
-/// The store failed.
+/// Version of the registry's and the inbox's tables that this program reads and writes.
+const SCHEMA_VERSION: i64 = 1;
+
+/// A store could not be made, opened, flushed or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// SQL failed.
+    /// There is a store already.
+    #[error("{0} holds a store already; choose another directory, or start it as it is")]
+    Exists(PathBuf),
+    /// A new store must not be planted beside the root keys of another.
+    #[error(
+        "{place} holds root keys already (epochs {epochs}); a new store needs an empty directory for its own"
+    )]
+    RootKeysExist {
+        /// The root provider.
+        place: String,
+        /// The epochs that are there.
+        epochs: String,
+    },
+    /// There is none.
+    #[error("{0} holds no store; make one with `vitalseal init`")]
+    NotFound(PathBuf),
+    /// Making it was interrupted.
+    #[error(
+        "{0} holds a store that was never completed; remove the directory and its root keys, and make it again"
+    )]
+    Incomplete(PathBuf),
+    /// Made by another version.
+    #[error("{path} has tables of version {found}, this program reads version {SCHEMA_VERSION}")]
+    Version {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// Another process has it open.
+    #[error(
+        "{0} is in use by another vitalseal process; stop that one first (its lock file need not be removed)"
+    )]
+    Locked(PathBuf),
+    /// The root key that everything here is wrapped under does not exist (any more).
+    #[error(
+        "root key of epoch {epoch} is needed to open {data} and does not exist: if this is a copy from before an \
+         erasure, that root was destroyed with it and nothing in the copy can be decrypted by anyone; open the present \
+         data directory instead, or name the right directory of root keys"
+    )]
+    RootMissing {
+        /// The epoch that the registry needs.
+        epoch: KeyEpoch,
+        /// The data directory.
+        data: PathBuf,
+        /// Where it was looked for and what is there.
+        #[source]
+        cause: RootError,
+    },
+    /// A database could not be used.
     #[error("using the store's databases")]
     Sql(#[from] sqlx::Error),
+    /// The inbox failed.
+    #[error("using the inbox")]
+    Inbox(#[from] InboxError),
+    /// The key store failed.
+    #[error("using the key store")]
+    Key(#[from] KeyError),
+    /// A Parquet file could not be written or read.
+    #[error("writing or reading a Parquet file")]
+    Parquet(#[from] ParquetError),
+    /// Rows could not be laid out in columns.
+    #[error("laying out rows in columns")]
+    Arrow(#[from] ArrowError),
+    /// The object store could not be set up.
+    #[error("using the object store")]
+    ObjectStore(#[from] object_store::Error),
+    /// The random source failed.
+    #[error("drawing a file name")]
+    Random(#[from] BackendError),
+    /// A count that does not fit.
+    #[error("counting")]
+    Count(#[from] TryFromIntError),
+    /// The file system failed.
+    #[error("{what} {path}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
+    /// A step of a flush was abandoned.
+    #[error("flushing the inbox")]
+    Flush(#[from] io::Error),
+    /// A task ended before its time.
+    #[error("a task of the store ended early")]
+    Task(#[from] JoinError),
 }
-/// One consistent cut through the inbox and the files.
+
+impl StoreError {
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |cause| Self::Io {
+            what,
+            path: path.to_path_buf(),
+            cause,
+        }
+    }
+}
+
+/// One consistent cut: every admitted row of an authorized patient is in `hot` or in one of `files`, never in both.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Rows that are not in a file yet, of authorized patients only; schema `schema::sealed_rows()`.
+    /// Rows that are in no file yet, of authorized patients only, in the columns of [`crate::schema::sealed_rows`].
     pub hot: RecordBatch,
-    /// Files; they hold rows of other patients too.
+    /// All files. They hold rows of other patients too: the reader selects by `subject`.
     pub files: Vec<DataFile>,
 }
-/// An open store.
-#[derive(Clone, Debug)]
+
+/// An open store. Clones share it; it closes with the last, or by [`Store::close`].
+#[derive(Clone)]
 pub struct Store {
-    /// Patients, devices, users.
+    /// Patients, devices, people, incidents.
     pub registry: Registry,
     /// Durable intake and hot tier.
     pub inbox: Inbox,
-    /// Wrapped keys.
+    /// Key tree and secrets.
     pub keys: KeyStore,
     /// Flushed files.
     pub catalog: Catalog,
+    shared: Arc<Shared>,
 }
+
+struct Shared {
+    paths: StorePaths,
+    db: Database,
+    objects: Arc<LocalFileSystem>,
+    flushing: Mutex<()>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    crash: CrashHook,
+}
+
 impl Store {
-    /// Makes a new store.
+    /// Makes a new store: directories, databases, root epoch 1, service and quarantine page.
+    ///
     /// # Errors
-    /// When one is there already.
-    pub async fn create(paths: &StorePaths, roots: Arc<dyn RootProvider>, now: Timestamp) -> Result<Self, StoreError> { todo!() }
-    /// Opens a store.
+    /// [`StoreError::Exists`], [`StoreError::RootKeysExist`] and [`StoreError::Locked`] before anything was made; others
+    /// when something could not be made durable.
+    pub async fn create(
+        paths: &StorePaths,
+        roots: Arc<dyn RootProvider>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let data = paths.data();
+        durable::create_dir(data).map_err(StoreError::io("making", data))?;
+        let lock = lock(paths)?;
+        if paths.registry().exists() || paths.inbox().exists() {
+            return Err(StoreError::Exists(data.to_path_buf()));
+        }
+        let epochs = roots.epochs().map_err(KeyError::from)?;
+        if !epochs.is_empty() {
+            let epochs = epochs
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(StoreError::RootKeysExist {
+                place: roots.name().to_owned(),
+                epochs,
+            });
+        }
+        let parquet = paths.parquet();
+        durable::create_dir(&parquet).map_err(StoreError::io("making", &parquet))?;
+        Inbox::create(&paths.inbox()).await.map_err(|e| match e {
+            CreateError::Io(cause) => StoreError::io("making", &paths.inbox())(cause),
+            CreateError::Sql(cause) => cause.into(),
+        })?;
+        let path = paths.registry();
+        sqlite::create_file(&path).map_err(StoreError::io("making", &path))?;
+        let db = Database::connect(&path).await?;
+        let root = roots
+            .create(KeyEpoch(1), default_backend())
+            .map_err(KeyError::from)?;
+        // Tables and first keys in one transaction: without its version number it is no store.
+        let mut tx = db.begin().await?;
+        sqlx::raw_sql(include_str!("registry/schema.sql"))
+            .execute(tx.connection())
+            .await?;
+        sqlx::query("INSERT INTO store (id, created_at_us) VALUES (1, $1)")
+            .bind(us(now))
+            .execute(tx.connection())
+            .await?;
+        let tree = Tree::plant(root, roots.name(), default_backend(), tx.connection(), now).await?;
+        tx.commit().await?;
+        Self::assemble(paths, roots, db, tree, lock, now).await
+    }
+
+    /// Opens a store, and first finishes an erasure or a flush that was interrupted.
+    ///
     /// # Errors
-    /// When locked or the root is missing.
-    pub async fn open(paths: &StorePaths, roots: Arc<dyn RootProvider>, now: Timestamp) -> Result<Self, StoreError> { todo!() }
-    /// Inbox to one Parquet file.
+    /// [`StoreError::Locked`], [`StoreError::NotFound`], [`StoreError::Incomplete`], [`StoreError::Version`];
+    /// [`StoreError::RootMissing`] when the root key that the registry needs does not exist, which is how a copy from before
+    /// an erasure answers; others when something cannot be read or a recovery cannot be finished.
+    pub async fn open(
+        paths: &StorePaths,
+        roots: Arc<dyn RootProvider>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let data = paths.data();
+        if !paths.registry().is_file() {
+            return Err(StoreError::NotFound(data.to_path_buf()));
+        }
+        let lock = lock(paths)?;
+        let db = Database::connect(&paths.registry()).await?;
+        match db.schema_version().await? {
+            0 => return Err(StoreError::Incomplete(data.to_path_buf())),
+            SCHEMA_VERSION => {}
+            found => {
+                return Err(StoreError::Version {
+                    path: paths.registry(),
+                    found,
+                });
+            }
+        }
+        let mut conn = db.pool().acquire().await?;
+        let tree = Tree::open(roots.as_ref(), &mut conn)
+            .await
+            .map_err(|e| match e {
+                KeyError::Root(cause @ RootError::Missing { epoch, .. }) => {
+                    StoreError::RootMissing {
+                        epoch,
+                        data: data.to_path_buf(),
+                        cause,
+                    }
+                }
+                e => e.into(),
+            })?;
+        drop(conn);
+        Self::assemble(paths, roots, db, tree, lock, now).await
+    }
+
+    async fn assemble(
+        paths: &StorePaths,
+        roots: Arc<dyn RootProvider>,
+        db: Database,
+        tree: Tree,
+        lock: StoreLock,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let erased: Vec<String> =
+            sqlx::query_scalar("SELECT subject FROM patients WHERE state = 'erased'")
+                .fetch_all(db.pool())
+                .await?;
+        let erased = erased
+            .iter()
+            .map(|s| parsed(s))
+            .collect::<Result<HashSet<SubjectPseudonym>, _>>()?;
+        let quarantine = Arc::clone(&tree.quarantine);
+        let (inbox, writer) =
+            Inbox::open(&paths.inbox(), quarantine, erased, Arc::new(lock)).await?;
+        match inbox.database().schema_version().await? {
+            SCHEMA_VERSION => {}
+            found => {
+                return Err(StoreError::Version {
+                    path: paths.inbox(),
+                    found,
+                });
+            }
+        }
+        let crash = CrashHook::default();
+        let keys = KeyStore::new(
+            db.clone(),
+            roots,
+            default_backend(),
+            tree,
+            inbox.clone(),
+            crash.clone(),
+        );
+        let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
+        flush::recover(&inbox, &catalog, &paths.parquet()).await?;
+        keys.finish_erasures(now).await?;
+        let registry = Registry::new(db.clone(), keys.clone());
+        let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
+        let shared = Shared {
+            paths: paths.clone(),
+            db,
+            objects,
+            flushing: Mutex::default(),
+            writer: Mutex::new(Some(writer)),
+            crash,
+        };
+        Ok(Self {
+            registry,
+            inbox,
+            keys,
+            catalog,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Moves what is in the inbox to one Parquet file; see the steps in the source of `flush`. One at a time.
+    ///
     /// # Errors
-    /// I/O.
-    pub async fn flush(&self, now: Timestamp) -> Result<FlushReport, StoreError> { todo!() }
-    /// One consistent cut.
+    /// When a step fails. Nothing is lost or doubled: the next flush or [`Store::open`] takes it up.
+    pub async fn flush(&self, now: Timestamp) -> Result<FlushReport, StoreError> {
+        let store = self.clone();
+        // A task of its own: a caller that goes away must not leave it between two steps while the store lives on.
+        let flushed = tokio::spawn(async move {
+            let _alone = store.shared.flushing.lock().await;
+            let parquet = store.parquet_root();
+            let (inbox, catalog) = (&store.inbox, &store.catalog);
+            flush::flush(
+                inbox,
+                catalog,
+                &parquet,
+                default_backend(),
+                &store.shared.crash,
+                now,
+            )
+            .await
+        });
+        flushed.await?
+    }
+
+    /// The rows that these patients have at one instant: hot ones, and the files in which the others are.
+    ///
     /// # Errors
-    /// SQL.
-    pub async fn snapshot(&self, who: &Authorized) -> Result<Snapshot, StoreError> { todo!() }
-    /// Where files lie.
+    /// When inbox or catalog cannot be read, or more than 2 GiB of envelopes are hot: flush first.
+    pub async fn snapshot(&self, who: &Authorized) -> Result<Snapshot, StoreError> {
+        // First the inbox, then the catalog: what is flushed in between is then in both and dropped here, never in neither.
+        let mut hot = rows::of_subjects(who.patients(), self.inbox.database().pool()).await?;
+        let (high, files) = self.catalog.cut().await?;
+        hot.retain(|row| row.id > high);
+        Ok(Snapshot {
+            hot: rows::record_batch(&hot)?,
+            files,
+        })
+    }
+
+    /// The directory of [`DataFile::path`].
     #[must_use]
-    pub fn parquet_root(&self) -> PathBuf { todo!() }
-    /// Object store with that prefix.
+    pub fn parquet_root(&self) -> PathBuf {
+        self.shared.paths.parquet()
+    }
+
+    /// Reads the files; [`DataFile::path`] is relative to it.
     #[must_use]
-    pub fn object_store(&self) -> Arc<dyn ObjectStore> { todo!() }
-    /// Closes in order.
-    pub async fn close(self) { todo!() }
+    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
+        let objects = Arc::clone(&self.shared.objects);
+        objects
+    }
+
+    /// Where this store lives.
+    #[must_use]
+    pub fn paths(&self) -> &StorePaths {
+        &self.shared.paths
+    }
+
+    /// Answers what is queued, then closes the databases and lets go of the lock. Other clones only get errors from then on.
+    pub async fn close(self) {
+        let _flushed = self.shared.flushing.lock().await;
+        self.inbox.close().await;
+        self.shared.db.close().await;
+        if let Some(writer) = self.shared.writer.lock().await.take() {
+            // A writer that panicked has nothing left to close.
+            let _ = writer.await;
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn crash(&self) -> &CrashHook {
+        &self.shared.crash
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("data", &self.shared.paths.data())
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock(paths: &StorePaths) -> Result<StoreLock, StoreError> {
+    let path = paths.lock();
+    StoreLock::acquire(&path)
+        .map_err(StoreError::io("locking", &path))?
+        .ok_or_else(|| StoreError::Locked(paths.data().to_path_buf()))
 }

@@ -33,7 +33,10 @@ impl FromStr for UserName {
         if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ParseError { what: "user name", expected: "1 to 64 of a-z, 0-9, '.', '_', '-'" })
+            Err(ParseError {
+                what: "user name",
+                expected: "1 to 64 of a-z, 0-9, '.', '_', '-'",
+            })
         }
     }
 }
@@ -95,7 +98,10 @@ impl FromStr for Role {
         [Self::Clinician, Self::Dpo, Self::Admin]
             .into_iter()
             .find(|role| role.as_str() == text)
-            .ok_or(ParseError { what: "role", expected: "clinician, dpo or admin" })
+            .ok_or(ParseError {
+                what: "role",
+                expected: "clinician, dpo or admin",
+            })
     }
 }
 
@@ -170,10 +176,13 @@ impl FromStr for Purpose {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        Self::ALL.into_iter().find(|p| p.as_str().eq_ignore_ascii_case(text)).ok_or(ParseError {
-            what: "purpose",
-            expected: "TREAT, ETREAT, HPAYMT, HOPERAT, HRESCH, PUBHLTH or PATRQT",
-        })
+        Self::ALL
+            .into_iter()
+            .find(|p| p.as_str().eq_ignore_ascii_case(text))
+            .ok_or(ParseError {
+                what: "purpose",
+                expected: "TREAT, ETREAT, HPAYMT, HOPERAT, HRESCH, PUBHLTH or PATRQT",
+            })
     }
 }
 
@@ -273,6 +282,9 @@ mod tests {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
             assert!(serde_json::from_value::<UserName>(bad.into()).is_err());
         }
-        assert_eq!("n.okafor-2".parse::<UserName>().unwrap().as_str(), "n.okafor-2");
+        assert_eq!(
+            "n.okafor-2".parse::<UserName>().unwrap().as_str(),
+            "n.okafor-2"
+        );
     }
 }

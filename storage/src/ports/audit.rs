@@ -171,7 +171,10 @@ impl FromStr for QuarantineReason {
         Self::ALL
             .into_iter()
             .find(|reason| reason.as_str() == text)
-            .ok_or(ParseError { what: "quarantine reason", expected: "one of the stored spellings" })
+            .ok_or(ParseError {
+                what: "quarantine reason",
+                expected: "one of the stored spellings",
+            })
     }
 }
 
@@ -194,7 +197,10 @@ impl From<Rule> for QuarantineReason {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "the fields are named after the glossary's terms")]
+#[expect(
+    missing_docs,
+    reason = "the fields are named after the glossary's terms"
+)]
 pub enum AuditEvent {
     /// The store was created.
     StoreInitialized {},
@@ -207,47 +213,108 @@ pub enum AuditEvent {
     /// A pseudonym was resolved to a person.
     IdentityResolved { patient: SubjectPseudonym },
     /// A certificate was issued to a device.
-    DeviceEnrolled { device: DeviceId, certificate: Thumbprint },
+    DeviceEnrolled {
+        device: DeviceId,
+        certificate: Thumbprint,
+    },
     /// A device measures this patient from now on.
-    DeviceAssigned { device: DeviceId, patient: SubjectPseudonym },
+    DeviceAssigned {
+        device: DeviceId,
+        patient: SubjectPseudonym,
+    },
     /// A device may not connect any more.
     DeviceRevoked { device: DeviceId, reason: String },
     /// A person got a login.
     UserAdded { user: UserName, role: Role },
     /// A person may see a patient.
-    AccessGranted { user: UserName, patient: SubjectPseudonym },
+    AccessGranted {
+        user: UserName,
+        patient: SubjectPseudonym,
+    },
     /// Password and second factor were right.
     LoginSucceeded { user: UserName },
     /// They were not.
     LoginFailed { user: UserName },
     /// A short-lived token was handed out.
-    TokenIssued { user: UserName, expires_at: Timestamp },
+    TokenIssued {
+        user: UserName,
+        expires_at: Timestamp,
+    },
     /// A peer was turned away at a door.
-    ConnectionRefused { door: String, peer: Option<String>, reason: String },
+    ConnectionRefused {
+        door: String,
+        peer: Option<String>,
+        reason: String,
+    },
     /// A message was kept aside.
-    MessageQuarantined { device: DeviceId, boot: Option<u64>, sequence: Option<u64>, reason: QuarantineReason, detail: String },
+    MessageQuarantined {
+        device: DeviceId,
+        boot: Option<u64>,
+        sequence: Option<u64>,
+        reason: QuarantineReason,
+        detail: String,
+    },
     /// Two different messages carried the same counter: the device was cloned.
-    ForkDetected { device: DeviceId, boot: u64, sequence: u64 },
+    ForkDetected {
+        device: DeviceId,
+        boot: u64,
+        sequence: u64,
+    },
     /// A query was let through; `patients` is the authorized scope, literals are redacted from `sql`.
-    QueryStarted { query: String, user: UserName, purpose: Purpose, patients: Vec<SubjectPseudonym>, sql: String },
+    QueryStarted {
+        query: String,
+        user: UserName,
+        purpose: Purpose,
+        patients: Vec<SubjectPseudonym>,
+        sql: String,
+    },
     /// A query ended; `patients` are those whose rows were opened.
-    QueryFinished { query: String, outcome: QueryOutcome, patients: Vec<SubjectPseudonym>, messages: u64, readings: u64, first_at: Option<Timestamp>, last_at: Option<Timestamp> },
+    QueryFinished {
+        query: String,
+        outcome: QueryOutcome,
+        patients: Vec<SubjectPseudonym>,
+        messages: u64,
+        readings: u64,
+        first_at: Option<Timestamp>,
+        last_at: Option<Timestamp>,
+    },
     /// A query was not let through.
     QueryRefused { user: UserName, reason: String },
     /// Rows went from the inbox to a file.
-    ReadingsFlushed { file: String, messages: u64, readings: u64 },
+    ReadingsFlushed {
+        file: String,
+        messages: u64,
+        readings: u64,
+    },
     /// A new envelope key of the server.
     RecipientEpochStarted { epoch: KeyEpoch, kid: Kid },
     /// The private part of an ended envelope key is gone.
     RecipientKeyDestroyed { epoch: KeyEpoch, kid: Kid },
     /// An erasure was ordered.
-    ErasureStarted { patient: SubjectPseudonym, reason: String },
+    ErasureStarted {
+        patient: SubjectPseudonym,
+        reason: String,
+    },
     /// The patient's key is gone and the old root with it.
-    ErasureCompleted { patient: SubjectPseudonym, erasure: String, root_epoch_destroyed: u64, root_epoch: u64, rewrapped: u64 },
+    ErasureCompleted {
+        patient: SubjectPseudonym,
+        erasure: String,
+        root_epoch_destroyed: u64,
+        root_epoch: u64,
+        rewrapped: u64,
+    },
     /// An incident was opened; `aware_at` starts the 72 hours.
-    IncidentOpened { incident: String, kind: String, aware_at: Timestamp },
+    IncidentOpened {
+        incident: String,
+        kind: String,
+        aware_at: Timestamp,
+    },
     /// A version of the report was produced.
-    IncidentReported { incident: String, version: u32, sha256: String },
+    IncidentReported {
+        incident: String,
+        version: u32,
+        sha256: String,
+    },
 }
 
 #[cfg(test)]
@@ -270,7 +337,10 @@ mod tests {
         let json = serde_json::to_string(&record).unwrap();
         assert!(json.contains(r#""event":"erasure_completed""#), "{json}");
         assert_eq!(serde_json::from_str::<AuditRecord>(&json).unwrap(), record);
-        let started = AuditRecord { event: AuditEvent::StoreInitialized {}, ..record };
+        let started = AuditRecord {
+            event: AuditEvent::StoreInitialized {},
+            ..record
+        };
         let json = serde_json::to_string(&started).unwrap();
         assert_eq!(serde_json::from_str::<AuditRecord>(&json).unwrap(), started);
     }

@@ -1,0 +1,97 @@
+//! Opened KEKs, kept close for the hot path.
+//!
+//! Bounded: when the young half is full it becomes the old half, and what nobody asked for since is dropped (and zeroized).
+//! A loader that was under way during a purge must not put an erased key back: it takes a [`Ticket`] before it reads, and
+//! the purge voids every ticket.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vitalseal_crypto::{Kek, SubjectPseudonym};
+
+/// Keys in one half. A KEK with its pseudonym takes about 200 bytes, so both halves stay below 15 MB.
+const HALF: usize = 32 * 1024;
+
+#[derive(Debug, Default)]
+pub(crate) struct KekCache {
+    halves: Mutex<Halves>,
+}
+
+#[derive(Debug, Default)]
+struct Halves {
+    young: HashMap<SubjectPseudonym, Arc<Kek>>,
+    old: HashMap<SubjectPseudonym, Arc<Kek>>,
+    purges: u64,
+}
+
+/// The state of the cache before a load; see the module.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket(u64);
+
+impl KekCache {
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.lock().purges)
+    }
+
+    pub(crate) fn find(&self, subject: &SubjectPseudonym) -> Option<Arc<Kek>> {
+        let mut halves = self.lock();
+        if let Some(kek) = halves.young.get(subject) {
+            return Some(Arc::clone(kek));
+        }
+        let kek = halves.old.remove(subject)?;
+        halves.insert(subject.clone(), Arc::clone(&kek));
+        Some(kek)
+    }
+
+    pub(crate) fn insert(&self, ticket: Ticket, subject: SubjectPseudonym, kek: Arc<Kek>) {
+        let mut halves = self.lock();
+        if halves.purges == ticket.0 {
+            halves.insert(subject, kek);
+        }
+    }
+
+    pub(crate) fn purge(&self, subject: &SubjectPseudonym) {
+        let mut halves = self.lock();
+        halves.purges += 1;
+        halves.young.remove(subject);
+        halves.old.remove(subject);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Halves> {
+        // Every change is one map operation: a panic elsewhere cannot leave half of one.
+        self.halves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Halves {
+    fn insert(&mut self, subject: SubjectPseudonym, kek: Arc<Kek>) {
+        if self.young.len() >= HALF {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(subject, kek);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vitalseal_crypto::default_backend;
+
+    use super::*;
+
+    #[test]
+    fn a_load_that_overlaps_a_purge_does_not_bring_the_key_back() {
+        let backend = default_backend();
+        let subject = SubjectPseudonym::random(backend).unwrap();
+        let kek = Arc::new(Kek::generate(backend).unwrap());
+        let cache = KekCache::default();
+        let early = cache.ticket();
+        cache.insert(early, subject.clone(), Arc::clone(&kek));
+        assert!(cache.find(&subject).is_some());
+        cache.purge(&subject);
+        cache.insert(early, subject.clone(), Arc::clone(&kek));
+        assert!(cache.find(&subject).is_none());
+        cache.insert(cache.ticket(), subject.clone(), kek);
+        assert!(cache.find(&subject).is_some());
+    }
+}

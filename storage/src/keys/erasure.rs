@@ -1,0 +1,395 @@
+//! Erasure: one transaction, read back, and only then the end of the old root.
+//!
+//! | # | Step | What a crash right after it leaves | What [`finish`] does on open |
+//! |---|---|---|---|
+//! | 1 | the provider draws root *e+1* | an unused root: it wraps nothing | nothing; the next erasure draws a later one |
+//! | 2 | one transaction: KEK row deleted; its page under a new page key; secrets under a new service page key; every page under root *e+1*; ledger row; tombstone; identity `NULL`; grants gone; root *e* `retiring` | erased and durable, but root *e* still opens old copies | 3 to 6 |
+//! | 3 | the patient's inbox rows and quarantined bodies deleted | as 2 | 3 to 6 again: each is idempotent |
+//! | 4 | write-ahead log moved into the file; everything read back over a new connection with a root loaded anew | as 2 | 3 to 6 |
+//! | 5 | the provider destroys root *e* and cannot load it any more | nothing older than 2 opens; the registry still says `retiring` | 3 to 6: destroying what is gone is no error |
+//! | 6 | root *e* `destroyed`, ledger row completed | – | nothing |
+//!
+//! If 2 does not commit, nothing happened but 1. If 4 finds anything that does not open, root *e* stays, and the error
+//! says so: destroying it then could lose every patient.
+//!
+//! What the old root takes along: every earlier copy of the registry, write-ahead log, freed page or backup holds wraps
+//! that lead to root *e* or to one before it. The service page key turns too, since the server's own envelope keys
+//! are sealed under it: an old copy would otherwise give them back, and with them captured traffic.
+//!
+//! A root with a *higher* epoch than the registry's is never destroyed here: the registry may be an old copy, opened
+//! beside the root of the living store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::{Row as _, SqliteConnection};
+use vitalseal_crypto::{KeyEpoch, Kid, PageKey, RootKey, SubjectPseudonym};
+
+use super::secrets::secret_context;
+use super::tree::{PagePurpose, Tree, current_epoch, insert_root};
+use super::{Inner, KeyErasure, KeyError, RootError, RootRotation};
+use crate::crash::CrashPoint;
+use crate::sqlite::{damaged, number, parsed, us};
+
+/// Erases a patient's key for ever. Runs as a task of its own: a caller that goes away must not leave it half done.
+pub(super) async fn erase(
+    inner: Arc<Inner>,
+    subject: SubjectPseudonym,
+    erasure_id: String,
+    now: Timestamp,
+) -> Result<KeyErasure, KeyError> {
+    let _alone = inner.turning.lock().await;
+    finish(&inner, now).await?;
+    refuse_unless_active(&inner, &subject).await?;
+    let root = new_root(&inner).await?;
+    inner.crash.reached(CrashPoint::RootCreated)?;
+    let erasure = turn(&inner, root, Some((&subject, &erasure_id)), now).await?;
+    inner.crash.reached(CrashPoint::TreeCommitted)?;
+    finish(&inner, now).await?;
+    erasure.erased.ok_or(KeyError::UnknownPatient(subject))
+}
+
+/// Moves everything under a new root and destroys the old one, without erasing anybody.
+pub(super) async fn rotate(inner: Arc<Inner>, now: Timestamp) -> Result<RootRotation, KeyError> {
+    let _alone = inner.turning.lock().await;
+    finish(&inner, now).await?;
+    let root = new_root(&inner).await?;
+    let turned = turn(&inner, root, None, now).await?;
+    finish(&inner, now).await?;
+    Ok(turned.rotation)
+}
+
+struct Turned {
+    rotation: RootRotation,
+    erased: Option<KeyErasure>,
+}
+
+async fn refuse_unless_active(inner: &Inner, subject: &SubjectPseudonym) -> Result<(), KeyError> {
+    let state: Option<String> = sqlx::query_scalar("SELECT state FROM patients WHERE subject = $1")
+        .bind(subject.as_str())
+        .fetch_optional(inner.db.pool())
+        .await?;
+    match state.as_deref() {
+        Some("active") => Ok(()),
+        Some(_) => Err(KeyError::AlreadyErased(subject.clone())),
+        None => Err(KeyError::UnknownPatient(subject.clone())),
+    }
+}
+
+/// Step 1. The epoch is above every one known to the registry or the provider: one is never used twice.
+async fn new_root(inner: &Inner) -> Result<RootKey, KeyError> {
+    let known: i64 = sqlx::query_scalar("SELECT MAX(epoch) FROM root_epochs")
+        .fetch_one(inner.db.pool())
+        .await?;
+    let known = KeyEpoch(u64::try_from(known).map_err(damaged)?);
+    let backend = inner.backend;
+    inner
+        .with_roots(move |roots| {
+            let next = roots.epochs()?.into_iter().fold(known, Ord::max).next();
+            roots.create(next, backend)
+        })
+        .await
+}
+
+/// Step 2. From here on the old root serves old copies only.
+async fn turn(
+    inner: &Inner,
+    root: RootKey,
+    erase: Option<(&SubjectPseudonym, &str)>,
+    now: Timestamp,
+) -> Result<Turned, KeyError> {
+    let mut tree = inner.tree.write().await;
+    let mut tx = inner.db.begin().await?;
+    let conn = tx.connection();
+    let old_epoch = tree.root.epoch();
+    sqlx::query("UPDATE root_epochs SET state = 'retiring' WHERE state = 'current'")
+        .execute(&mut *conn)
+        .await?;
+    insert_root(&root, inner.roots.name(), conn, now).await?;
+
+    let taken = match erase {
+        Some((subject, _)) => Some(take_kek(subject, conn, now).await?),
+        None => None,
+    };
+    let mut keks_rewrapped = 0;
+    let mut pages_rewrapped = 0;
+    let mut new_service = None;
+    let pages = sqlx::query("SELECT page, purpose, wrapped FROM key_pages ORDER BY page")
+        .fetch_all(&mut *conn)
+        .await?;
+    for row in pages {
+        let page: i64 = row.try_get("page")?;
+        let key = tree.root.unwrap_page(row.try_get("wrapped")?)?;
+        let service = row.try_get::<&str, _>("purpose")? == PagePurpose::Service.as_str();
+        let wrapped = if service {
+            let fresh = PageKey::generate(inner.backend)?;
+            reseal_secrets(&key, &fresh, conn).await?;
+            let wrapped = root.wrap_page(&fresh)?;
+            new_service = Some(fresh);
+            wrapped
+        } else if taken.as_ref().is_some_and(|(on, _)| *on == page) {
+            let fresh = PageKey::generate(inner.backend)?;
+            keks_rewrapped = rewrap_keks(page, &key, &fresh, conn).await?;
+            root.wrap_page(&fresh)?
+        } else {
+            root.wrap_page(&key)?
+        };
+        sqlx::query("UPDATE key_pages SET root_epoch = $1, wrapped = $2 WHERE page = $3")
+            .bind(number(root.epoch().0)?)
+            .bind(wrapped.as_slice())
+            .bind(page)
+            .execute(&mut *conn)
+            .await?;
+        pages_rewrapped += 1;
+    }
+    let rotation = RootRotation {
+        root_epoch_destroyed: old_epoch,
+        root_epoch: root.epoch(),
+        pages_rewrapped,
+    };
+    let erased = match (erase, taken) {
+        (Some((subject, erasure_id)), Some((page, kek_kid))) => {
+            let erasure = KeyErasure {
+                erasure_id: erasure_id.to_owned(),
+                subject: subject.clone(),
+                erased_at: now,
+                root_epoch_destroyed: old_epoch,
+                root_epoch: root.epoch(),
+                page,
+                keks_rewrapped,
+                pages_rewrapped,
+                kek_kid,
+                root_provider: inner.roots.name().to_owned(),
+            };
+            note_in_ledger(&erasure, conn).await?;
+            Some(erasure)
+        }
+        _ => None,
+    };
+    let service = new_service.ok_or(KeyError::ReadBack("there is no service page"))?;
+    tx.commit().await?;
+
+    let quarantine = Arc::clone(&tree.quarantine);
+    *tree = Tree::new(root, service, quarantine);
+    if let Some((subject, _)) = erase {
+        inner.keks.purge(subject);
+    }
+    Ok(Turned { rotation, erased })
+}
+
+/// The patient's row becomes a tombstone and the KEK row goes; says on which page it was.
+async fn take_kek(
+    subject: &SubjectPseudonym,
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+) -> Result<(i64, Kid), KeyError> {
+    let row = sqlx::query("SELECT page, kid FROM keks WHERE subject = $1")
+        .bind(subject.as_str())
+        .fetch_optional(&mut *conn)
+        .await?
+        .ok_or_else(|| KeyError::AlreadyErased(subject.clone()))?;
+    let page: i64 = row.try_get("page")?;
+    let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
+    sqlx::query("DELETE FROM keks WHERE subject = $1")
+        .bind(subject.as_str())
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query("UPDATE key_pages SET keks = keks - 1 WHERE page = $1")
+        .bind(page)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query(
+        "UPDATE patients SET state = 'erased', identity = NULL, erased_at_us = $1 WHERE subject = $2",
+    )
+    .bind(us(now))
+    .bind(subject.as_str())
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query("DELETE FROM grants WHERE subject = $1")
+        .bind(subject.as_str())
+        .execute(conn)
+        .await?;
+    Ok((page, kid))
+}
+
+async fn rewrap_keks(
+    page: i64,
+    old: &PageKey,
+    new: &PageKey,
+    conn: &mut SqliteConnection,
+) -> Result<u64, KeyError> {
+    let rows = sqlx::query("SELECT subject, kid, wrapped FROM keks WHERE page = $1")
+        .bind(page)
+        .fetch_all(&mut *conn)
+        .await?;
+    let mut rewrapped = 0;
+    for row in rows {
+        let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
+        let kek = old.unwrap_kek(kid, row.try_get("wrapped")?)?;
+        sqlx::query("UPDATE keks SET wrapped = $1 WHERE subject = $2")
+            .bind(new.wrap_kek(&kek)?.as_slice())
+            .bind(row.try_get::<&str, _>("subject")?)
+            .execute(&mut *conn)
+            .await?;
+        rewrapped += 1;
+    }
+    Ok(rewrapped)
+}
+
+async fn reseal_secrets(
+    old: &PageKey,
+    new: &PageKey,
+    conn: &mut SqliteConnection,
+) -> Result<(), KeyError> {
+    for row in sqlx::query("SELECT name, sealed FROM secrets")
+        .fetch_all(&mut *conn)
+        .await?
+    {
+        let name: &str = row.try_get("name")?;
+        let context = secret_context(name);
+        let secret = old.open(&context, row.try_get("sealed")?)?;
+        sqlx::query("UPDATE secrets SET sealed = $1 WHERE name = $2")
+            .bind(new.seal(&context, &secret)?)
+            .bind(name)
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn note_in_ledger(erasure: &KeyErasure, conn: &mut SqliteConnection) -> Result<(), KeyError> {
+    sqlx::query(
+        "INSERT INTO erasure_ledger (erasure_id, subject, erased_at_us, root_epoch_destroyed, root_epoch, \
+         page, keks_rewrapped, pages_rewrapped, kek_kid, root_provider) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    )
+    .bind(&erasure.erasure_id)
+    .bind(erasure.subject.as_str())
+    .bind(us(erasure.erased_at))
+    .bind(number(erasure.root_epoch_destroyed.0)?)
+    .bind(number(erasure.root_epoch.0)?)
+    .bind(erasure.page)
+    .bind(number(erasure.keks_rewrapped)?)
+    .bind(number(erasure.pages_rewrapped)?)
+    .bind(erasure.kek_kid.as_bytes())
+    .bind(&erasure.root_provider)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Steps 3 to 6, for whatever is unfinished: called after every turn and whenever a store is opened.
+pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError> {
+    let unfinished: Vec<(String, i64)> =
+        sqlx::query_as("SELECT subject, page FROM erasure_ledger WHERE completed_at_us IS NULL")
+            .fetch_all(inner.db.pool())
+            .await?;
+    let retiring: Vec<i64> =
+        sqlx::query_scalar("SELECT epoch FROM root_epochs WHERE state = 'retiring' ORDER BY epoch")
+            .fetch_all(inner.db.pool())
+            .await?;
+    if unfinished.is_empty() && retiring.is_empty() {
+        return Ok(());
+    }
+    let mut erased = Vec::new();
+    for (subject, page) in unfinished {
+        erased.push((parsed::<SubjectPseudonym>(&subject)?, page));
+    }
+    for (subject, _) in &erased {
+        inner.inbox.purge(subject).await?;
+    }
+    inner.crash.reached(CrashPoint::InboxPurged)?;
+    inner.db.checkpoint().await?;
+    read_back(inner, &erased).await?;
+    inner.crash.reached(CrashPoint::ReadBack)?;
+    for epoch in &retiring {
+        let epoch = KeyEpoch(u64::try_from(*epoch).map_err(damaged)?);
+        inner.with_roots(move |roots| roots.destroy(epoch)).await?;
+        match inner.with_roots(move |roots| roots.load(epoch)).await {
+            Err(KeyError::Root(RootError::Missing { .. })) => {}
+            _ => return Err(KeyError::RootSurvived(epoch)),
+        }
+    }
+    inner.crash.reached(CrashPoint::RootDestroyed)?;
+    let mut tx = inner.db.begin().await?;
+    for epoch in retiring {
+        sqlx::query(
+            "UPDATE root_epochs SET state = 'destroyed', destroyed_at_us = $1 WHERE epoch = $2",
+        )
+        .bind(us(now))
+        .bind(epoch)
+        .execute(tx.connection())
+        .await?;
+    }
+    for (subject, _) in erased {
+        sqlx::query("UPDATE erasure_ledger SET completed_at_us = $1 WHERE subject = $2")
+            .bind(us(now))
+            .bind(subject.as_str())
+            .execute(tx.connection())
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Step 4: what is on disk opens under the new root, and what was erased is not there.
+async fn read_back(inner: &Inner, erased: &[(SubjectPseudonym, i64)]) -> Result<(), KeyError> {
+    let mut conn = inner.db.fresh_connection().await?;
+    let conn = &mut conn;
+    let epoch = current_epoch(conn).await?;
+    let root = inner.with_roots(move |roots| roots.load(epoch)).await?;
+    let mut pages = HashMap::new();
+    let mut service = None;
+    for row in sqlx::query("SELECT page, purpose, wrapped FROM key_pages")
+        .fetch_all(&mut *conn)
+        .await?
+    {
+        let key = root
+            .unwrap_page(row.try_get("wrapped")?)
+            .map_err(|_| KeyError::ReadBack("a page does not unwrap under the new root"))?;
+        if row.try_get::<&str, _>("purpose")? == PagePurpose::Service.as_str() {
+            service = Some(key);
+        } else {
+            pages.insert(row.try_get::<i64, _>("page")?, key);
+        }
+    }
+    let service = service.ok_or(KeyError::ReadBack("there is no service page"))?;
+    for row in sqlx::query("SELECT name, sealed FROM secrets")
+        .fetch_all(&mut *conn)
+        .await?
+    {
+        service
+            .open(
+                &secret_context(row.try_get("name")?),
+                row.try_get("sealed")?,
+            )
+            .map_err(|_| KeyError::ReadBack("a secret does not open under the new service page"))?;
+    }
+    for (subject, page) in erased {
+        let page_key = pages
+            .get(page)
+            .ok_or(KeyError::ReadBack("the erased key's page is not there"))?;
+        for row in sqlx::query("SELECT kid, wrapped FROM keks WHERE page = $1")
+            .bind(page)
+            .fetch_all(&mut *conn)
+            .await?
+        {
+            let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
+            page_key
+                .unwrap_kek(kid, row.try_get("wrapped")?)
+                .map_err(|_| KeyError::ReadBack("another patient's key does not unwrap"))?;
+        }
+        let left: i64 = sqlx::query_scalar(
+            "SELECT (SELECT COUNT(*) FROM keks WHERE subject = $1) + (SELECT COUNT(*) FROM patients \
+             WHERE subject = $1 AND (state <> 'erased' OR identity IS NOT NULL))",
+        )
+        .bind(subject.as_str())
+        .fetch_one(&mut *conn)
+        .await?;
+        if left != 0 {
+            return Err(KeyError::ReadBack("the erased key is still there"));
+        }
+    }
+    Ok(())
+}

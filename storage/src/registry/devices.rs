@@ -1,0 +1,339 @@
+//! Devices: their certificates, whom they measure, and whether they may still connect.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
+use tokio::sync::broadcast;
+use vitalseal_crypto::{DeviceCertificate, DeviceId, SubjectPseudonym, Thumbprint};
+
+use super::{Registry, RegistryError};
+use crate::sqlite::{at, at_opt, damaged, parsed, us};
+
+/// Whether a device may connect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceState {
+    /// It may.
+    Active,
+    /// It may not, for ever.
+    Revoked,
+}
+
+impl DeviceState {
+    /// The stored spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Revoked => "revoked",
+        }
+    }
+
+    fn read(text: &str) -> Self {
+        // Anything but the one word that lets in keeps out.
+        if text == "active" {
+            Self::Active
+        } else {
+            Self::Revoked
+        }
+    }
+}
+
+/// What the hot path needs to know of a device.
+#[derive(Clone, Debug)]
+pub struct DeviceRecord {
+    /// Id.
+    pub id: DeviceId,
+    /// State.
+    pub state: DeviceState,
+    /// Present certificate.
+    pub certificate: Arc<DeviceCertificate>,
+    /// Patient that it measures now. An erased one stays named here until the device is assigned anew.
+    pub patient: Option<SubjectPseudonym>,
+    /// Since when.
+    pub assigned_since: Option<Timestamp>,
+}
+
+/// A device, for listings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceRow {
+    /// Id.
+    pub id: DeviceId,
+    /// State.
+    pub state: DeviceState,
+    /// Thumbprint of the present certificate.
+    pub certificate: Thumbprint,
+    /// Patient that it measures now.
+    pub patient: Option<SubjectPseudonym>,
+    /// Since when.
+    pub assigned_since: Option<Timestamp>,
+    /// First enrolment.
+    pub enrolled_at: Timestamp,
+    /// When revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// Why revoked.
+    pub revoked_reason: Option<String>,
+}
+
+const SELECT_RECORD: &str = "SELECT d.device, d.state, c.der, a.subject, a.from_us FROM devices d \
+     JOIN device_certificates c ON c.thumbprint = d.certificate \
+     LEFT JOIN assignments a ON a.device = d.device AND a.until_us IS NULL WHERE d.device = $1";
+
+/// Records and certificates that were asked for. Only what is enrolled is kept, so a stranger cannot fill it.
+#[derive(Debug, Default)]
+pub(super) struct DeviceCache {
+    state: Mutex<Cached>,
+}
+
+#[derive(Debug, Default)]
+struct Cached {
+    records: HashMap<DeviceId, DeviceRecord>,
+    certificates: HashMap<Thumbprint, Arc<DeviceCertificate>>,
+    /// Counts changes: a load that began before one must not be kept after it.
+    changes: u64,
+}
+
+impl DeviceCache {
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        // Every change is one map operation: a panic elsewhere cannot leave half of one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// Notes a device's certificate, which becomes its present one. A renewed certificate keeps the assignment.
+    ///
+    /// # Errors
+    /// [`RegistryError::DeviceRevoked`]: a revoked id never comes back. Others when it is not durable.
+    pub async fn enroll_device(
+        &self,
+        certificate: &DeviceCertificate,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let device = certificate.device();
+        let thumbprint = certificate.thumbprint().as_bytes().as_slice();
+        let mut tx = self.db.begin().await?;
+        let conn = tx.connection();
+        let state: Option<String> =
+            sqlx::query_scalar("SELECT state FROM devices WHERE device = $1")
+                .bind(device.as_str())
+                .fetch_optional(&mut *conn)
+                .await?;
+        if state.is_some_and(|s| DeviceState::read(&s) == DeviceState::Revoked) {
+            return Err(RegistryError::DeviceRevoked(device.clone()));
+        }
+        sqlx::query(
+            "INSERT INTO device_certificates (thumbprint, device, der, enrolled_at_us) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (thumbprint) DO NOTHING",
+        )
+        .bind(thumbprint)
+        .bind(device.as_str())
+        .bind(certificate.der())
+        .bind(us(now))
+        .execute(&mut *conn)
+        .await?;
+        sqlx::query(
+            "INSERT INTO devices (device, state, certificate, enrolled_at_us) VALUES ($1, 'active', $2, $3) \
+             ON CONFLICT (device) DO UPDATE SET certificate = excluded.certificate",
+        )
+        .bind(device.as_str())
+        .bind(thumbprint)
+        .bind(us(now))
+        .execute(conn)
+        .await?;
+        tx.commit().await?;
+        self.changed(device);
+        Ok(())
+    }
+
+    /// Lets a device measure this patient from now on, and nobody else.
+    ///
+    /// # Errors
+    /// When device or patient are not there, revoked or erased; others when it is not durable.
+    pub async fn assign_device(
+        &self,
+        device: &DeviceId,
+        subject: &SubjectPseudonym,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let mut tx = self.db.begin().await?;
+        let conn = tx.connection();
+        let state: Option<String> =
+            sqlx::query_scalar("SELECT state FROM devices WHERE device = $1")
+                .bind(device.as_str())
+                .fetch_optional(&mut *conn)
+                .await?;
+        match state.as_deref().map(DeviceState::read) {
+            Some(DeviceState::Active) => {}
+            Some(DeviceState::Revoked) => return Err(RegistryError::DeviceRevoked(device.clone())),
+            None => return Err(RegistryError::UnknownDevice(device.clone())),
+        }
+        Self::require_active(subject, conn).await?;
+        sqlx::query("UPDATE assignments SET until_us = $1 WHERE device = $2 AND until_us IS NULL")
+            .bind(us(now))
+            .bind(device.as_str())
+            .execute(&mut *conn)
+            .await?;
+        // Assigned twice in one microsecond: the later word counts.
+        sqlx::query(
+            "INSERT INTO assignments (device, from_us, subject) VALUES ($1, $2, $3) \
+             ON CONFLICT (device, from_us) DO UPDATE SET subject = excluded.subject, until_us = NULL",
+        )
+        .bind(device.as_str())
+        .bind(us(now))
+        .bind(subject.as_str())
+        .execute(conn)
+        .await?;
+        tx.commit().await?;
+        self.changed(device);
+        Ok(())
+    }
+
+    /// Shuts a device out, for ever. Its certificates stay known, so that what it signed before stays verifiable.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownDevice`]; others when it is not durable.
+    pub async fn revoke_device(
+        &self,
+        device: &DeviceId,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let mut tx = self.db.begin().await?;
+        let conn = tx.connection();
+        // Revoked twice: the first instant and reason stay.
+        let known = sqlx::query(
+            "UPDATE devices SET state = 'revoked', revoked_at_us = COALESCE(revoked_at_us, $1), \
+             revoked_reason = COALESCE(revoked_reason, $2) WHERE device = $3",
+        )
+        .bind(us(now))
+        .bind(reason)
+        .bind(device.as_str())
+        .execute(&mut *conn)
+        .await?;
+        if known.rows_affected() == 0 {
+            return Err(RegistryError::UnknownDevice(device.clone()));
+        }
+        sqlx::query("UPDATE assignments SET until_us = $1 WHERE device = $2 AND until_us IS NULL")
+            .bind(us(now))
+            .bind(device.as_str())
+            .execute(conn)
+            .await?;
+        tx.commit().await?;
+        self.changed(device);
+        Ok(())
+    }
+
+    /// Every device, in order of ids.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn devices(&self) -> Result<Vec<DeviceRow>, RegistryError> {
+        let rows = sqlx::query(
+            "SELECT d.*, a.subject, a.from_us FROM devices d \
+             LEFT JOIN assignments a ON a.device = d.device AND a.until_us IS NULL ORDER BY d.device",
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        let mut devices = Vec::with_capacity(rows.len());
+        for row in rows {
+            let patient: Option<&str> = row.try_get("subject")?;
+            let thumbprint: &[u8] = row.try_get("certificate")?;
+            devices.push(DeviceRow {
+                id: parsed(row.try_get("device")?)?,
+                state: DeviceState::read(row.try_get("state")?),
+                certificate: Thumbprint::try_from(thumbprint).map_err(damaged)?,
+                patient: patient.map(parsed).transpose()?,
+                assigned_since: at_opt(row.try_get("from_us")?)?,
+                enrolled_at: at(row.try_get("enrolled_at_us")?)?,
+                revoked_at: at_opt(row.try_get("revoked_at_us")?)?,
+                revoked_reason: row.try_get("revoked_reason")?,
+            });
+        }
+        Ok(devices)
+    }
+
+    /// What the hot path needs to know of a device, from memory whenever it was asked before.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn device(&self, device: &DeviceId) -> Result<Option<DeviceRecord>, RegistryError> {
+        let before = {
+            let cached = self.devices.lock();
+            if let Some(record) = cached.records.get(device) {
+                return Ok(Some(record.clone()));
+            }
+            cached.changes
+        };
+        let row = sqlx::query(SELECT_RECORD)
+            .bind(device.as_str())
+            .fetch_optional(self.db.pool())
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let patient: Option<&str> = row.try_get("subject")?;
+        let certificate = DeviceCertificate::from_der(row.try_get("der")?)
+            .map_err(damaged)
+            .map(Arc::new)?;
+        let record = DeviceRecord {
+            id: device.clone(),
+            state: DeviceState::read(row.try_get("state")?),
+            certificate: Arc::clone(&certificate),
+            patient: patient.map(parsed).transpose()?,
+            assigned_since: at_opt(row.try_get("from_us")?)?,
+        };
+        let mut cached = self.devices.lock();
+        if cached.changes == before {
+            cached
+                .certificates
+                .insert(certificate.thumbprint().clone(), certificate);
+            cached.records.insert(device.clone(), record.clone());
+        }
+        Ok(Some(record))
+    }
+
+    /// A certificate that was ever enrolled: what was signed under it stays verifiable.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn device_certificate(
+        &self,
+        thumbprint: &Thumbprint,
+    ) -> Result<Option<Arc<DeviceCertificate>>, RegistryError> {
+        if let Some(certificate) = self.devices.lock().certificates.get(thumbprint) {
+            return Ok(Some(Arc::clone(certificate)));
+        }
+        let der: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT der FROM device_certificates WHERE thumbprint = $1")
+                .bind(thumbprint.as_bytes().as_slice())
+                .fetch_optional(self.db.pool())
+                .await?;
+        let Some(der) = der else { return Ok(None) };
+        let certificate = Arc::new(DeviceCertificate::from_der(&der).map_err(damaged)?);
+        let kept = Arc::clone(&certificate);
+        self.devices
+            .lock()
+            .certificates
+            .insert(thumbprint.clone(), kept);
+        Ok(Some(certificate))
+    }
+
+    /// Tells of every device that was enrolled, assigned or revoked from now on, after it was committed. Who is told that
+    /// it lagged must look at all its devices again.
+    #[must_use]
+    pub fn subscribe_devices(&self) -> broadcast::Receiver<DeviceId> {
+        self.changes.subscribe()
+    }
+
+    /// After the commit: whoever asks from here on reads the new state.
+    fn changed(&self, device: &DeviceId) {
+        let mut cached = self.devices.lock();
+        cached.changes += 1;
+        cached.records.remove(device);
+        drop(cached);
+        // Without subscribers there is nobody to tell.
+        let _ = self.changes.send(device.clone());
+    }
+}

@@ -1,0 +1,192 @@
+//! Patients: a random pseudonym, a KEK, and an identity that only the KEK opens.
+//!
+//! ```text
+//! identity = KEK-sealed JSON {"name":…,"mrn":…},  context = "vitalseal/identity/1" || 0x00 || pseudonym
+//! ```
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+use vitalseal_crypto::{Kek, SubjectPseudonym};
+use zeroize::Zeroizing;
+
+use super::{Registry, RegistryError};
+use crate::sqlite::{at, at_opt, damaged, parsed, us};
+
+/// Whether a patient's key still exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PatientState {
+    /// Readings can be opened.
+    Active,
+    /// Tombstone: the key is gone, for ever.
+    Erased,
+}
+
+impl PatientState {
+    /// The stored spelling.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Erased => "erased",
+        }
+    }
+}
+
+/// The person behind a pseudonym.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatientIdentity {
+    /// Name.
+    pub name: Option<String>,
+    /// Medical record number.
+    pub mrn: Option<String>,
+}
+
+impl fmt::Debug for PatientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PatientIdentity").finish_non_exhaustive()
+    }
+}
+
+/// A patient.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PatientRow {
+    /// Pseudonym.
+    pub subject: SubjectPseudonym,
+    /// State.
+    pub state: PatientState,
+    /// When added.
+    pub created_at: Timestamp,
+    /// When erased.
+    pub erased_at: Option<Timestamp>,
+    /// The person; `None` when none was given, and after an erasure.
+    pub identity: Option<PatientIdentity>,
+}
+
+fn context(subject: &SubjectPseudonym) -> Vec<u8> {
+    [b"vitalseal/identity/1\0", subject.as_bytes()].concat()
+}
+
+impl Registry {
+    /// Adds a patient: draws a pseudonym and a KEK, and seals the identity under it.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub async fn add_patient(
+        &self,
+        name: Option<&str>,
+        mrn: Option<&str>,
+        now: Timestamp,
+    ) -> Result<SubjectPseudonym, RegistryError> {
+        let backend = self.keys.backend();
+        let subject = SubjectPseudonym::random(backend)?;
+        let kek = Kek::generate(backend)?;
+        let sealed = if name.is_some() || mrn.is_some() {
+            let identity = PatientIdentity {
+                name: name.map(str::to_owned),
+                mrn: mrn.map(str::to_owned),
+            };
+            let json = Zeroizing::new(
+                serde_json::to_vec(&identity).map_err(|e| sqlx::Error::Encode(Box::new(e)))?,
+            );
+            Some(kek.seal(&context(&subject), &json)?)
+        } else {
+            None
+        };
+        let tree = self.keys.tree().await;
+        let mut tx = self.db.begin().await?;
+        sqlx::query(
+            "INSERT INTO patients (subject, state, identity, created_at_us) VALUES ($1, 'active', $2, $3)",
+        )
+        .bind(subject.as_str())
+        .bind(sealed)
+        .bind(us(now))
+        .execute(tx.connection())
+        .await?;
+        tree.add_kek(&subject, &kek, backend, tx.connection(), now)
+            .await?;
+        tx.commit().await?;
+        Ok(subject)
+    }
+
+    /// Every patient, oldest first, tombstones among them.
+    ///
+    /// # Errors
+    /// When the registry cannot be read or an identity does not open.
+    pub async fn patients(&self) -> Result<Vec<PatientRow>, RegistryError> {
+        let rows = sqlx::query("SELECT * FROM patients ORDER BY created_at_us, subject")
+            .fetch_all(self.db.pool())
+            .await?;
+        let mut patients = Vec::with_capacity(rows.len());
+        for row in &rows {
+            patients.push(self.read_patient(row).await?);
+        }
+        Ok(patients)
+    }
+
+    /// A patient or the tombstone of one.
+    ///
+    /// # Errors
+    /// As [`Registry::patients`].
+    pub async fn patient(
+        &self,
+        subject: &SubjectPseudonym,
+    ) -> Result<Option<PatientRow>, RegistryError> {
+        let row = sqlx::query("SELECT * FROM patients WHERE subject = $1")
+            .bind(subject.as_str())
+            .fetch_optional(self.db.pool())
+            .await?;
+        match row {
+            Some(row) => Ok(Some(self.read_patient(&row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn read_patient(&self, row: &SqliteRow) -> Result<PatientRow, RegistryError> {
+        let subject: SubjectPseudonym = parsed(row.try_get("subject")?)?;
+        let state = match row.try_get("state")? {
+            "active" => PatientState::Active,
+            _ => PatientState::Erased,
+        };
+        let identity = match row.try_get::<Option<&[u8]>, _>("identity")? {
+            // Without a key it was erased since the row was read.
+            Some(sealed) => match self.keys.kek(&subject).await? {
+                Some(kek) => {
+                    let json = kek.open(&context(&subject), sealed)?;
+                    Some(serde_json::from_slice(&json).map_err(damaged)?)
+                }
+                None => None,
+            },
+            None => None,
+        };
+        Ok(PatientRow {
+            subject,
+            state,
+            created_at: at(row.try_get("created_at_us")?)?,
+            erased_at: at_opt(row.try_get("erased_at_us")?)?,
+            identity,
+        })
+    }
+
+    /// Refuses what must not happen to a patient who is not there or was erased.
+    pub(super) async fn require_active(
+        subject: &SubjectPseudonym,
+        conn: &mut SqliteConnection,
+    ) -> Result<(), RegistryError> {
+        let state: Option<String> =
+            sqlx::query_scalar("SELECT state FROM patients WHERE subject = $1")
+                .bind(subject.as_str())
+                .fetch_optional(conn)
+                .await?;
+        match state.as_deref() {
+            Some("active") => Ok(()),
+            Some(_) => Err(RegistryError::PatientErased(subject.clone())),
+            None => Err(RegistryError::UnknownPatient(subject.clone())),
+        }
+    }
+}

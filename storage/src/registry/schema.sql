@@ -1,0 +1,158 @@
+-- Registry, key tree and catalog. Instants are microseconds since the Unix epoch, UTC. Every key here is wrapped or
+-- sealed; PostgreSQL would take the same with BYTEA for BLOB and without the pragmas at the end.
+
+CREATE TABLE store (
+  id            BIGINT PRIMARY KEY CHECK (id = 1),
+  created_at_us BIGINT NOT NULL
+);
+
+-- Key tree ----------------------------------------------------------------------------------------------------------
+
+CREATE TABLE root_epochs (
+  epoch           BIGINT PRIMARY KEY,
+  state           TEXT   NOT NULL CHECK (state IN ('current', 'retiring', 'destroyed')),
+  provider        TEXT   NOT NULL,
+  started_at_us   BIGINT NOT NULL,
+  destroyed_at_us BIGINT
+);
+CREATE UNIQUE INDEX root_epochs_one_current ON root_epochs (state) WHERE state = 'current';
+
+-- purpose 'patients' holds KEKs (at most 1000, column keks), 'service' seals secrets, 'quarantine' seals refused bodies.
+CREATE TABLE key_pages (
+  page          BIGINT PRIMARY KEY,
+  purpose       TEXT   NOT NULL CHECK (purpose IN ('patients', 'service', 'quarantine')),
+  keks          BIGINT NOT NULL,
+  root_epoch    BIGINT NOT NULL REFERENCES root_epochs (epoch),
+  wrapped       BLOB   NOT NULL,
+  created_at_us BIGINT NOT NULL
+);
+
+-- An erased patient stays as a tombstone: the pseudonym without a key and without an identity.
+CREATE TABLE patients (
+  subject       TEXT   PRIMARY KEY,
+  state         TEXT   NOT NULL CHECK (state IN ('active', 'erased')),
+  identity      BLOB,
+  created_at_us BIGINT NOT NULL,
+  erased_at_us  BIGINT
+);
+
+CREATE TABLE keks (
+  subject TEXT   PRIMARY KEY REFERENCES patients (subject),
+  page    BIGINT NOT NULL REFERENCES key_pages (page),
+  kid     BLOB   NOT NULL,
+  wrapped BLOB   NOT NULL
+);
+CREATE INDEX keks_by_page ON keks (page);
+
+CREATE TABLE secrets (
+  name   TEXT PRIMARY KEY,
+  sealed BLOB NOT NULL
+);
+
+-- The private part is the secret 'recipient/<epoch>'; it goes at the end of the epoch, the certificate stays.
+CREATE TABLE recipients (
+  epoch         BIGINT PRIMARY KEY,
+  kid           BLOB   NOT NULL UNIQUE,
+  certificate   BLOB   NOT NULL,
+  not_before_us BIGINT NOT NULL,
+  not_after_us  BIGINT NOT NULL
+);
+
+CREATE TABLE erasure_ledger (
+  erasure_id           TEXT   PRIMARY KEY,
+  subject              TEXT   NOT NULL UNIQUE REFERENCES patients (subject),
+  erased_at_us         BIGINT NOT NULL,
+  root_epoch_destroyed BIGINT NOT NULL,
+  root_epoch           BIGINT NOT NULL,
+  page                 BIGINT NOT NULL,
+  keks_rewrapped       BIGINT NOT NULL,
+  pages_rewrapped      BIGINT NOT NULL,
+  kek_kid              BLOB   NOT NULL,
+  root_provider        TEXT   NOT NULL,
+  completed_at_us      BIGINT
+);
+
+-- Devices -----------------------------------------------------------------------------------------------------------
+
+CREATE TABLE device_certificates (
+  thumbprint     BLOB   PRIMARY KEY,
+  device         TEXT   NOT NULL,
+  der            BLOB   NOT NULL,
+  enrolled_at_us BIGINT NOT NULL
+);
+
+CREATE TABLE devices (
+  device         TEXT   PRIMARY KEY,
+  state          TEXT   NOT NULL CHECK (state IN ('active', 'revoked')),
+  certificate    BLOB   NOT NULL REFERENCES device_certificates (thumbprint),
+  enrolled_at_us BIGINT NOT NULL,
+  revoked_at_us  BIGINT,
+  revoked_reason TEXT
+);
+
+CREATE TABLE assignments (
+  device   TEXT   NOT NULL REFERENCES devices (device),
+  from_us  BIGINT NOT NULL,
+  subject  TEXT   NOT NULL REFERENCES patients (subject),
+  until_us BIGINT,
+  PRIMARY KEY (device, from_us)
+);
+CREATE UNIQUE INDEX assignments_one_open ON assignments (device) WHERE until_us IS NULL;
+
+-- People ------------------------------------------------------------------------------------------------------------
+
+-- The TOTP secret is the secret 'totp/<name>'.
+CREATE TABLE users (
+  name           TEXT   PRIMARY KEY,
+  role           TEXT   NOT NULL,
+  password_hash  TEXT   NOT NULL,
+  last_totp_step BIGINT,
+  created_at_us  BIGINT NOT NULL
+);
+
+CREATE TABLE grants (
+  user_name     TEXT   NOT NULL REFERENCES users (name),
+  subject       TEXT   NOT NULL REFERENCES patients (subject),
+  granted_at_us BIGINT NOT NULL,
+  PRIMARY KEY (user_name, subject)
+);
+
+CREATE TABLE tokens (
+  sha256        BLOB   PRIMARY KEY,
+  user_name     TEXT   NOT NULL REFERENCES users (name),
+  expires_at_us BIGINT NOT NULL
+);
+
+CREATE TABLE incidents (
+  id            TEXT   PRIMARY KEY,
+  json          TEXT   NOT NULL,
+  created_at_us BIGINT NOT NULL,
+  updated_at_us BIGINT NOT NULL
+);
+
+-- Catalog -----------------------------------------------------------------------------------------------------------
+
+-- 'planned' before the file is written, 'live' once it is durable and its rows may leave the inbox.
+CREATE TABLE data_files (
+  file                 TEXT   PRIMARY KEY,
+  state                TEXT   NOT NULL CHECK (state IN ('planned', 'live')),
+  planned_at_us        BIGINT NOT NULL,
+  inbox_high           BIGINT NOT NULL,
+  size                 BIGINT,
+  messages             BIGINT,
+  readings             BIGINT,
+  first_at_us          BIGINT,
+  last_at_us           BIGINT,
+  received_first_at_us BIGINT,
+  received_last_at_us  BIGINT
+);
+
+-- Inbox rows up to `high` are in a live file.
+CREATE TABLE inbox_watermark (
+  id   BIGINT PRIMARY KEY CHECK (id = 1),
+  high BIGINT NOT NULL
+);
+INSERT INTO inbox_watermark (id, high) VALUES (1, 0);
+
+PRAGMA application_id = 1448296274; -- "VSLR"
+PRAGMA user_version = 1;
