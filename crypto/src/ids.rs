@@ -56,9 +56,13 @@ impl FromStr for DeviceId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let first_is_plain = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        let all_are_safe =
-            text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        let first_is_plain = text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric());
+        let all_are_safe = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if first_is_plain && all_are_safe && text.len() <= 64 {
             Ok(Self(text.into()))
         } else {
@@ -113,7 +117,9 @@ impl FromStr for SubjectPseudonym {
 
     fn from_str(text: &str) -> Result<Self, IdError> {
         let digits = text.strip_prefix('p').ok_or(IdError::SubjectPseudonym)?;
-        let all_hex = digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let all_hex = digits
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if digits.len() == 32 && all_hex {
             Ok(Self(text.into()))
         } else {
@@ -147,7 +153,11 @@ impl Kid {
     /// # Errors
     /// [`IdError::Kid`] unless it has 1 to 32 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, IdError> {
-        if (1..=32).contains(&bytes.len()) { Ok(Self(bytes.into())) } else { Err(IdError::Kid) }
+        if (1..=32).contains(&bytes.len()) {
+            Ok(Self(bytes.into()))
+        } else {
+            Err(IdError::Kid)
+        }
     }
 
     /// The identifier's bytes.
@@ -307,7 +317,19 @@ mod tests {
         for good in ["a", "monitor-001", "A.b_c-9", &"x".repeat(64)] {
             assert_eq!(good.parse::<DeviceId>().unwrap().as_str(), good);
         }
-        for bad in ["", "-a", ".", "..", "a/b", "a+b", "a#", "ä", "a b", "a\0", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "-a",
+            ".",
+            "..",
+            "a/b",
+            "a+b",
+            "a#",
+            "ä",
+            "a b",
+            "a\0",
+            &"x".repeat(65),
+        ] {
             assert_eq!(bad.parse::<DeviceId>(), Err(IdError::DeviceId));
         }
     }
@@ -318,9 +340,21 @@ mod tests {
         let subject: SubjectPseudonym = text.parse().unwrap();
         assert_eq!(subject.to_string(), "pd4e9ab3…");
         assert_eq!(format!("{subject:?}"), "SubjectPseudonym(pd4e9ab3…)");
-        assert_eq!(serde_json::to_string(&subject).unwrap(), format!("\"{text}\""));
-        for bad in ["", "p", "pD4e9ab304d4896f9e17fd8f0816496da", &text[1..], &format!("{text}0")] {
-            assert_eq!(bad.parse::<SubjectPseudonym>(), Err(IdError::SubjectPseudonym));
+        assert_eq!(
+            serde_json::to_string(&subject).unwrap(),
+            format!("\"{text}\"")
+        );
+        for bad in [
+            "",
+            "p",
+            "pD4e9ab304d4896f9e17fd8f0816496da",
+            &text[1..],
+            &format!("{text}0"),
+        ] {
+            assert_eq!(
+                bad.parse::<SubjectPseudonym>(),
+                Err(IdError::SubjectPseudonym)
+            );
         }
     }
 

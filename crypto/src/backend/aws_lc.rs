@@ -68,15 +68,25 @@ impl Backend for AwsLc {
             key.public().as_sec1(),
         )
         .map_err(|_| BackendError::Refused)?;
-        let signature =
-            pair.sign(&SystemRandom::new(), &joined(message)).map_err(|_| BackendError::Random)?;
-        signature.as_ref().try_into().map_err(|_| BackendError::Refused)
+        let signature = pair
+            .sign(&SystemRandom::new(), &joined(message))
+            .map_err(|_| BackendError::Random)?;
+        signature
+            .as_ref()
+            .try_into()
+            .map_err(|_| BackendError::Refused)
     }
 
     fn generate_p256(&self) -> Result<P256Secret, BackendError> {
         let key = agreement::PrivateKey::generate(&ECDH_P256).map_err(|_| BackendError::Random)?;
         let scalar: EcPrivateKeyBin<'_> = key.as_be_bytes().map_err(|_| BackendError::Refused)?;
-        with_public_half(&key, scalar.as_ref().try_into().map_err(|_| BackendError::Refused)?)
+        with_public_half(
+            &key,
+            scalar
+                .as_ref()
+                .try_into()
+                .map_err(|_| BackendError::Refused)?,
+        )
     }
 
     fn p256_from_scalar(&self, scalar: &[u8; 32]) -> Result<P256Secret, BackendError> {
@@ -130,7 +140,9 @@ impl Backend for AwsLc {
         aad: &[u8],
         ciphertext: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
-        let (body, tag) = ciphertext.split_last_chunk::<16>().ok_or(BackendError::Refused)?;
+        let (body, tag) = ciphertext
+            .split_last_chunk::<16>()
+            .ok_or(BackendError::Refused)?;
         let mut opened = Zeroizing::new(vec![0; body.len()]);
         gcm(key)?
             .open_separate_gather(
@@ -170,14 +182,18 @@ impl Backend for AwsLc {
 }
 
 fn gcm(key: &[u8; 32]) -> Result<LessSafeKey, BackendError> {
-    UnboundKey::new(&AES_256_GCM, key).map(LessSafeKey::new).map_err(|_| BackendError::Refused)
+    UnboundKey::new(&AES_256_GCM, key)
+        .map(LessSafeKey::new)
+        .map_err(|_| BackendError::Refused)
 }
 
 fn with_public_half(
     key: &agreement::PrivateKey,
     scalar: &[u8; 32],
 ) -> Result<P256Secret, BackendError> {
-    let public = key.compute_public_key().map_err(|_| BackendError::Refused)?;
+    let public = key
+        .compute_public_key()
+        .map_err(|_| BackendError::Refused)?;
     let public = P256Point::from_sec1(public.as_ref()).ok_or(BackendError::Refused)?;
     Ok(P256Secret::from_parts(scalar, public))
 }

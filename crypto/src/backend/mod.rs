@@ -8,12 +8,15 @@
 mod aws_lc;
 mod p256_key;
 mod rust_crypto;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 
 use zeroize::Zeroizing;
 
 pub use self::p256_key::{P256Point, P256Secret};
+pub(crate) use self::p256_key::{scalar_from_pkcs8, signature_from_der};
 
 /// The portable implementation, from the RustCrypto crates.
 pub fn rust_crypto() -> &'static dyn Backend {

@@ -57,7 +57,10 @@ impl P256Secret {
     pub(crate) fn from_parts(scalar: &[u8; 32], public: P256Point) -> Self {
         let mut boxed = Box::new(Zeroizing::new([0; 32]));
         boxed.copy_from_slice(scalar);
-        Self { scalar: boxed, public }
+        Self {
+            scalar: boxed,
+            public,
+        }
     }
 
     /// The public half.
@@ -74,4 +77,23 @@ impl fmt::Debug for P256Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("P256Secret").finish_non_exhaustive()
     }
+}
+
+/// The private scalar of a PKCS#8 key (RFC 5958), if it is a P-256 key.
+pub(crate) fn scalar_from_pkcs8(der: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    use p256::pkcs8::DecodePrivateKey as _;
+
+    let key = p256::SecretKey::from_pkcs8_der(der).ok()?;
+    let mut scalar = Zeroizing::new([0; 32]);
+    let mut bytes = key.to_bytes();
+    scalar.copy_from_slice(&bytes);
+    zeroize::Zeroize::zeroize(bytes.as_mut_slice());
+    Some(scalar)
+}
+
+/// An ECDSA signature as X.509 writes it (RFC 3279 §2.2.3), turned into `r || s`.
+pub(crate) fn signature_from_der(der: &[u8]) -> Option<[u8; 64]> {
+    p256::ecdsa::Signature::from_der(der)
+        .ok()
+        .map(|signature| signature.to_bytes().into())
 }

@@ -43,7 +43,8 @@ impl Backend for RustCrypto {
         message: &[&[u8]],
         signature: &[u8; 64],
     ) -> Result<(), BackendError> {
-        let key = VerifyingKey::from_sec1_bytes(key.as_sec1()).map_err(|_| BackendError::Refused)?;
+        let key =
+            VerifyingKey::from_sec1_bytes(key.as_sec1()).map_err(|_| BackendError::Refused)?;
         let signature = Signature::from_slice(signature).map_err(|_| BackendError::Refused)?;
         key.verify_digest(|digest: &mut Sha256| feed(digest, message), &signature)
             .map_err(|_| BackendError::Refused)
@@ -112,7 +113,9 @@ impl Backend for RustCrypto {
         aad: &[u8],
         ciphertext: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
-        let (body, tag) = ciphertext.split_last_chunk::<16>().ok_or(BackendError::Refused)?;
+        let (body, tag) = ciphertext
+            .split_last_chunk::<16>()
+            .ok_or(BackendError::Refused)?;
         let mut opened = Zeroizing::new(body.to_vec());
         Aes256Gcm::new(key.into())
             .decrypt_inout_detached(

@@ -1,85 +1,240 @@
-//! Issuing.
+//! Issuing certificates: the authority that a site runs for its own devices.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SignatureAlgorithm,
+};
 use zeroize::Zeroizing;
 
-use super::{CertificateError, DeviceCertificate};
-use crate::backend::Backend;
+use super::{CertificateError, DeviceCertificate, RecipientCertificate, parsed};
+use crate::backend::{Backend, BackendError, P256Point, default_backend};
 use crate::ids::{DeviceId, KeyEpoch};
-use crate::keys::RecipientKey;
+use crate::keys::{KeyError, RecipientKey, blank_debug};
+use crate::pem;
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// As long as a device is in service; the root's key is kept offline and hardly used.
+const ROOT_DAYS: i32 = 10 * 365;
+/// Half of the root's, so that its successor overlaps.
+const ISSUING_DAYS: i32 = 5 * 365;
+/// A yearly renewal is the rhythm of a device's maintenance.
+const LEAF_DAYS: i32 = 365;
+/// Certificates begin this long before `now`, because a device's clock may lag.
+const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 
 /// Why nothing was issued.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
-    /// Placeholder.
-    #[error("certificate")]
-    Certificate(#[source] CertificateError),
+    /// A certificate request does not parse, is not signed by its own key, or asks for another curve.
+    #[error(
+        "the certificate request is not one: a PKCS#10 request for a P-256 key, signed by that key, is needed"
+    )]
+    Request,
+    /// The authority's own key or certificates do not parse or do not belong together.
+    #[error("the authority's key and certificates do not belong together")]
+    Authority,
+    /// A server name is neither a DNS name nor an IP address.
+    #[error("a server name is neither a DNS name nor an IP address")]
+    ServerName,
+    /// The validity period is empty or outside the authority's own.
+    #[error("the validity period is empty or outside the authority's own")]
+    Validity,
+    /// Building or signing the certificate failed.
+    #[error("signing the certificate")]
+    Signing(#[source] rcgen::Error),
+    /// What was issued does not pass our own reading.
+    #[error("reading back the issued certificate")]
+    Issued(#[from] CertificateError),
+    /// The key for a certificate could not be made.
+    #[error("making the key for the certificate")]
+    Key(#[from] KeyError),
 }
 
-/// The issuing authority.
+impl From<BackendError> for AuthorityError {
+    fn from(cause: BackendError) -> Self {
+        Self::Key(KeyError::Backend(cause))
+    }
+}
+
+/// The issuing authority: signs devices', servers' and recipients' certificates.
 pub struct CertificateAuthority {
-    bundle: String,
+    issuer: Issuer<'static, KeyPair>,
+    issuing_der: Vec<u8>,
+    root_der: Vec<u8>,
+    not_after: Timestamp,
 }
-impl std::fmt::Debug for CertificateAuthority {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CertificateAuthority").finish_non_exhaustive()
-    }
+
+/// A new authority's keys and certificates. The root's key belongs offline; it signs the next issuing CA.
+pub struct NewAuthority {
+    /// PKCS#8.
+    pub root_key_pem: Zeroizing<String>,
+    /// The root's self-signed certificate, path length 1.
+    pub root_cert_pem: String,
+    /// PKCS#8.
+    pub issuing_key_pem: Zeroizing<String>,
+    /// The issuing CA's certificate, path length 0.
+    pub issuing_cert_pem: String,
 }
+
+/// A device's new certificate.
+#[derive(Clone, Debug)]
+pub struct IssuedCertificate {
+    /// The leaf and the issuing CA, as a TLS client sends them.
+    pub pem: String,
+    /// The leaf.
+    pub certificate: DeviceCertificate,
+}
+
+/// A TLS server's key and chain.
+pub struct ServerIdentity {
+    /// The leaf and the issuing CA.
+    pub chain_pem: String,
+    /// PKCS#8.
+    pub key_pem: Zeroizing<String>,
+}
+
 impl CertificateAuthority {
-    /// Root and issuing CA.
+    /// Makes a root and an issuing CA under it, both with new P-256 keys.
     ///
     /// # Errors
-    /// rcgen.
+    /// [`AuthorityError::Signing`] or [`AuthorityError::Validity`].
     pub fn create(now: Timestamp) -> Result<NewAuthority, AuthorityError> {
-        todo!()
+        let root_key = new_key_pair()?;
+        let mut root = authority_params("vitalseal root CA", 1);
+        set_validity(&mut root, backdated(now)?, days_after(now, ROOT_DAYS)?)?;
+        let root_cert = root
+            .self_signed(&root_key)
+            .map_err(AuthorityError::Signing)?;
+
+        let issuing_key = new_key_pair()?;
+        let mut issuing = authority_params("vitalseal issuing CA", 0);
+        set_validity(
+            &mut issuing,
+            backdated(now)?,
+            days_after(now, ISSUING_DAYS)?,
+        )?;
+        let issuer = Issuer::from_params(&root, &root_key);
+        let issuing_cert = issuing
+            .signed_by(&issuing_key, &issuer)
+            .map_err(AuthorityError::Signing)?;
+
+        Ok(NewAuthority {
+            root_key_pem: Zeroizing::new(root_key.serialize_pem()),
+            root_cert_pem: root_cert.pem(),
+            issuing_key_pem: Zeroizing::new(issuing_key.serialize_pem()),
+            issuing_cert_pem: issuing_cert.pem(),
+        })
     }
-    /// Opens.
+
+    /// Opens an authority from its stored key and certificates. The root's key is not needed.
     ///
     /// # Errors
-    /// Malformed.
+    /// [`AuthorityError::Authority`] when they do not parse or do not belong together.
     pub fn open(
         issuing_key_pem: &str,
         issuing_cert_pem: &str,
         root_cert_pem: &str,
     ) -> Result<Self, AuthorityError> {
-        todo!()
+        let key = KeyPair::from_pem(issuing_key_pem).map_err(|_| AuthorityError::Authority)?;
+        let issuing_der = pem::first(issuing_cert_pem, "CERTIFICATE")
+            .ok_or(AuthorityError::Authority)?
+            .to_vec();
+        let root_der = pem::first(root_cert_pem, "CERTIFICATE")
+            .ok_or(AuthorityError::Authority)?
+            .to_vec();
+        let not_after =
+            parsed::not_after_of(&issuing_der).map_err(|_| AuthorityError::Authority)?;
+        let named = parsed::public_key_of(&issuing_der).map_err(|_| AuthorityError::Authority)?;
+        if key.public_key_raw() != named.as_sec1() {
+            return Err(AuthorityError::Authority);
+        }
+        // Checked at the end of its validity: whether it is valid now is for those who verify.
+        super::verify_authority(&issuing_der, &root_der, not_after, default_backend())
+            .map_err(|_| AuthorityError::Authority)?;
+        let issuer = Issuer::from_ca_cert_der(&issuing_der.as_slice().into(), key)
+            .map_err(|_| AuthorityError::Authority)?;
+        Ok(Self {
+            issuer,
+            issuing_der,
+            root_der,
+            not_after,
+        })
     }
-    /// Issuing and root: what clients trust.
+
+    /// The issuing CA and the root, as PEM: what devices and clients trust.
     pub fn bundle_pem(&self) -> String {
-        todo!()
+        self.issuing_pem() + &pem::encode("CERTIFICATE", &self.root_der)
     }
-    /// The issuing certificate's DER.
+
+    /// The issuing CA's DER, for [`DeviceCertificate::verify_issued_by`].
     pub fn issuing_der(&self) -> &[u8] {
-        todo!()
+        &self.issuing_der
     }
-    /// A device's certificate.
+
+    /// The root's DER, for [`verify_authority`](super::verify_authority).
+    pub fn root_der(&self) -> &[u8] {
+        &self.root_der
+    }
+
+    /// Issues a device's certificate for one year.
+    ///
+    /// Of the request only the public key is taken: name, usages and extensions are ours to say.
     ///
     /// # Errors
-    /// Bad CSR.
+    /// [`AuthorityError::Request`], or [`AuthorityError::Validity`] near the authority's own end.
     pub fn issue_device(
         &self,
         csr_pem: &str,
         device: &DeviceId,
         now: Timestamp,
     ) -> Result<IssuedCertificate, AuthorityError> {
-        todo!()
+        let request = CertificateSigningRequestParams::from_pem(csr_pem)
+            .map_err(|_| AuthorityError::Request)?;
+        let key = PublicKey::of_request(&request)?;
+        let mut params = leaf_params(device.as_str());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let der = self.sign(params, &key, backdated(now)?, self.leaf_end(now)?)?;
+        let certificate = DeviceCertificate::from_der(&der)?;
+        Ok(IssuedCertificate {
+            pem: certificate.to_pem() + &self.issuing_pem(),
+            certificate,
+        })
     }
-    /// A TLS server's certificate.
+
+    /// Issues a TLS server's certificate for one year, with a new key. The names are DNS names or IP addresses.
     ///
     /// # Errors
-    /// Bad names.
+    /// [`AuthorityError::ServerName`] for an empty list or a bad name, else as [`Self::issue_device`].
     pub fn issue_server(
         &self,
         names: &[&str],
         now: Timestamp,
     ) -> Result<ServerIdentity, AuthorityError> {
-        todo!()
+        let first = names.first().ok_or(AuthorityError::ServerName)?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).map_err(|_| AuthorityError::ServerName)?;
+        params.distinguished_name = leaf_params(first).distinguished_name;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = new_key_pair()?;
+        let der = self.sign(params, &key, backdated(now)?, self.leaf_end(now)?)?;
+        Ok(ServerIdentity {
+            chain_pem: pem::encode("CERTIFICATE", &der) + &self.issuing_pem(),
+            key_pem: Zeroizing::new(key.serialize_pem()),
+        })
     }
-    /// An envelope key.
+
+    /// Makes the server's envelope key of an epoch, and the certificate that devices check.
     ///
     /// # Errors
-    /// rcgen.
+    /// [`AuthorityError::Validity`] for an empty period or one that outlives the authority.
     pub fn issue_recipient(
         &self,
         epoch: KeyEpoch,
@@ -87,51 +242,130 @@ impl CertificateAuthority {
         not_after: Timestamp,
         backend: &dyn Backend,
     ) -> Result<RecipientKey, AuthorityError> {
-        todo!()
+        let key = backend.generate_p256()?;
+        let mut params = leaf_params(&format!("vitalseal recipient {epoch}"));
+        params.key_usages = vec![KeyUsagePurpose::KeyAgreement];
+        let der = self.sign(params, &PublicKey(*key.public()), not_before, not_after)?;
+        let certificate = RecipientCertificate::from_der(&der)?;
+        Ok(RecipientKey::from_parts(
+            certificate.kid().clone(),
+            certificate,
+            key,
+        )?)
+    }
+
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        key: &impl PublicKeyData,
+        not_before: Timestamp,
+        not_after: Timestamp,
+    ) -> Result<Vec<u8>, AuthorityError> {
+        if not_after > self.not_after {
+            return Err(AuthorityError::Validity);
+        }
+        set_validity(&mut params, not_before, not_after)?;
+        let certificate = params
+            .signed_by(key, &self.issuer)
+            .map_err(AuthorityError::Signing)?;
+        Ok(certificate.der().to_vec())
+    }
+
+    fn leaf_end(&self, now: Timestamp) -> Result<Timestamp, AuthorityError> {
+        Ok(days_after(now, LEAF_DAYS)?.min(self.not_after))
+    }
+
+    fn issuing_pem(&self) -> String {
+        pem::encode("CERTIFICATE", &self.issuing_der)
     }
 }
-/// A new authority.
-pub struct NewAuthority {
-    /// PKCS#8; to be kept offline.
-    pub root_key_pem: Zeroizing<String>,
-    /// The root.
-    pub root_cert_pem: String,
-    /// PKCS#8.
-    pub issuing_key_pem: Zeroizing<String>,
-    /// The issuing CA.
-    pub issuing_cert_pem: String,
-}
-impl std::fmt::Debug for NewAuthority {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewAuthority").finish_non_exhaustive()
-    }
-}
-/// A device's new certificate.
-#[derive(Clone, Debug)]
-pub struct IssuedCertificate {
-    /// Leaf and issuing.
-    pub pem: String,
-    /// The leaf.
-    pub certificate: DeviceCertificate,
-}
-/// A TLS server's key and chain.
-pub struct ServerIdentity {
-    /// Leaf and issuing.
-    pub chain_pem: String,
-    /// PKCS#8.
-    pub key_pem: Zeroizing<String>,
-}
-impl std::fmt::Debug for ServerIdentity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerIdentity").finish_non_exhaustive()
-    }
-}
-/// A key for a new device, and its request: (key PEM, CSR PEM).
+
+/// A key for a new device and the request for its certificate: (PKCS#8 PEM, PKCS#10 PEM).
 ///
 /// # Errors
-/// rcgen.
+/// [`AuthorityError::Signing`].
 pub fn new_device_key_and_csr(
     device: &DeviceId,
 ) -> Result<(Zeroizing<String>, String), AuthorityError> {
-    todo!()
+    let key = new_key_pair()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = leaf_params(device.as_str()).distinguished_name;
+    let request = params
+        .serialize_request(&key)
+        .and_then(|request| request.pem())
+        .map_err(AuthorityError::Signing)?;
+    Ok((Zeroizing::new(key.serialize_pem()), request))
 }
+
+/// A public key that came from elsewhere, as rcgen takes it.
+struct PublicKey(P256Point);
+
+impl PublicKey {
+    fn of_request(request: &CertificateSigningRequestParams) -> Result<Self, AuthorityError> {
+        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
+            return Err(AuthorityError::Request);
+        }
+        P256Point::from_sec1(request.public_key.der_bytes())
+            .map(Self)
+            .ok_or(AuthorityError::Request)
+    }
+}
+
+impl PublicKeyData for PublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.as_sec1()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+fn new_key_pair() -> Result<KeyPair, AuthorityError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Signing)
+}
+
+fn authority_params(name: &str, path_length: u8) -> CertificateParams {
+    let mut params = leaf_params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn leaf_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn set_validity(
+    params: &mut CertificateParams,
+    not_before: Timestamp,
+    not_after: Timestamp,
+) -> Result<(), AuthorityError> {
+    let seconds =
+        |at: Timestamp| u64::try_from(at.as_second()).map_err(|_| AuthorityError::Validity);
+    let (from, to) = (seconds(not_before)?, seconds(not_after)?);
+    if from >= to {
+        return Err(AuthorityError::Validity);
+    }
+    // Both lie between 1970 and the year 9999, where a `Timestamp` ends, so the sums below exist.
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + Duration::from_secs(from);
+    params.not_after = epoch + Duration::from_secs(to);
+    Ok(())
+}
+
+fn backdated(now: Timestamp) -> Result<Timestamp, AuthorityError> {
+    now.checked_sub(BACKDATED)
+        .map_err(|_| AuthorityError::Validity)
+}
+
+fn days_after(now: Timestamp, days: i32) -> Result<Timestamp, AuthorityError> {
+    now.checked_add(DAY * days)
+        .map_err(|_| AuthorityError::Validity)
+}
+
+blank_debug! { CertificateAuthority NewAuthority ServerIdentity }

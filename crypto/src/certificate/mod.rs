@@ -1,152 +1,128 @@
-//! Certificates.
+//! Certificates: who may sign as which device, and which key devices may seal for.
+//!
+//! ```text
+//! root CA (10 years, kept offline)
+//!   └─ issuing CA (5 years)
+//!       ├─ device certificate      CN = device id, digitalSignature, clientAuth       signs envelopes, opens TLS
+//!       ├─ server certificate      DNS names, digitalSignature, serverAuth            TLS only
+//!       └─ recipient certificate   keyAgreement only, short-lived                     what devices seal for
+//! ```
+//!
+//! All keys are P-256 and all signatures ECDSA with SHA-256: nothing else is parsed. The three kinds of leaf are kept
+//! apart by key usage, so that a device's own certificate can never pass as the one that others seal for.
+//!
+//! What never stands here: revocation and enrolment (the registry knows), the present time (an argument).
 
 #[cfg(feature = "authority")]
 pub mod authority;
+mod device;
+mod parsed;
+mod recipient;
 
 use jiff::Timestamp;
 
-use crate::backend::{Backend, P256Point};
-use crate::ids::{DeviceId, Kid, Thumbprint};
+pub use self::device::DeviceCertificate;
+pub use self::recipient::RecipientCertificate;
+use crate::backend::Backend;
+use crate::pem;
 
 /// Why a certificate was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
-    /// Not a certificate.
-    #[error("the bytes are not a certificate of this profile: {0}")]
+    /// Not a certificate of the profile.
+    #[error("not a certificate of this profile: {0}")]
     Malformed(&'static str),
-    /// Not signed by the issuer.
+    /// Not signed by the given issuer, or the issuer may not sign certificates.
     #[error("the certificate was not issued by this authority")]
     ForeignIssuer,
-    /// Not yet or no longer valid.
-    #[error("the certificate is not valid at this time")]
+    /// The certificate or its issuer is not yet or no longer valid.
+    #[error("the certificate or its issuer is not valid at this time")]
     NotValidNow,
 }
 
-/// A device's certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceCertificate {
-    device: DeviceId,
-}
-impl DeviceCertificate {
-    /// From DER.
-    ///
-    /// # Errors
-    /// [`CertificateError::Malformed`].
-    pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
-        todo!()
-    }
-    /// The first certificate of a PEM text.
-    ///
-    /// # Errors
-    /// [`CertificateError::Malformed`].
-    pub fn from_pem(pem: &str) -> Result<Self, CertificateError> {
-        todo!()
-    }
-    /// The common name.
-    pub fn device(&self) -> &DeviceId {
-        &self.device
-    }
-    /// SHA-256 of the DER.
-    pub fn thumbprint(&self) -> &Thumbprint {
-        todo!()
-    }
-    /// The signing key.
-    pub fn public_key(&self) -> &P256Point {
-        todo!()
-    }
-    /// Valid from.
-    pub fn not_before(&self) -> Timestamp {
-        todo!()
-    }
-    /// Valid to.
-    pub fn not_after(&self) -> Timestamp {
-        todo!()
-    }
-    /// DER.
-    pub fn der(&self) -> &[u8] {
-        todo!()
-    }
-    /// PEM.
-    pub fn to_pem(&self) -> String {
-        todo!()
-    }
-    /// Checks issuer and window.
-    ///
-    /// # Errors
-    /// Foreign issuer, not valid now.
-    pub fn verify_issued_by(
-        &self,
-        issuer_der: &[u8],
-        now: Timestamp,
-        backend: &dyn Backend,
-    ) -> Result<(), CertificateError> {
-        todo!()
-    }
-}
-
-/// The server's envelope certificate of one epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecipientCertificate {
-    kid: Kid,
-}
-impl RecipientCertificate {
-    /// From DER.
-    ///
-    /// # Errors
-    /// [`CertificateError::Malformed`].
-    pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
-        todo!()
-    }
-    /// The first certificate of a PEM text.
-    ///
-    /// # Errors
-    /// [`CertificateError::Malformed`].
-    pub fn from_pem(pem: &str) -> Result<Self, CertificateError> {
-        todo!()
-    }
-    /// First 8 bytes of SHA-256 of the DER.
-    pub fn kid(&self) -> &Kid {
-        &self.kid
-    }
-    /// The agreement key.
-    pub fn public_key(&self) -> &P256Point {
-        todo!()
-    }
-    /// Valid from.
-    pub fn not_before(&self) -> Timestamp {
-        todo!()
-    }
-    /// Valid to.
-    pub fn not_after(&self) -> Timestamp {
-        todo!()
-    }
-    /// DER.
-    pub fn der(&self) -> &[u8] {
-        todo!()
-    }
-    /// PEM.
-    pub fn to_pem(&self) -> String {
-        todo!()
-    }
-    /// Checks issuer and window.
-    ///
-    /// # Errors
-    /// Foreign issuer, not valid now.
-    pub fn verify_issued_by(
-        &self,
-        issuer_der: &[u8],
-        now: Timestamp,
-        backend: &dyn Backend,
-    ) -> Result<(), CertificateError> {
-        todo!()
-    }
+/// Checks that an issuing CA's certificate comes from the root, which is self-signed, and that both are valid now.
+///
+/// # Errors
+/// [`CertificateError`].
+pub fn verify_authority(
+    issuing_der: &[u8],
+    root_der: &[u8],
+    now: Timestamp,
+    backend: &dyn Backend,
+) -> Result<(), CertificateError> {
+    parsed::verify_issued_by(root_der, root_der, now, backend)?;
+    parsed::verify_issued_by(issuing_der, root_der, now, backend)
 }
 
 /// The DER of every certificate in a PEM bundle, in order.
 ///
 /// # Errors
-/// [`CertificateError::Malformed`] when there is none or one is damaged.
-pub fn certificates_in_pem(pem: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
-    todo!()
+/// [`CertificateError::Malformed`] when there is none, or one is damaged.
+pub fn certificates_in_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError> {
+    match pem::blocks(text, "CERTIFICATE") {
+        Some(blocks) if !blocks.is_empty() => {
+            Ok(blocks.into_iter().map(|block| block.to_vec()).collect())
+        }
+        _ => Err(CertificateError::Malformed(
+            "no certificate in the PEM text",
+        )),
+    }
 }
+
+/// What both kinds of certificate say about themselves.
+macro_rules! certificate_accessors {
+    ($kind:ident) => {
+        impl $kind {
+            /// The first certificate of a PEM text.
+            ///
+            /// # Errors
+            /// [`CertificateError::Malformed`].
+            pub fn from_pem(text: &str) -> Result<Self, CertificateError> {
+                let der = pem::first(text, "CERTIFICATE").ok_or(CertificateError::Malformed(
+                    "no certificate in the PEM text",
+                ))?;
+                Self::from_der(&der)
+            }
+
+            /// The public key.
+            pub fn public_key(&self) -> &P256Point {
+                &self.leaf.public_key
+            }
+
+            /// The first instant of its validity.
+            pub fn not_before(&self) -> Timestamp {
+                self.leaf.not_before
+            }
+
+            /// The last second of its validity.
+            pub fn not_after(&self) -> Timestamp {
+                self.leaf.not_after
+            }
+
+            /// The certificate's DER.
+            pub fn der(&self) -> &[u8] {
+                &self.leaf.der
+            }
+
+            /// The certificate as PEM.
+            pub fn to_pem(&self) -> String {
+                pem::encode("CERTIFICATE", &self.leaf.der)
+            }
+
+            /// Checks that `issuer_der`, a CA, signed this certificate, and that both are valid at `now`.
+            ///
+            /// # Errors
+            /// [`CertificateError::ForeignIssuer`] or [`CertificateError::NotValidNow`].
+            pub fn verify_issued_by(
+                &self,
+                issuer_der: &[u8],
+                now: Timestamp,
+                backend: &dyn Backend,
+            ) -> Result<(), CertificateError> {
+                parsed::verify_issued_by(&self.leaf.der, issuer_der, now, backend)
+            }
+        }
+    };
+}
+use certificate_accessors;

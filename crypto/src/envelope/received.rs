@@ -1,109 +1,161 @@
-//! A message on its way in.
+//! A message on its way in: received, verified, opened.
+//!
+//! Each step consumes the one before, so that nothing can be opened that was not verified, and each type is the
+//! proof of its step. None of them has a public constructor but [`Received::decode`].
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
+use super::at_rest::AtRest;
+use super::body::Body;
+use super::recipient::WireRecipient;
+use super::{Header, Rejection};
 use crate::backend::{Backend, BackendError};
 use crate::certificate::DeviceCertificate;
-use crate::envelope::{AtRest, Header, Rejection};
 use crate::ids::{Kid, Thumbprint};
-use crate::keys::{Kek, RecipientKeyRing};
+use crate::keys::{Dek, Kek, RecipientKeyRing};
 
-/// Received.
-pub struct Received(Header);
+/// A message whose bytes have the profile's shape and algorithms. Nothing in it is proven yet.
+pub struct Received {
+    body: Body,
+    recipient: WireRecipient,
+}
+
 impl Received {
-    /// Decodes.
+    /// Reads a wire envelope.
     ///
     /// # Errors
-    /// Shape or algorithm.
+    /// [`Shape`](super::Rule::Shape) for anything but the deterministic encoding of the profile, and
+    /// [`Algorithm`](super::Rule::Algorithm) for an algorithm outside the allow-list.
     pub fn decode(bytes: &[u8]) -> Result<Self, Rejection> {
-        todo!()
+        let (body, mut reader) = Body::read(bytes)?;
+        let recipient = WireRecipient::read(&mut reader)?;
+        reader.end()?;
+        Ok(Self { body, recipient })
     }
-    /// Header.
+
+    /// The protected header, as claimed.
     pub fn header(&self) -> &Header {
-        todo!()
+        self.body.header()
     }
-    /// Signer.
+
+    /// The certificate that the message says it was signed under.
     pub fn signer(&self) -> &Thumbprint {
-        todo!()
+        self.body.signer()
     }
-    /// Kid.
-    pub fn recipient_kid(&self) -> Option<&Kid> {
-        todo!()
+
+    /// The server key that the message is sealed for.
+    pub fn recipient_kid(&self) -> &Kid {
+        self.recipient.kid()
     }
-    /// Hash.
+
+    /// SHA-256 of the countersigned bytes: equal for a replay, different for a fork, and the link of a chain.
     pub fn signed_hash(&self, backend: &dyn Backend) -> [u8; 32] {
-        todo!()
+        self.body.countersigned().hash(backend)
     }
-    /// Verifies.
+
+    /// Checks that `certificate` is the one named, belongs to the issuer, and signed these bytes.
     ///
     /// # Errors
-    /// Identity or signature.
+    /// [`Identity`](super::Rule::Identity) or [`Signature`](super::Rule::Signature).
+    ///
+    /// # Security
+    /// The caller vouches for the certificate: enrolled, and not revoked at the time that counts.
     pub fn verify(
         self,
         certificate: &DeviceCertificate,
         backend: &dyn Backend,
     ) -> Result<Verified, Rejection> {
-        todo!()
+        self.body.verify(certificate, backend)?;
+        let signed_hash = self.signed_hash(backend);
+        Ok(Verified {
+            received: self,
+            signed_hash,
+        })
     }
 }
-impl fmt::Debug for Received {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Received").finish_non_exhaustive()
-    }
+
+/// A message that its device signed.
+pub struct Verified {
+    received: Received,
+    signed_hash: [u8; 32],
 }
-/// Verified.
-pub struct Verified(Header);
+
 impl Verified {
-    /// Header.
+    /// The protected header, as signed.
     pub fn header(&self) -> &Header {
-        todo!()
+        self.received.header()
     }
-    /// Hash (computed by `verify`).
+
+    /// SHA-256 of the countersigned bytes.
     pub fn signed_hash(&self) -> &[u8; 32] {
-        todo!()
+        &self.signed_hash
     }
-    /// Opens.
+
+    /// Unwraps the content key, checks it against the device's commitment, and opens the payload.
     ///
     /// # Errors
-    /// Unknown key, unwrap, commitment, open.
-    pub fn open(
-        self,
-        keys: &RecipientKeyRing,
-        backend: &dyn Backend,
-    ) -> Result<Opened, Rejection> {
-        todo!()
+    /// [`UnknownKey`](super::Rule::UnknownKey), [`Unwrap`](super::Rule::Unwrap),
+    /// [`Commitment`](super::Rule::Commitment) or [`Open`](super::Rule::Open).
+    pub fn open(self, keys: &RecipientKeyRing, backend: &dyn Backend) -> Result<Opened, Rejection> {
+        let Received { body, recipient } = self.received;
+        let dek = recipient.unwrap(keys, backend)?;
+        let payload = body.open(&dek, backend)?;
+        Ok(Opened {
+            body,
+            dek,
+            payload,
+            signed_hash: self.signed_hash,
+        })
     }
 }
-impl fmt::Debug for Verified {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified").finish_non_exhaustive()
-    }
+
+/// A verified message with its payload in the clear. The payload and the content key are wiped on drop.
+pub struct Opened {
+    body: Body,
+    dek: Dek,
+    payload: Zeroizing<Vec<u8>>,
+    signed_hash: [u8; 32],
 }
-/// Opened.
-pub struct Opened(Header);
+
 impl Opened {
-    /// Header.
+    /// The protected header, as signed.
     pub fn header(&self) -> &Header {
-        todo!()
+        self.body.header()
     }
-    /// Hash.
+
+    /// SHA-256 of the countersigned bytes.
     pub fn signed_hash(&self) -> &[u8; 32] {
-        todo!()
+        &self.signed_hash
     }
-    /// Payload, zeroized on drop.
+
+    /// The payload in the clear: never to be logged or written down.
     pub fn payload(&self) -> &[u8] {
-        todo!()
+        &self.payload
     }
-    /// Re-wraps.
+
+    /// Wraps the content key for the patient. Only the recipients array is replaced: header, IV, countersignature
+    /// and ciphertext stay bit for bit, so the device's signature keeps verifying on what is stored.
     ///
     /// # Errors
-    /// When the backend fails inside.
+    /// Only when the backend fails inside.
     pub fn rewrap(&self, kek: &Kek, backend: &dyn Backend) -> Result<AtRest, BackendError> {
-        todo!()
+        AtRest::wrap(&self.body, &self.dek, kek, backend)
     }
 }
-impl fmt::Debug for Opened {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Opened").finish_non_exhaustive()
-    }
+
+/// Names the message and nothing else of it.
+macro_rules! debug_by_name {
+    ($($step:ident)*) => {$(
+        impl fmt::Debug for $step {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($step))
+                    .field("message", &self.header().message_id())
+                    .finish_non_exhaustive()
+            }
+        }
+    )*};
 }
+
+debug_by_name! { Received Verified Opened }

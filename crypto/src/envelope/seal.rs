@@ -1,14 +1,20 @@
-//! Sealing, on the device.
+//! Sealing: what a device does.
 
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
+use super::body::write_signer;
+use super::cbor::Writer;
+use super::profile::{COUNTERSIGNATURE, IV, MAX_ENVELOPE_BYTES, TAG};
+use super::recipient::Sender;
+use super::structures::{Countersigned, content_aad, key_thumbprint};
+use super::{ContentType, Header};
 use crate::backend::{Backend, BackendError};
 use crate::certificate::RecipientCertificate;
-use crate::envelope::ContentType;
 use crate::ids::{DeviceId, SubjectPseudonym};
-use crate::keys::{DeviceSigner, SessionKey};
+use crate::keys::{Dek, DeviceSigner, SessionKey};
 
-/// What the device says about a payload.
+/// What the device says about a payload. All of it is signed, and none of it is secret.
 #[derive(Clone, Copy, Debug)]
 pub struct SealRequest<'a> {
     /// What the payload is.
@@ -19,7 +25,7 @@ pub struct SealRequest<'a> {
     pub subject: &'a SubjectPseudonym,
     /// When; carried in whole seconds.
     pub issued_at: Timestamp,
-    /// The device's boot counter.
+    /// The device's boot counter, never used before with another content under the same sequence.
     pub boot: u64,
     /// The sequence within the boot.
     pub sequence: u64,
@@ -30,13 +36,13 @@ pub struct SealRequest<'a> {
 /// How the content key reaches the server.
 #[derive(Clone, Copy, Debug)]
 pub enum Agreement<'a> {
-    /// ECDH-ES+A256KW (-31).
+    /// ECDH-ES+A256KW (-31): a fresh key for every message, which must not be used twice (RFC 9053 §6.3).
     Ephemeral,
-    /// ECDH-SS+A256KW (-34).
+    /// ECDH-SS+A256KW (-34): one key for a bounded session, and a nonce for every message. The server agrees once.
     Session(&'a SessionKey),
 }
 
-/// A sealed message and the hash that the next one may chain to.
+/// A sealed message, and the hash that the next one may chain to.
 #[derive(Clone, Debug)]
 pub struct SealedMessage {
     /// The wire envelope.
@@ -52,21 +58,27 @@ pub enum SealError {
     /// The request names another device than the signer's certificate.
     #[error("the sealing device is not the one that the signer's certificate names")]
     ForeignDevice,
-    /// A counter is above [`crate::MAX_COUNTER`] or the time is before 1970.
+    /// A counter is above [`crate::MAX_COUNTER`], or the time is before 1970.
     #[error("a counter or the time does not fit the envelope")]
     OutOfRange,
-    /// The envelope would exceed [`crate::MAX_ENVELOPE_BYTES`].
+    /// The envelope would exceed [`MAX_ENVELOPE_BYTES`].
     #[error("the sealed payload would exceed the largest envelope; split it")]
     TooLarge,
     /// A primitive failed.
     #[error("sealing the payload")]
-    Backend(#[source] BackendError),
+    Backend(#[from] BackendError),
 }
 
-/// Seals.
+/// Seals a payload for the server and signs it.
+///
+/// The content key and the IV are drawn anew for every message, and the key is wiped before this returns.
 ///
 /// # Errors
 /// See [`SealError`].
+///
+/// # Security
+/// The caller has checked the recipient's certificate against its authority and the present time
+/// ([`RecipientCertificate::verify_issued_by`]).
 pub fn seal(
     request: &SealRequest<'_>,
     payload: &[u8],
@@ -75,5 +87,79 @@ pub fn seal(
     signer: &DeviceSigner,
     backend: &dyn Backend,
 ) -> Result<SealedMessage, SealError> {
-    todo!()
+    if request.device != signer.device() {
+        return Err(SealError::ForeignDevice);
+    }
+    if payload.len() > MAX_ENVELOPE_BYTES {
+        return Err(SealError::TooLarge);
+    }
+    let dek = Dek::generate(backend)?;
+    let protected = header_of(request, key_thumbprint(&dek, backend))
+        .encode()
+        .ok_or(SealError::OutOfRange)?;
+
+    let mut iv = [0; 12];
+    backend.fill_random(&mut iv)?;
+    let ciphertext = backend.seal(dek.bytes(), &iv, &content_aad(&protected), payload)?;
+
+    let sign_protected = write_signer(signer.thumbprint());
+    let countersigned = Countersigned::new(&protected, &sign_protected, &ciphertext);
+    let signature = backend.sign(signer.key(), &countersigned.parts())?;
+    let signed_hash = countersigned.hash(backend);
+
+    let mut writer = Writer::default();
+    writer.tag(TAG).array(4).bytes(&protected);
+    writer.map(2).int(IV).bytes(&iv).int(COUNTERSIGNATURE);
+    writer
+        .array(3)
+        .bytes(&sign_protected)
+        .map(0)
+        .bytes(&signature);
+    writer.bytes(&ciphertext);
+    let (secret, sender) = agree(agreement, recipient, backend)?;
+    let wrapped = backend.wrap(&*sender.wrap_key(&secret, backend)?, dek.bytes())?;
+    sender.write(&mut writer, recipient.kid(), &wrapped);
+
+    let bytes = writer.into_bytes();
+    if bytes.len() > MAX_ENVELOPE_BYTES {
+        return Err(SealError::TooLarge);
+    }
+    Ok(SealedMessage { bytes, signed_hash })
+}
+
+fn header_of(request: &SealRequest<'_>, key_thumbprint: [u8; 32]) -> Header {
+    Header {
+        content_type: request.content_type,
+        key_thumbprint,
+        device: request.device.clone(),
+        subject: request.subject.clone(),
+        issued_at: request.issued_at,
+        boot: request.boot,
+        sequence: request.sequence,
+        previous: request.previous,
+    }
+}
+
+fn agree(
+    agreement: Agreement<'_>,
+    recipient: &RecipientCertificate,
+    backend: &dyn Backend,
+) -> Result<(Zeroizing<[u8; 32]>, Sender), BackendError> {
+    let peer = recipient.public_key();
+    match agreement {
+        Agreement::Ephemeral => {
+            let ephemeral = backend.generate_p256()?;
+            Ok((
+                backend.agree(&ephemeral, peer)?,
+                Sender::Ephemeral(*ephemeral.public()),
+            ))
+        }
+        Agreement::Session(session) => {
+            let secret = session.agree(peer, backend)?;
+            Ok((
+                secret,
+                Sender::Session(*session.public(), session.next_nonce()),
+            ))
+        }
+    }
 }

@@ -1,82 +1,165 @@
-//! P-256 keys with a duty.
+//! P-256 keys, each with one duty.
 
-use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::KeyError;
-use crate::backend::{Backend, P256Secret};
-use crate::certificate::RecipientCertificate;
+use zeroize::Zeroizing;
+
+use super::{KeyError, blank_debug};
+use crate::backend::{
+    Backend, BackendError, P256Point, P256Secret, default_backend, scalar_from_pkcs8,
+};
+use crate::certificate::{DeviceCertificate, RecipientCertificate};
 use crate::ids::{DeviceId, Kid, Thumbprint};
+use crate::pem;
 
-/// The server's envelope key of one epoch.
+/// The server's envelope key of one epoch: what devices seal for. When its epoch ends it is destroyed, or captured
+/// traffic would outlive every erasure.
 pub struct RecipientKey {
+    kid: Kid,
     certificate: RecipientCertificate,
     key: P256Secret,
 }
+
 impl RecipientKey {
-    /// First 8 bytes of SHA-256 of its certificate.
-    pub fn kid(&self) -> &Kid {
-        self.certificate.kid()
+    pub(crate) fn from_parts(
+        kid: Kid,
+        certificate: RecipientCertificate,
+        key: P256Secret,
+    ) -> Result<Self, KeyError> {
+        if key.public() != certificate.public_key() {
+            return Err(KeyError::Mismatch);
+        }
+        Ok(Self {
+            kid,
+            certificate,
+            key,
+        })
     }
-    /// Its certificate.
+
+    /// Its identifier: the first 8 bytes of SHA-256 over its certificate's DER.
+    pub fn kid(&self) -> &Kid {
+        &self.kid
+    }
+
+    /// The certificate that devices check before they seal.
     pub fn certificate(&self) -> &RecipientCertificate {
         &self.certificate
     }
-}
-/// Recipient keys still held.
-pub struct RecipientKeyRing {
-    keys: Vec<RecipientKey>,
-}
-impl RecipientKeyRing {
-    /// Of these keys.
-    pub fn new(keys: Vec<RecipientKey>) -> Self {
-        Self { keys }
+
+    pub(crate) fn key(&self) -> &P256Secret {
+        &self.key
     }
-    /// Finds.
-    pub fn find(&self, kid: &Kid) -> Option<&RecipientKey> {
-        todo!()
+
+    pub(crate) fn agree(
+        &self,
+        peer: &P256Point,
+        backend: &dyn Backend,
+    ) -> Result<Zeroizing<[u8; 32]>, BackendError> {
+        backend.agree(&self.key, peer)
     }
 }
-/// A device's sealing key for one session.
-pub struct SessionKey(P256Secret);
+
+/// A device's agreement key for one session of cheap messages. The device bounds the session; this counts its nonces.
+pub struct SessionKey {
+    key: P256Secret,
+    nonce: AtomicU64,
+    /// The last recipient and the secret shared with it: a session has one, until the server's epoch changes.
+    shared: Mutex<Option<(P256Point, Zeroizing<[u8; 32]>)>>,
+}
+
 impl SessionKey {
     /// Draws a new key.
     ///
     /// # Errors
-    /// When the random source fails.
+    /// [`KeyError::Backend`] when the random source fails.
     pub fn generate(backend: &dyn Backend) -> Result<Self, KeyError> {
-        todo!()
+        let key = backend.generate_p256()?;
+        Ok(Self {
+            key,
+            nonce: AtomicU64::new(0),
+            shared: Mutex::new(None),
+        })
     }
-}
-/// The device's signing key.
-pub struct DeviceSigner {
-    device: DeviceId,
-    thumbprint: Thumbprint,
-    key: P256Secret,
-}
-impl DeviceSigner {
-    /// Reads a PKCS#8 key and the certificate it belongs to (the first of `cert_pem`).
-    ///
-    /// # Errors
-    /// Malformed, mismatch.
-    pub fn from_pkcs8_pem(key_pem: &str, cert_pem: &str) -> Result<Self, KeyError> {
-        todo!()
+
+    pub(crate) fn public(&self) -> &P256Point {
+        self.key.public()
     }
-    /// Its device.
-    pub fn device(&self) -> &DeviceId {
-        &self.device
+
+    /// A party U nonce that was not used under this key before (RFC 9053 §5.2).
+    pub(crate) fn next_nonce(&self) -> u64 {
+        self.nonce.fetch_add(1, Ordering::Relaxed)
     }
-    /// Its certificate's thumbprint.
-    pub fn thumbprint(&self) -> &Thumbprint {
-        &self.thumbprint
-    }
-}
-macro_rules! blank_debug {
-    ($($name:ident)*) => {$(
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+
+    pub(crate) fn agree(
+        &self,
+        peer: &P256Point,
+        backend: &dyn Backend,
+    ) -> Result<Zeroizing<[u8; 32]>, BackendError> {
+        let mut shared = self
+            .shared
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match shared.as_ref() {
+            Some((with, secret)) if with == peer => Ok(secret.clone()),
+            _ => {
+                let secret = backend.agree(&self.key, peer)?;
+                *shared = Some((*peer, secret.clone()));
+                Ok(secret)
             }
         }
-    )*};
+    }
 }
-blank_debug! { RecipientKey RecipientKeyRing SessionKey DeviceSigner }
+
+/// A device's signing key, with the certificate that it signs under.
+pub struct DeviceSigner {
+    certificate: DeviceCertificate,
+    key: P256Secret,
+}
+
+impl DeviceSigner {
+    /// Reads a PKCS#8 private key, and the device's certificate: the first in `cert_pem`.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`] for what is no P-256 key, [`KeyError::Certificate`] for what is no device
+    /// certificate, [`KeyError::Mismatch`] when they do not belong together.
+    pub fn from_pkcs8_pem(key_pem: &str, cert_pem: &str) -> Result<Self, KeyError> {
+        let der = pem::first(key_pem, "PRIVATE KEY").ok_or(KeyError::Malformed)?;
+        let scalar = scalar_from_pkcs8(&der).ok_or(KeyError::Malformed)?;
+        let key = default_backend()
+            .p256_from_scalar(&scalar)
+            .map_err(|_| KeyError::Malformed)?;
+        Self::from_parts(key, DeviceCertificate::from_pem(cert_pem)?)
+    }
+
+    pub(crate) fn from_parts(
+        key: P256Secret,
+        certificate: DeviceCertificate,
+    ) -> Result<Self, KeyError> {
+        if key.public() != certificate.public_key() {
+            return Err(KeyError::Mismatch);
+        }
+        Ok(Self { certificate, key })
+    }
+
+    /// The device that signs.
+    pub fn device(&self) -> &DeviceId {
+        self.certificate.device()
+    }
+
+    /// The certificate that it signs under.
+    pub fn certificate(&self) -> &DeviceCertificate {
+        &self.certificate
+    }
+
+    /// That certificate's thumbprint, as countersignatures carry it.
+    pub fn thumbprint(&self) -> &Thumbprint {
+        self.certificate.thumbprint()
+    }
+
+    pub(crate) fn key(&self) -> &P256Secret {
+        &self.key
+    }
+}
+
+blank_debug! { RecipientKey SessionKey DeviceSigner }

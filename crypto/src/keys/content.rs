@@ -1,14 +1,24 @@
 //! The content key.
 
-use std::fmt;
-
+use super::blank_debug;
 use super::secret::Secret;
+use crate::backend::{Backend, BackendError};
 
-/// The key that seals one message.
+/// The key that seals one message, and nothing else. It lives for one `seal`, `open` or `rewrap`.
 pub struct Dek(Secret);
 
-impl fmt::Debug for Dek {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dek").finish_non_exhaustive()
+impl Dek {
+    pub(crate) fn generate(backend: &dyn Backend) -> Result<Self, BackendError> {
+        Secret::generate(backend).map(Self)
+    }
+
+    pub(crate) fn from_bytes(key: &[u8; 32]) -> Self {
+        Self(Secret::from_bytes(key))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        self.0.bytes()
     }
 }
+
+blank_debug! { Dek }

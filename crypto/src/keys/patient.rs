@@ -1,50 +1,81 @@
-//! The patient's key.
-
-use std::fmt;
+//! The patient's key: the one whose destruction is an erasure.
 
 use zeroize::Zeroizing;
 
-use super::KeyError;
+use super::content::Dek;
 use super::secret::Secret;
-use crate::backend::Backend;
+use super::{KeyError, blank_debug, sealed};
+use crate::backend::{Backend, BackendError};
 use crate::ids::Kid;
 
-/// One patient's key-encryption key.
+/// What the sealing key of a patient's identity is derived for.
+const IDENTITY: &[u8] = b"vitalseal patient identity, version 1";
+
+/// One patient's key-encryption key, drawn at random: a derived key could be derived again after an erasure.
+///
+/// It wraps content keys and seals the patient's identity; it touches no reading.
 pub struct Kek {
     kid: Kid,
     key: Secret,
 }
 
 impl Kek {
-    /// Draws a new key with a random 16-byte kid.
+    /// Draws a new key, and a random 16-byte identifier for it.
     ///
     /// # Errors
-    /// When the random source fails.
+    /// [`KeyError::Backend`] when the random source fails.
     pub fn generate(backend: &dyn Backend) -> Result<Self, KeyError> {
-        todo!()
+        let mut kid = [0; 16];
+        backend.fill_random(&mut kid)?;
+        let kid = Kid::from_bytes(&kid).map_err(|_| KeyError::Malformed)?;
+        Ok(Self {
+            kid,
+            key: Secret::generate(backend)?,
+        })
     }
-    /// Its identifier.
+
+    pub(crate) fn from_parts(kid: Kid, key: Secret) -> Self {
+        Self { kid, key }
+    }
+
+    /// Its identifier, as at-rest envelopes carry it.
     pub fn kid(&self) -> &Kid {
         &self.kid
     }
-    /// Seals the patient's identity.
+
+    /// Seals the patient's entry in the identity map. `context` names where it is kept.
     ///
     /// # Errors
-    /// When the backend fails.
+    /// [`KeyError::Backend`] when a primitive fails.
     pub fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
-        todo!()
+        sealed::seal(&self.key, IDENTITY, context, plaintext)
     }
-    /// Opens.
+
+    /// Opens what [`Kek::seal`] made in the same context.
     ///
     /// # Errors
-    /// When it does not hold.
+    /// [`KeyError::Malformed`] or [`KeyError::Open`].
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        todo!()
+        sealed::open(&self.key, IDENTITY, context, sealed)
+    }
+
+    pub(crate) fn wrap(&self, dek: &Dek, backend: &dyn Backend) -> Result<[u8; 40], BackendError> {
+        backend.wrap(self.key.bytes(), dek.bytes())
+    }
+
+    pub(crate) fn unwrap(
+        &self,
+        wrapped: &[u8; 40],
+        backend: &dyn Backend,
+    ) -> Result<Dek, BackendError> {
+        backend
+            .unwrap(self.key.bytes(), wrapped)
+            .map(|key| Dek::from_bytes(&key))
+    }
+
+    pub(super) fn secret(&self) -> &Secret {
+        &self.key
     }
 }
 
-impl fmt::Debug for Kek {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kek").finish_non_exhaustive()
-    }
-}
+blank_debug! { Kek }

@@ -1,62 +1,64 @@
-//! Page and root keys.
-
-use std::fmt;
+//! The upper two levels of the key tree: what makes one key's destruction enough.
 
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use super::{Kek, KeyError};
-use crate::backend::Backend;
+use super::{Kek, KeyError, blank_debug, sealed, unwrap};
+use crate::backend::{Backend, default_backend};
 use crate::ids::{KeyEpoch, Kid};
 
-/// A page key.
+/// What the sealing key of a page's own secrets is derived for.
+const PAGE_SECRETS: &[u8] = b"vitalseal page secrets, version 1";
+
+/// The key over one page of patients. An erasure replaces it, and re-wraps the patients that stay.
+///
+/// A page of its own also seals the service's secrets (authority, TLS and audit keys), since they must die with the
+/// store as patients' keys do.
 pub struct PageKey(Secret);
 
 impl PageKey {
     /// Draws a new key.
     ///
     /// # Errors
-    /// When the random source fails.
+    /// [`KeyError::Backend`] when the random source fails.
     pub fn generate(backend: &dyn Backend) -> Result<Self, KeyError> {
-        todo!()
+        Ok(Self(Secret::generate(backend)?))
     }
-    /// Wraps a patient's key.
+
+    /// Wraps a patient's key (AES-256 key wrap, RFC 3394).
     ///
     /// # Errors
-    /// When the backend fails.
+    /// [`KeyError::Backend`] when a primitive fails.
     pub fn wrap_kek(&self, kek: &Kek) -> Result<[u8; 40], KeyError> {
-        todo!()
+        Ok(default_backend().wrap(self.0.bytes(), kek.secret().bytes())?)
     }
-    /// Unwraps.
+
+    /// Unwraps a patient's key. `kid` is stored beside the wrap, and is not bound to it.
     ///
     /// # Errors
-    /// When the wrap does not hold.
+    /// [`KeyError::Malformed`] or [`KeyError::Unwrap`].
     pub fn unwrap_kek(&self, kid: Kid, wrapped: &[u8]) -> Result<Kek, KeyError> {
-        todo!()
+        Ok(Kek::from_parts(kid, unwrap(&self.0, wrapped)?))
     }
-    /// Seals.
+
+    /// Seals one of the service's own secrets. `context` names which: it is bound and not carried.
     ///
     /// # Errors
-    /// When the backend fails.
+    /// [`KeyError::Backend`] when a primitive fails.
     pub fn seal(&self, context: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, KeyError> {
-        todo!()
+        sealed::seal(&self.0, PAGE_SECRETS, context, plaintext)
     }
-    /// Opens.
+
+    /// Opens what [`PageKey::seal`] made in the same context.
     ///
     /// # Errors
-    /// When it does not hold.
+    /// [`KeyError::Malformed`] or [`KeyError::Open`].
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        todo!()
+        sealed::open(&self.0, PAGE_SECRETS, context, sealed)
     }
 }
 
-impl fmt::Debug for PageKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PageKey").finish_non_exhaustive()
-    }
-}
-
-/// The root key of one epoch.
+/// The root of the key tree, for one epoch. It lives outside the data directory, so that no backup of the data holds it.
 pub struct RootKey {
     epoch: KeyEpoch,
     key: Secret,
@@ -66,32 +68,42 @@ impl RootKey {
     /// Draws a new key.
     ///
     /// # Errors
-    /// When the random source fails.
+    /// [`KeyError::Backend`] when the random source fails.
     pub fn generate(epoch: KeyEpoch, backend: &dyn Backend) -> Result<Self, KeyError> {
-        todo!()
+        Ok(Self {
+            epoch,
+            key: Secret::generate(backend)?,
+        })
     }
+
+    pub(crate) fn from_parts(epoch: KeyEpoch, key: Secret) -> Self {
+        Self { epoch, key }
+    }
+
     /// Its epoch.
     pub fn epoch(&self) -> KeyEpoch {
         self.epoch
     }
-    /// Wraps.
+
+    /// Wraps a page key (AES-256 key wrap, RFC 3394).
     ///
     /// # Errors
-    /// When the backend fails.
+    /// [`KeyError::Backend`] when a primitive fails.
     pub fn wrap_page(&self, page: &PageKey) -> Result<[u8; 40], KeyError> {
-        todo!()
+        Ok(default_backend().wrap(self.key.bytes(), page.0.bytes())?)
     }
-    /// Unwraps.
+
+    /// Unwraps a page key.
     ///
     /// # Errors
-    /// When the wrap does not hold.
+    /// [`KeyError::Malformed`] or [`KeyError::Unwrap`].
     pub fn unwrap_page(&self, wrapped: &[u8]) -> Result<PageKey, KeyError> {
-        todo!()
+        unwrap(&self.key, wrapped).map(PageKey)
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        &self.key
     }
 }
 
-impl fmt::Debug for RootKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RootKey").finish_non_exhaustive()
-    }
-}
+blank_debug! { PageKey RootKey }

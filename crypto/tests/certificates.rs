@@ -1,0 +1,208 @@
+//! Who may be believed: chains, validity, names and kinds of certificate.
+#![cfg(feature = "authority")]
+
+mod common;
+
+use common::{authority, backends, later, now};
+use vitalseal_crypto::certificate::{certificates_in_pem, verify_authority};
+use vitalseal_crypto::{
+    AuthorityError, CertificateAuthority, CertificateError, DeviceCertificate, DeviceId,
+    DeviceSigner, KeyEpoch, KeyError, RecipientCertificate, default_backend,
+    new_device_key_and_csr,
+};
+
+fn device() -> DeviceId {
+    "monitor-001".parse().unwrap()
+}
+
+#[test]
+fn a_chain_verifies_up_to_the_root_and_no_further() {
+    let authority = authority();
+    let (_, csr) = new_device_key_and_csr(&device()).unwrap();
+    let issued = authority.issue_device(&csr, &device(), now()).unwrap();
+    let bundle = certificates_in_pem(&authority.bundle_pem()).unwrap();
+    assert_eq!(bundle, [authority.issuing_der(), authority.root_der()]);
+    let sent = certificates_in_pem(&issued.pem).unwrap();
+    assert_eq!(sent, [issued.certificate.der(), authority.issuing_der()]);
+
+    let stranger = self::authority();
+    for backend in backends() {
+        let certificate = &issued.certificate;
+        assert_eq!(
+            certificate.verify_issued_by(&bundle[0], now(), backend),
+            Ok(())
+        );
+        assert_eq!(
+            verify_authority(&bundle[0], &bundle[1], now(), backend),
+            Ok(())
+        );
+        for foreign in [&bundle[1], stranger.issuing_der(), certificate.der()] {
+            assert_eq!(
+                certificate.verify_issued_by(foreign, now(), backend),
+                Err(CertificateError::ForeignIssuer)
+            );
+        }
+        assert!(verify_authority(&bundle[0], stranger.root_der(), now(), backend).is_err());
+        assert!(
+            verify_authority(&bundle[0], &bundle[0], now(), backend).is_err(),
+            "not a root"
+        );
+    }
+}
+
+#[test]
+fn validity_is_judged_at_the_time_given() {
+    let authority = authority();
+    let (_, csr) = new_device_key_and_csr(&device()).unwrap();
+    let certificate = authority
+        .issue_device(&csr, &device(), now())
+        .unwrap()
+        .certificate;
+    let at = |days| {
+        certificate.verify_issued_by(
+            authority.issuing_der(),
+            later(now(), days),
+            default_backend(),
+        )
+    };
+    assert_eq!(at(-1), Err(CertificateError::NotValidNow));
+    assert_eq!(at(0), Ok(()));
+    assert_eq!(at(365), Ok(()));
+    assert_eq!(at(366), Err(CertificateError::NotValidNow));
+    assert_eq!(certificate.not_after(), later(now(), 365));
+
+    // Near the issuing CA's own end a device's certificate ends with it, and after that none is issued.
+    let late = authority
+        .issue_device(&csr, &device(), later(now(), 5 * 365 - 10))
+        .unwrap();
+    assert_eq!(late.certificate.not_after(), later(now(), 5 * 365));
+    let too_late = authority.issue_device(&csr, &device(), later(now(), 5 * 365 + 1));
+    assert!(matches!(too_late, Err(AuthorityError::Validity)));
+}
+
+/// A device asks for a name, and gets its own.
+#[test]
+fn a_request_with_another_name_gets_the_devices() {
+    let (key, csr) = new_device_key_and_csr(&"somebody-else".parse().unwrap()).unwrap();
+    let issued = authority().issue_device(&csr, &device(), now()).unwrap();
+    assert_eq!(*issued.certificate.device(), device());
+    assert!(!String::from_utf8_lossy(issued.certificate.der()).contains("somebody-else"));
+    let signer = DeviceSigner::from_pkcs8_pem(&key, &issued.pem).unwrap();
+    assert_eq!(
+        (signer.device(), signer.thumbprint()),
+        (&device(), issued.certificate.thumbprint())
+    );
+
+    let (other_key, _) = new_device_key_and_csr(&device()).unwrap();
+    assert_eq!(
+        DeviceSigner::from_pkcs8_pem(&other_key, &issued.pem).unwrap_err(),
+        KeyError::Mismatch
+    );
+    assert_eq!(
+        DeviceSigner::from_pkcs8_pem(&issued.pem, &issued.pem).unwrap_err(),
+        KeyError::Malformed
+    );
+}
+
+#[test]
+fn a_request_that_its_key_did_not_sign_is_refused() {
+    let authority = authority();
+    let (_, csr) = new_device_key_and_csr(&device()).unwrap();
+    let broken: String = {
+        let mut lines: Vec<_> = csr.lines().map(str::to_owned).collect();
+        let line = lines.len() - 3;
+        let swapped = if lines[line].as_bytes()[10] == b'A' {
+            "B"
+        } else {
+            "A"
+        };
+        lines[line].replace_range(10..11, swapped);
+        lines.join("\n")
+    };
+    for request in [broken.as_str(), "", &authority.bundle_pem()] {
+        let refused = authority.issue_device(request, &device(), now());
+        assert!(matches!(refused, Err(AuthorityError::Request)));
+    }
+    let other_curve = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&other_curve)
+        .unwrap();
+    let refused = authority.issue_device(&request.pem().unwrap(), &device(), now());
+    assert!(matches!(refused, Err(AuthorityError::Request)));
+}
+
+/// Whoever could pass a certificate of another kind for a recipient's would read what is sealed.
+#[test]
+fn the_kinds_of_certificate_do_not_mix() {
+    let authority = authority();
+    let (_, csr) = new_device_key_and_csr(&device()).unwrap();
+    let leaf = authority
+        .issue_device(&csr, &device(), now())
+        .unwrap()
+        .certificate;
+    let server = authority
+        .issue_server(&["monitor-001", "127.0.0.1"], now())
+        .unwrap();
+    let recipient = authority
+        .issue_recipient(KeyEpoch(9), now(), later(now(), 1), default_backend())
+        .unwrap();
+    let recipient = recipient.certificate();
+
+    assert!(RecipientCertificate::from_der(leaf.der()).is_err());
+    assert!(RecipientCertificate::from_pem(&server.chain_pem).is_err());
+    assert!(RecipientCertificate::from_der(authority.issuing_der()).is_err());
+    assert!(DeviceCertificate::from_pem(&server.chain_pem).is_err());
+    assert!(DeviceCertificate::from_der(recipient.der()).is_err());
+    assert!(DeviceCertificate::from_der(authority.root_der()).is_err());
+
+    assert_eq!(
+        RecipientCertificate::from_pem(&recipient.to_pem()).as_ref(),
+        Ok(recipient)
+    );
+    assert_eq!(DeviceCertificate::from_pem(&leaf.to_pem()), Ok(leaf));
+    assert_eq!(
+        recipient.verify_issued_by(authority.issuing_der(), later(now(), 2), default_backend()),
+        Err(CertificateError::NotValidNow)
+    );
+    let empty = authority.issue_recipient(KeyEpoch(9), now(), now(), default_backend());
+    assert!(matches!(empty, Err(AuthorityError::Validity)));
+}
+
+#[test]
+fn an_authority_opens_only_with_what_belongs_together() {
+    let (one, two) = (
+        CertificateAuthority::create(now()).unwrap(),
+        CertificateAuthority::create(now()).unwrap(),
+    );
+    let open = |key: &str, cert: &str, root: &str| CertificateAuthority::open(key, cert, root);
+    assert!(
+        open(
+            &one.issuing_key_pem,
+            &one.issuing_cert_pem,
+            &one.root_cert_pem
+        )
+        .is_ok()
+    );
+    for (key, cert, root) in [
+        (
+            &two.issuing_key_pem,
+            &one.issuing_cert_pem,
+            &one.root_cert_pem,
+        ),
+        (
+            &one.issuing_key_pem,
+            &two.issuing_cert_pem,
+            &one.root_cert_pem,
+        ),
+        (
+            &one.issuing_key_pem,
+            &one.issuing_cert_pem,
+            &two.root_cert_pem,
+        ),
+    ] {
+        assert!(matches!(
+            open(key, cert, root),
+            Err(AuthorityError::Authority)
+        ));
+    }
+}
