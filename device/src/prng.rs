@@ -1,6 +1,6 @@
 //! A small reproducible generator for simulated signals and jitter. Never for keys.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): one 64-bit word of state, every seed as good as another.
+/// `SplitMix64` (Steele, Lea, Flood 2014): one 64-bit word of state, every seed as good as another.
 #[derive(Clone, Debug)]
 pub(crate) struct Prng(u64);
 

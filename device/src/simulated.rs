@@ -1,4 +1,5 @@
-//! Simulated signals, for which no free recording was found: SpO2, blood pressure, temperature, respiration.
+//! Simulated signals, for which no free recording was found: oxygen saturation, blood pressure, temperature,
+//! respiration.
 //!
 //! Nothing here was measured on anybody, and whatever shows these values says so: see [`LABEL`]. The numbers are
 //! plausible for a resting adult and wander slowly, so that queries over them have something to find.
@@ -76,7 +77,7 @@ impl SimulatedPatient {
         Self { prng, walks }
     }
 
-    /// One step of every signal, taken at `at`: SpO2, systolic and diastolic pressure, temperature, respiration.
+    /// One step of every signal, taken at `at`: saturation, systolic and diastolic pressure, temperature, respiration.
     ///
     /// The caller chooses the time between steps; a second and a minute both look natural.
     pub fn step(&mut self, at: Timestamp) -> Vec<Reading> {

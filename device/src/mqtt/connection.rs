@@ -105,7 +105,10 @@ impl Publisher {
     ) -> Result<Result<(), ConnectionError>, PublishError> {
         let size = self.settings.window.max(1);
         let (client, mut events) = AsyncClient::new(self.options(size), usize::from(size) + 4);
-        events.network_options.set_connection_timeout(NETWORK_TIMEOUT_S).set_tcp_nodelay(true);
+        events
+            .network_options
+            .set_connection_timeout(NETWORK_TIMEOUT_S)
+            .set_tcp_nodelay(true);
         let window = Window::new(size);
         let ended = tokio::select! {
             ended = self.follow(aim, &client, &mut events, &window) => ended?,
@@ -193,13 +196,13 @@ impl Publisher {
                         return Ok(Ended::Lost(ConnectionError::RequestsDone));
                     }
                 }
-                Event::Incoming(Packet::SubAck(answer)) => {
-                    if answer.return_codes.contains(&SubscribeReasonCode::Failure) {
-                        tracing::warn!(
-                            topic = RECIPIENT_TOPIC,
-                            "the server refused the subscription"
-                        );
-                    }
+                Event::Incoming(Packet::SubAck(answer))
+                    if answer.return_codes.contains(&SubscribeReasonCode::Failure) =>
+                {
+                    tracing::warn!(
+                        topic = RECIPIENT_TOPIC,
+                        "the server refused the subscription"
+                    );
                 }
                 Event::Incoming(Packet::Publish(publish)) if publish.topic == RECIPIENT_TOPIC => {
                     self.learn_recipient(&publish.payload);

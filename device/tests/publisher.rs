@@ -1,0 +1,392 @@
+//! The publisher against a small MQTT server of our own, over real mutual TLS on loopback.
+//!
+//! A failure is: a message that leaves the outbox without its PUBACK, one that is never sent, or one sent out of order.
+//! Not a failure: a message that is sent twice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests argue as tests do"
+)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{
+    ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode,
+};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::bytes::BytesMut;
+use tokio_util::sync::CancellationToken;
+use vitalseal_crypto::CertificateAuthority;
+use vitalseal_device::{
+    DeviceIdentity, Endpoint, Outbox, Position, PublishError, Publisher, PublisherSettings,
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const MAX_PACKET: usize = 1 << 20;
+
+/// TLS looks at the real clock, so these tests do too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "certificates of these tests are checked by TLS"
+)]
+fn clock() -> Timestamp {
+    Timestamp::now()
+}
+
+/// What the peer does with one connection.
+#[derive(Clone, Copy)]
+enum Conduct {
+    /// Acknowledges everything.
+    Well,
+    /// Acknowledges so many publishes, reads as many more without a word, and hangs up.
+    HangUpAfter(usize),
+    /// Accepts TCP and says nothing.
+    Silent,
+}
+
+#[derive(Default)]
+struct Seen {
+    published: Vec<Vec<u8>>,
+    acked: HashSet<Vec<u8>>,
+    clients: Vec<String>,
+    farewells: usize,
+}
+
+struct Peer {
+    endpoint: Endpoint,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Peer {
+    /// Listens; connection after connection behaves as `conducts` say, all further ones well.
+    async fn start(
+        authority: &CertificateAuthority,
+        recipient_pem: &str,
+        conducts: &[Conduct],
+    ) -> Self {
+        let tls = TlsAcceptor::from(server_config(authority));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let conducts = conducts.to_vec();
+        let (record, recipient) = (Arc::clone(&seen), recipient_pem.to_owned());
+        tokio::spawn(async move {
+            let (mut conducts, mut held) = (conducts.into_iter(), Vec::new());
+            while let Ok((stream, _)) = listener.accept().await {
+                let conduct = conducts.next().unwrap_or(Conduct::Well);
+                if matches!(conduct, Conduct::Silent) {
+                    held.push(stream);
+                    continue;
+                }
+                let (tls, record, recipient) =
+                    (tls.clone(), Arc::clone(&record), recipient.clone());
+                tokio::spawn(async move { serve(stream, tls, conduct, &record, &recipient).await });
+            }
+        });
+        Self {
+            endpoint: Endpoint {
+                host: "127.0.0.1".into(),
+                port,
+            },
+            seen,
+        }
+    }
+}
+
+fn server_config(authority: &CertificateAuthority) -> Arc<ServerConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority.bundle_pem().as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
+    let server = authority
+        .issue_server(&["127.0.0.1", "localhost"], clock())
+        .unwrap();
+    let chain = CertificateDer::pem_slice_iter(server.chain_pem.as_bytes()).map(Result::unwrap);
+    let key = PrivateKeyDer::from_pem_slice(server.key_pem.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(chain.collect(), key);
+    Arc::new(config.unwrap())
+}
+
+/// One connection. `None` when it ends, however it does.
+async fn serve(
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    conduct: Conduct,
+    seen: &Mutex<Seen>,
+    recipient_pem: &str,
+) -> Option<()> {
+    let mut stream = tls.accept(stream).await.ok()?;
+    let (mut input, mut acked, mut ignored) = (BytesMut::new(), 0, 0);
+    loop {
+        let mut output = BytesMut::new();
+        while let Ok(packet) = Packet::read(&mut input, MAX_PACKET) {
+            let answer = match packet {
+                Packet::Connect(connect) => {
+                    assert!(!connect.clean_session);
+                    seen.lock().unwrap().clients.push(connect.client_id);
+                    Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false))
+                }
+                Packet::Subscribe(subscribe) => {
+                    assert_eq!(subscribe.filters[0].path, "v1/recipient");
+                    let granted = vec![SubscribeReasonCode::Success(QoS::AtMostOnce)];
+                    Packet::SubAck(SubAck::new(subscribe.pkid, granted))
+                        .write(&mut output, MAX_PACKET)
+                        .ok()?;
+                    let mut retained = Publish::new("v1/recipient", QoS::AtMostOnce, recipient_pem);
+                    retained.retain = true;
+                    Packet::Publish(retained)
+                }
+                Packet::Publish(publish) => {
+                    assert_eq!(publish.topic, "v1/d/monitor-001/vitals");
+                    assert_eq!(publish.qos, QoS::AtLeastOnce);
+                    let body = publish.payload.to_vec();
+                    let mut seen = seen.lock().unwrap();
+                    seen.published.push(body.clone());
+                    if let Conduct::HangUpAfter(limit) = conduct
+                        && acked >= limit
+                    {
+                        ignored += 1;
+                        if ignored >= limit {
+                            return None;
+                        }
+                        continue;
+                    }
+                    acked += 1;
+                    seen.acked.insert(body);
+                    Packet::PubAck(PubAck::new(publish.pkid))
+                }
+                Packet::PingReq => Packet::PingResp,
+                Packet::Disconnect => {
+                    seen.lock().unwrap().farewells += 1;
+                    return None;
+                }
+                other => panic!("a publisher does not send {other:?}"),
+            };
+            answer.write(&mut output, MAX_PACKET).ok()?;
+        }
+        stream.write_all(&output).await.ok()?;
+        stream.flush().await.ok()?;
+        if stream.read_buf(&mut input).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+struct Bench {
+    authority: CertificateAuthority,
+    identity: Arc<DeviceIdentity>,
+    recipient_pem: String,
+    outbox: Outbox,
+    _directory: tempfile::TempDir,
+}
+
+fn bench() -> Bench {
+    let authority = common::authority(clock());
+    let (identity, _) = common::enrol(&authority, clock());
+    let recipient_pem = common::recipient(&authority, clock())
+        .certificate()
+        .to_pem();
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    Bench {
+        authority,
+        identity,
+        recipient_pem,
+        outbox,
+        _directory: directory,
+    }
+}
+
+impl Bench {
+    fn publisher(&self, endpoint: &Endpoint) -> Publisher {
+        let mut settings = PublisherSettings::new(clock);
+        settings.window = 8;
+        settings.first_pause = Duration::from_millis(10);
+        settings.longest_pause = Duration::from_millis(50);
+        let identity = Arc::clone(&self.identity);
+        Publisher::new(identity, self.outbox.clone(), endpoint.clone(), settings).unwrap()
+    }
+
+    /// The publisher does not look into messages, so any bytes do.
+    fn push(&self, sequences: std::ops::Range<u64>) {
+        for sequence in sequences {
+            self.outbox
+                .push(Position { boot: 0, sequence }, &body(sequence))
+                .unwrap();
+        }
+    }
+}
+
+fn body(sequence: u64) -> Vec<u8> {
+    format!("message {sequence}").into_bytes()
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_hanging_up_gets_everything_in_order() {
+    let bench = bench();
+    bench.push(0..100);
+    let conducts: Vec<_> = (1..8).map(Conduct::HangUpAfter).collect();
+    let peer = Peer::start(&bench.authority, &bench.recipient_pem, &conducts).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+
+    let seen = peer.seen.lock().unwrap();
+    assert!(bench.outbox.is_empty());
+    assert_eq!(seen.acked, (0..100).map(body).collect());
+    // Each connection starts with the oldest message that is not acknowledged and leaves none out.
+    let mut newest: Option<u64> = None;
+    for published in &seen.published {
+        let sequence: u64 = std::str::from_utf8(published).unwrap()[8..]
+            .parse()
+            .unwrap();
+        assert!(
+            sequence <= newest.map_or(0, |newest| newest + 1),
+            "a message was left out"
+        );
+        newest = Some(newest.unwrap_or(0).max(sequence));
+    }
+    assert_eq!(seen.clients, vec!["monitor-001"; 8]);
+    let stats = publisher.stats();
+    assert_eq!(
+        (stats.acked(), stats.failures(), stats.connections()),
+        (100, 7, 8)
+    );
+    assert!(stats.sent() >= 100);
+}
+
+#[tokio::test]
+async fn nothing_leaves_the_outbox_while_the_server_is_silent_or_away() {
+    let bench = bench();
+    bench.push(0..3);
+    let silent = Peer::start(
+        &bench.authority,
+        &bench.recipient_pem,
+        &[Conduct::Silent; 99],
+    )
+    .await;
+    let nobody = Endpoint {
+        host: "127.0.0.1".into(),
+        port: 1,
+    };
+    for endpoint in [&silent.endpoint, &nobody] {
+        let ended = bench
+            .publisher(endpoint)
+            .run_until_drained(Duration::from_millis(300))
+            .await;
+        assert!(matches!(
+            ended,
+            Err(PublishError::Deadline { pending: 3, .. })
+        ));
+    }
+    assert_eq!(bench.outbox.len(), 3);
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_gets_nothing() {
+    let bench = bench();
+    bench.push(0..1);
+    let stranger = common::authority(clock());
+    let peer = Peer::start(&stranger, &bench.recipient_pem, &[]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    let ended = publisher
+        .run_until_drained(Duration::from_millis(500))
+        .await;
+    let Err(PublishError::Deadline {
+        pending: 1,
+        cause: Some(cause),
+    }) = ended
+    else {
+        panic!("the handshake must fail");
+    };
+    assert!(cause.to_string().contains("certificate"), "{cause}");
+    assert!(peer.seen.lock().unwrap().published.is_empty());
+}
+
+#[tokio::test]
+async fn the_recipient_is_fetched_and_checked() {
+    let bench = bench();
+    let peer = Peer::start(&bench.authority, &bench.recipient_pem, &[]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    let recipient = publisher.fetch_recipient(LIMIT).await.unwrap();
+    assert_eq!(recipient.to_pem().trim(), bench.recipient_pem.trim());
+    assert!(publisher.recipient().borrow().is_some());
+
+    let stranger = common::authority(clock());
+    let forged = common::recipient(&stranger, clock()).certificate().to_pem();
+    let peer = Peer::start(&bench.authority, &forged, &[]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    let ended = publisher.fetch_recipient(Duration::from_millis(500)).await;
+    assert!(matches!(ended, Err(PublishError::NoRecipient { .. })));
+}
+
+#[tokio::test]
+async fn while_it_runs_it_sends_what_is_pushed_and_stops_with_a_farewell() {
+    let bench = bench();
+    let peer = Peer::start(&bench.authority, &bench.recipient_pem, &[]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    let (stats, stop) = (publisher.stats(), CancellationToken::new());
+    let told = stop.clone();
+    let running = tokio::spawn(async move { publisher.run(told).await });
+    for round in 0..5 {
+        bench.push(round * 20..round * 20 + 20);
+        let waited = async {
+            while stats.acked() < round * 20 + 20 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waited).await.unwrap();
+    }
+    stop.cancel();
+    tokio::time::timeout(LIMIT, running)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert!(bench.outbox.is_empty());
+    let said = async {
+        while peer.seen.lock().unwrap().farewells == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, said).await.unwrap();
+    assert_eq!(stats.connections(), 1);
+}
+
+#[tokio::test]
+async fn the_largest_envelope_fits() {
+    let bench = bench();
+    let largest = vec![0xd8; vitalseal_crypto::MAX_ENVELOPE_BYTES];
+    for sequence in 0..3 {
+        bench
+            .outbox
+            .push(Position { boot: 0, sequence }, &largest)
+            .unwrap();
+    }
+    let peer = Peer::start(&bench.authority, &bench.recipient_pem, &[]).await;
+    bench
+        .publisher(&peer.endpoint)
+        .run_until_drained(LIMIT)
+        .await
+        .unwrap();
+    assert_eq!(peer.seen.lock().unwrap().published.len(), 3);
+}
