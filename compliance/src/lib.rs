@@ -12,3 +12,7 @@
 pub mod access;
 pub mod audit;
 pub mod erasure;
+pub mod incident;
+
+#[cfg(test)]
+mod testing;

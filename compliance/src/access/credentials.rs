@@ -4,7 +4,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 use vitalseal_storage::Registry;
-use vitalseal_storage::ports::{Actor, AuditError, AuditEvent, AuditRecord, AuditSink, Role, UserName};
+use vitalseal_storage::ports::{
+    Actor, AuditError, AuditEvent, AuditRecord, AuditSink, Role, UserName,
+};
 use vitalseal_storage::registry::{NewUser, RegistryError};
 use zeroize::Zeroizing;
 
@@ -23,7 +25,9 @@ pub struct NewCredentials {
 
 impl fmt::Debug for NewCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewCredentials").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("NewCredentials")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,9 +66,27 @@ pub async fn add_user(
     let password_hash = tokio::task::spawn_blocking(move || password::hash(&for_hash))
         .await
         .map_err(|_| PasswordError::Hash)??;
-    let user = NewUser { name: name.clone(), role, password_hash, totp_secret: secret.as_slice() };
+    let user = NewUser {
+        name: name.clone(),
+        role,
+        password_hash,
+        totp_secret: secret.as_slice(),
+    };
     registry.add_user(user, now).await?;
-    let event = AuditEvent::UserAdded { user: name.clone(), role };
-    audit.record(AuditRecord { at: now, actor, event }).await?;
-    Ok(NewCredentials { user: name, password, totp_secret: base32::encode(secret.as_slice()) })
+    let event = AuditEvent::UserAdded {
+        user: name.clone(),
+        role,
+    };
+    audit
+        .record(AuditRecord {
+            at: now,
+            actor,
+            event,
+        })
+        .await?;
+    Ok(NewCredentials {
+        user: name,
+        password,
+        totp_secret: base32::encode(secret.as_slice()),
+    })
 }

@@ -37,7 +37,10 @@ impl Lockouts {
     /// Until when a name is locked out, if it is.
     pub(super) fn locked_until(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
         let failures = self.0.get(name)?;
-        let until = failures.last.checked_add(lockout(failures.count)).unwrap_or(Timestamp::MAX);
+        let until = failures
+            .last
+            .checked_add(lockout(failures.count))
+            .unwrap_or(Timestamp::MAX);
         (until > now).then_some(until)
     }
 
@@ -46,7 +49,10 @@ impl Lockouts {
         if !self.0.contains_key(name) && self.0.len() >= NAMES {
             self.make_room(now);
         }
-        let failures = self.0.entry(name.to_owned()).or_insert(Failures { count: 0, last: now });
+        let failures = self.0.entry(name.to_owned()).or_insert(Failures {
+            count: 0,
+            last: now,
+        });
         if failures.last.duration_until(now) > MEMORY {
             failures.count = 0;
         }
@@ -60,10 +66,14 @@ impl Lockouts {
     }
 
     fn make_room(&mut self, now: Timestamp) {
-        self.0.retain(|_, failures| failures.last.duration_until(now) <= MEMORY);
+        self.0
+            .retain(|_, failures| failures.last.duration_until(now) <= MEMORY);
         if self.0.len() >= NAMES
-            && let Some(oldest) =
-                self.0.iter().min_by_key(|(_, failures)| failures.last).map(|(name, _)| name.clone())
+            && let Some(oldest) = self
+                .0
+                .iter()
+                .min_by_key(|(_, failures)| failures.last)
+                .map(|(name, _)| name.clone())
         {
             self.0.remove(&oldest);
         }
@@ -72,9 +82,14 @@ impl Lockouts {
 
 /// How long the failures so far lock out, from the last of them on.
 fn lockout(failures: u32) -> SignedDuration {
-    let Some(beyond) = failures.checked_sub(FREE_FAILURES) else { return SignedDuration::ZERO };
+    let Some(beyond) = failures.checked_sub(FREE_FAILURES) else {
+        return SignedDuration::ZERO;
+    };
     let factor = 1_i32.checked_shl(beyond.min(20)).unwrap_or(i32::MAX);
-    FIRST_LOCKOUT.checked_mul(factor).unwrap_or(LONGEST_LOCKOUT).min(LONGEST_LOCKOUT)
+    FIRST_LOCKOUT
+        .checked_mul(factor)
+        .unwrap_or(LONGEST_LOCKOUT)
+        .min(LONGEST_LOCKOUT)
 }
 
 #[cfg(test)]

@@ -56,7 +56,9 @@ struct Inner {
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("lifetime", &self.0.lifetime).finish_non_exhaustive()
+        f.debug_struct("Login")
+            .field("lifetime", &self.0.lifetime)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,17 +104,34 @@ impl Login {
         let Some(user) = self.check(name.as_ref(), password, totp, now).await? else {
             self.lockouts(|lockouts| lockouts.failed(key, now));
             if let Some(user) = name {
-                self.record(Actor::System, AuditEvent::LoginFailed { user }, now).await?;
+                self.record(Actor::System, AuditEvent::LoginFailed { user }, now)
+                    .await?;
             }
             return Err(LoginError::Refused);
         };
         self.lockouts(|lockouts| lockouts.succeeded(key));
         let actor = Actor::User(user.clone());
-        self.record(actor.clone(), AuditEvent::LoginSucceeded { user: user.clone() }, now).await?;
+        self.record(
+            actor.clone(),
+            AuditEvent::LoginSucceeded { user: user.clone() },
+            now,
+        )
+        .await?;
         let token = token::draw(now, self.0.lifetime)?;
         let expires_at = token.expires_at;
-        self.record(actor, AuditEvent::TokenIssued { user: user.clone(), expires_at }, now).await?;
-        self.0.registry.put_token(token::digest(&token.token), &user, expires_at).await?;
+        self.record(
+            actor,
+            AuditEvent::TokenIssued {
+                user: user.clone(),
+                expires_at,
+            },
+            now,
+        )
+        .await?;
+        self.0
+            .registry
+            .put_token(token::digest(&token.token), &user, expires_at)
+            .await?;
         Ok(token)
     }
 
@@ -131,9 +150,13 @@ impl Login {
         let fits = self.password_fits(password, row.as_ref()).await?;
         // Nobody's secret is zeros: the code is computed all the same.
         let nobody = [0; totp::SECRET_BYTES];
-        let secret = row.as_ref().map_or(nobody.as_slice(), |row| row.totp_secret.as_slice());
+        let secret = row
+            .as_ref()
+            .map_or(nobody.as_slice(), |row| row.totp_secret.as_slice());
         let step = totp::matching_step(secret, code, now);
-        let (Some(row), true, Some(step)) = (row, fits, step) else { return Ok(None) };
+        let (Some(row), true, Some(step)) = (row, fits, step) else {
+            return Ok(None);
+        };
         // One statement decides, so that of two logins with one code only one wins.
         let first_use = self.0.registry.set_totp_step(&row.name, step).await?;
         Ok(first_use.then_some(row.name))
@@ -145,19 +168,37 @@ impl Login {
         row: Option<&UserRow>,
     ) -> Result<bool, PasswordError> {
         let too_long = password.len() > MAX_PASSWORD_BYTES;
-        let password = Zeroizing::new(if too_long { String::new() } else { password.to_owned() });
+        let password = Zeroizing::new(if too_long {
+            String::new()
+        } else {
+            password.to_owned()
+        });
         let stored = row.map(|row| row.password_hash.clone());
-        let _slot = self.0.hashing.acquire().await.map_err(|_| PasswordError::Hash)?;
+        let _slot = self
+            .0
+            .hashing
+            .acquire()
+            .await
+            .map_err(|_| PasswordError::Hash)?;
         tokio::task::spawn_blocking(move || password::fits(&password, stored.as_deref()))
             .await
             .map_err(|_| PasswordError::Hash)
     }
 
-    async fn record(&self, actor: Actor, event: AuditEvent, at: Timestamp) -> Result<(), AuditError> {
+    async fn record(
+        &self,
+        actor: Actor,
+        event: AuditEvent,
+        at: Timestamp,
+    ) -> Result<(), AuditError> {
         self.0.audit.record(AuditRecord { at, actor, event }).await
     }
 
     fn lockouts<T>(&self, f: impl FnOnce(&mut Lockouts) -> T) -> T {
-        f(&mut self.0.lockouts.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self
+            .0
+            .lockouts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 }

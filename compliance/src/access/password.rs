@@ -63,15 +63,16 @@ pub(super) fn fits(password: &str, stored: Option<&str>) -> bool {
     static NOBODY: LazyLock<Option<String>> =
         LazyLock::new(|| draw().and_then(|password| hash(&password)).ok());
     let known = stored.is_some();
-    let Some(stored) = stored.or(NOBODY.as_deref()) else { return false };
+    let Some(stored) = stored.or(NOBODY.as_deref()) else {
+        return false;
+    };
     let Ok(argon2) = argon2() else { return false };
     let fits = argon2.verify_password(password.as_bytes(), stored).is_ok();
     fits && known
 }
 
 fn argon2() -> Result<Argon2<'static>, PasswordError> {
-    let params =
-        Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| PasswordError::Hash)?;
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|_| PasswordError::Hash)?;
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
@@ -87,7 +88,10 @@ mod tests {
     fn a_hash_says_its_parameters_and_fits_one_password_only() {
         let password = draw().unwrap();
         let hash = hash(&password).unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(
+            hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"),
+            "{hash}"
+        );
         assert!(fits(&password, Some(&hash)));
         assert!(!fits(&password[1..], Some(&hash)));
         assert!(!fits(&password, None), "nobody has no password that fits");
@@ -99,8 +103,13 @@ mod tests {
         let drawn: HashSet<String> = (0..100).map(|_| draw().unwrap().to_string()).collect();
         assert_eq!(drawn.len(), 100);
         for password in drawn {
-            assert_eq!(password.split('-').map(str::len).collect::<Vec<_>>(), [5; 5]);
-            assert!(password.parse::<UserName>().is_err() || !password.contains(char::is_alphabetic));
+            assert_eq!(
+                password.split('-').map(str::len).collect::<Vec<_>>(),
+                [5; 5]
+            );
+            assert!(
+                password.parse::<UserName>().is_err() || !password.contains(char::is_alphabetic)
+            );
         }
     }
 }

@@ -29,8 +29,11 @@ impl AccessPolicy for CareTeamPolicy {
     ) -> Result<Authorized, PolicyError> {
         match (who.role, purpose) {
             (Role::Clinician, Purpose::Treatment) => {
-                let patients =
-                    self.registry.grants_of(&who.user, now).await.map_err(PolicyError::new)?;
+                let patients = self
+                    .registry
+                    .grants_of(&who.user, now)
+                    .await
+                    .map_err(PolicyError::new)?;
                 Ok(Authorized::new(patients.into_iter().collect()))
             }
             (Role::Clinician | Role::Dpo | Role::Admin, _) => Ok(Authorized::default()),

@@ -33,7 +33,9 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("expires_at", &self.expires_at).finish_non_exhaustive()
+        f.debug_struct("Token")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
     }
 }
 
@@ -44,7 +46,10 @@ pub(super) fn draw(now: Timestamp, lifetime: SignedDuration) -> Result<Token, Pa
     let mut token = Zeroizing::new(String::with_capacity(LENGTH));
     token.push_str(PREFIX);
     BASE64_URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut token);
-    Ok(Token { token, expires_at: now.checked_add(lifetime).unwrap_or(Timestamp::MAX) })
+    Ok(Token {
+        token,
+        expires_at: now.checked_add(lifetime).unwrap_or(Timestamp::MAX),
+    })
 }
 
 /// What is stored of a token.

@@ -37,7 +37,9 @@ fn totp(secret: [u8; SECRET_BYTES]) -> Totp {
 #[cfg(test)]
 pub(super) fn code_at(secret: &[u8], at: Timestamp) -> String {
     let secret: [u8; SECRET_BYTES] = secret.try_into().unwrap();
-    totp(secret).generate(u64::try_from(at.as_second()).unwrap()).to_string()
+    totp(secret)
+        .generate(u64::try_from(at.as_second()).unwrap())
+        .to_string()
 }
 
 #[cfg(test)]
@@ -71,16 +73,22 @@ mod tests {
     #[test]
     fn one_step_early_or_late_is_taken_two_are_not() {
         let code = code_at(SECRET, at(3_000));
-        for (now, step) in
-            [(2_940, None), (2_970, Some(100)), (3_029, Some(100)), (3_059, Some(100)), (3_060, None)]
-        {
+        for (now, step) in [
+            (2_940, None),
+            (2_970, Some(100)),
+            (3_029, Some(100)),
+            (3_059, Some(100)),
+            (3_060, None),
+        ] {
             assert_eq!(matching_step(SECRET, &code, at(now)), step, "at {now}");
         }
     }
 
     #[test]
     fn what_is_not_six_digits_matches_nothing() {
-        for code in ["", "28708", "2870820", "28708٢", "+87082", "287 082", "abcdef"] {
+        for code in [
+            "", "28708", "2870820", "28708٢", "+87082", "287 082", "abcdef",
+        ] {
             assert_eq!(matching_step(SECRET, code, at(59)), None, "{code:?}");
         }
         assert_eq!(matching_step(b"short", "287082", at(59)), None);

@@ -286,7 +286,10 @@ impl AuditLog {
         let writer = lock(&self.0.writer).take();
         let Some(writer) = writer else { return };
         if let Err(error) = writer.await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the audit writer ended badly");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the audit writer ended badly"
+            );
         }
     }
 

@@ -151,7 +151,11 @@ impl ErasureCertificate {
     /// Whether the certificate is about this patient: the handle is theirs and the logged record names them.
     pub fn is_about(&self, subject: &SubjectPseudonym) -> bool {
         self.statement.subject_handle == subject_handle(subject)
-            && self.statement.log.is_about(&self.statement.entry(subject)).unwrap_or(false)
+            && self
+                .statement
+                .log
+                .is_about(&self.statement.entry(subject))
+                .unwrap_or(false)
     }
 
     /// The document as it is handed out.
@@ -191,7 +195,9 @@ impl ErasureCertificate {
             s.keys.pages_rewrapped,
             if s.checks.kek_absent { "yes" } else { "no" },
             s.checks.envelopes_tried,
-            s.checks.opened_before.map_or("not known how many".to_owned(), |n| n.to_string()),
+            s.checks
+                .opened_before
+                .map_or("not known how many".to_owned(), |n| n.to_string()),
             s.checks.opened_after,
             s.checks.messages_as_ciphertext,
             s.log.seq,

@@ -36,7 +36,9 @@ pub enum EraseError {
     #[error("there is no patient {0}")]
     UnknownPatient(SubjectPseudonym),
     /// The patient was erased before and that was certified.
-    #[error("patient {patient} was erased already, at {erased_at} (erasure {erasure}, audit record {seq})")]
+    #[error(
+        "patient {patient} was erased already, at {erased_at} (erasure {erasure}, audit record {seq})"
+    )]
     AlreadyErased {
         /// The patient.
         patient: SubjectPseudonym,
@@ -48,7 +50,9 @@ pub enum EraseError {
         seq: u64,
     },
     /// The patient's key is gone but the old root is not yet.
-    #[error("erasure {0} was interrupted before the old root was destroyed: restart the server, which finishes it, then ask again")]
+    #[error(
+        "erasure {0} was interrupted before the old root was destroyed: restart the server, which finishes it, then ask again"
+    )]
     Unfinished(String),
     /// The ground is empty, too long or holds control characters.
     #[error("the reason of an erasure is 1 to {MAX_REASON_CHARS} characters on one line")]
@@ -72,7 +76,9 @@ pub enum EraseError {
     #[error("drawing an erasure id")]
     Random(#[source] getrandom::Error),
     /// A check after the erasure failed, so nothing is certified.
-    #[error("erasure {erasure}: {what}; no certificate is issued: this needs to be looked into at once")]
+    #[error(
+        "erasure {erasure}: {what}; no certificate is issued: this needs to be looked into at once"
+    )]
     CheckFailed {
         /// Id of the erasure.
         erasure: String,
@@ -110,16 +116,22 @@ pub async fn erase(
         .patient(subject)
         .await?
         .ok_or_else(|| EraseError::UnknownPatient(subject.clone()))?;
-    let order = match patient.state {
-        PatientState::Erased => interrupted(deps, subject, reason, actor).await?,
+    match patient.state {
         PatientState::Active => {
-            let order = Order { subject, reason: reason.to_owned(), actor, at: now };
-            return carry_out(deps, order).await;
+            let order = Order {
+                subject,
+                reason: reason.to_owned(),
+                actor,
+                at: now,
+            };
+            carry_out(deps, order).await
         }
-    };
-    let (order, keys) = order;
-    let tried = Tried::new(deps, subject).await?;
-    certify(deps, order, keys, tried, None, now).await
+        PatientState::Erased => {
+            let (order, keys) = interrupted(deps, subject, reason, actor).await?;
+            let tried = Tried::new(deps, subject).await?;
+            certify(deps, order, keys, tried, None, now).await
+        }
+    }
 }
 
 /// What was ordered, by whom and when.
@@ -134,10 +146,16 @@ async fn carry_out(deps: &ErasureDeps, order: Order<'_>) -> Result<ErasureCertif
     let began = Instant::now();
     let subject = order.subject;
     let erasure = draw_id()?;
-    let started =
-        AuditEvent::ErasureStarted { patient: subject.clone(), reason: order.reason.clone() };
+    let started = AuditEvent::ErasureStarted {
+        patient: subject.clone(),
+        reason: order.reason.clone(),
+    };
     deps.audit
-        .append(AuditRecord { at: order.at, actor: order.actor.clone(), event: started })
+        .append(AuditRecord {
+            at: order.at,
+            actor: order.actor.clone(),
+            event: started,
+        })
         .await?;
     let tried = Tried::new(deps, subject).await?;
     // The control: what opens now and does not later was closed by the erasure. The key is dropped with this block.
@@ -167,7 +185,12 @@ async fn interrupted<'a>(
         return Err(EraseError::Unfinished(row.erasure_id));
     }
     let evidence = deps.audit.evidence_since(row.erased_at).await?;
-    let mut order = Order { subject, reason: reason.to_owned(), actor, at: row.erased_at };
+    let mut order = Order {
+        subject,
+        reason: reason.to_owned(),
+        actor,
+        at: row.erased_at,
+    };
     for entry in evidence.entries {
         match entry.event {
             AuditEvent::ErasureCompleted { erasure, .. } if erasure == row.erasure_id => {
@@ -180,7 +203,12 @@ async fn interrupted<'a>(
             }
             // The order that was given counts, not the one that completes it.
             AuditEvent::ErasureStarted { patient, reason } if patient == *subject => {
-                order = Order { subject, reason, actor: entry.actor, at: entry.at };
+                order = Order {
+                    subject,
+                    reason,
+                    actor: entry.actor,
+                    at: entry.at,
+                };
             }
             _ => {}
         }
@@ -214,12 +242,19 @@ async fn certify(
         opened_after,
         messages_as_ciphertext: stored_messages(deps, subject).await?,
     };
-    let failed = |what| EraseError::CheckFailed { erasure: erased.erasure_id.clone(), what };
+    let failed = |what| EraseError::CheckFailed {
+        erasure: erased.erasure_id.clone(),
+        what,
+    };
     if !checks.kek_absent || checks.opened_after > 0 {
-        return Err(failed("the key store still hands out a key for the patient"));
+        return Err(failed(
+            "the key store still hands out a key for the patient",
+        ));
     }
     if checks.wrapped_under_destroyed_key != checks.envelopes_tried {
-        return Err(failed("a stored message is wrapped under another key than the destroyed one"));
+        return Err(failed(
+            "a stored message is wrapped under another key than the destroyed one",
+        ));
     }
     let keys = KeyDestruction {
         kek_kid: erased.kek_kid,
@@ -240,7 +275,11 @@ async fn certify(
     let event = completed_event(&erased.erasure_id, &keys, subject);
     let seq = deps
         .audit
-        .append(AuditRecord { at: completed_at, actor: order.actor.clone(), event })
+        .append(AuditRecord {
+            at: completed_at,
+            actor: order.actor.clone(),
+            event,
+        })
         .await?;
     let statement = ErasureStatement {
         format: FORMAT.to_owned(),
@@ -258,11 +297,22 @@ async fn certify(
     };
     let note = deps.audit.sign(&statement.signed_text()?)?;
     // The note is the text, an empty line, and one signature line: the text is the statement, which the document has already.
-    let signature = note.rsplit("\n\n").next().unwrap_or_default().trim_end().to_owned();
-    Ok(ErasureCertificate { statement, signature })
+    let signature = note
+        .rsplit("\n\n")
+        .next()
+        .unwrap_or_default()
+        .trim_end()
+        .to_owned();
+    Ok(ErasureCertificate {
+        statement,
+        signature,
+    })
 }
 
-async fn stored_messages(deps: &ErasureDeps, subject: &SubjectPseudonym) -> Result<u64, EraseError> {
+async fn stored_messages(
+    deps: &ErasureDeps,
+    subject: &SubjectPseudonym,
+) -> Result<u64, EraseError> {
     let only = [subject.clone()].into();
     let holdings = deps
         .store
@@ -278,7 +328,12 @@ struct Tried(Vec<AtRest>);
 impl Tried {
     async fn new(deps: &ErasureDeps, subject: &SubjectPseudonym) -> Result<Self, EraseError> {
         let envelopes = sample(&deps.store, subject).await?;
-        Ok(Self(envelopes.iter().filter_map(|bytes| AtRest::decode(bytes).ok()).collect()))
+        Ok(Self(
+            envelopes
+                .iter()
+                .filter_map(|bytes| AtRest::decode(bytes).ok())
+                .collect(),
+        ))
     }
 
     fn opened_by(&self, kek: &Kek) -> u64 {
@@ -287,7 +342,10 @@ impl Tried {
     }
 
     fn wrapped_under(&self, erased: &KeyErasure) -> u64 {
-        self.0.iter().filter(|envelope| *envelope.kek_kid() == erased.kek_kid).count() as u64
+        self.0
+            .iter()
+            .filter(|envelope| *envelope.kek_kid() == erased.kek_kid)
+            .count() as u64
     }
 }
 

@@ -48,9 +48,14 @@ impl Residual {
         root_provider: &str,
     ) -> Vec<Self> {
         // Only what had begun can have been used for the patient's messages.
-        let traffic = recipients.iter().filter(|row| row.not_before <= erased_at).map(|row| {
-            Self::CapturedTraffic { epoch: row.epoch, kid: row.kid.clone(), ends_at: row.not_after }
-        });
+        let traffic = recipients
+            .iter()
+            .filter(|row| row.not_before <= erased_at)
+            .map(|row| Self::CapturedTraffic {
+                epoch: row.epoch,
+                kid: row.kid.clone(),
+                ends_at: row.not_after,
+            });
         let mut residuals: Vec<Self> = traffic.collect();
         if messages > 0 {
             residuals.push(Self::SealedCiphertext { messages });

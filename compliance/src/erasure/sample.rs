@@ -1,12 +1,19 @@
 //! A handful of the patient's stored envelopes, from the inbox and from files, to try keys on.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use arrow::array::{Array as _, ArrayRef, BinaryArray, BooleanArray, StringArray};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use futures::TryStreamExt as _;
+use futures::future::{BoxFuture, FutureExt as _};
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderOptions, RowFilter};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::statistics::Statistics;
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_storage::ports::Authorized;
@@ -27,7 +34,7 @@ pub enum SampleError {
     Store(#[from] StoreError),
     /// A file could not be read.
     #[error("reading the patient's sealed messages from a file")]
-    File(#[from] parquet::errors::ParquetError),
+    File(#[from] ParquetError),
     /// A file has not the columns of sealed rows.
     #[error("a file of sealed messages has other columns than it should")]
     Columns,
@@ -61,7 +68,10 @@ async fn envelopes_of_file(
     file: &DataFile,
     subject: &SubjectPseudonym,
 ) -> Result<Vec<Vec<u8>>, SampleError> {
-    let reader = ParquetObjectReader::new(store.object_store(), file.path.clone());
+    let reader = StoredFile {
+        objects: store.object_store(),
+        file: file.clone(),
+    };
     let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
     let columns = builder.parquet_schema();
     let both = ProjectionMask::columns(columns, [schema::SUBJECT, schema::ENVELOPE]);
@@ -82,7 +92,10 @@ async fn envelopes_of_file(
     let is_theirs = ArrowPredicateFn::new(subjects, move |batch: RecordBatch| {
         let subjects: &StringArray = column(batch.column_by_name(schema::SUBJECT))
             .ok_or_else(|| arrow::error::ArrowError::SchemaError("no subject column".into()))?;
-        Ok(subjects.iter().map(|subject| Some(subject == Some(wanted.as_str()))).collect::<BooleanArray>())
+        Ok(subjects
+            .iter()
+            .map(|subject| Some(subject == Some(wanted.as_str())))
+            .collect::<BooleanArray>())
     });
     let batches: Vec<RecordBatch> = builder
         .with_projection(both)
@@ -101,15 +114,25 @@ async fn envelopes_of_file(
 
 /// Rows are sorted by subject, so the statistics rule out nearly every row group.
 fn may_hold(group: &RowGroupMetaData, subject: &SubjectPseudonym) -> bool {
-    let column = group.columns().iter().find(|c| c.column_path().string() == schema::SUBJECT);
+    let column = group
+        .columns()
+        .iter()
+        .find(|c| c.column_path().string() == schema::SUBJECT);
     let Some(Statistics::ByteArray(range)) = column.and_then(|column| column.statistics()) else {
         return true;
     };
-    range.min_opt().is_none_or(|min| min.data() <= subject.as_bytes())
-        && range.max_opt().is_none_or(|max| max.data() >= subject.as_bytes())
+    range
+        .min_opt()
+        .is_none_or(|min| min.data() <= subject.as_bytes())
+        && range
+            .max_opt()
+            .is_none_or(|max| max.data() >= subject.as_bytes())
 }
 
-fn envelopes_in(batch: &RecordBatch, subject: &SubjectPseudonym) -> Result<Vec<Vec<u8>>, SampleError> {
+fn envelopes_in(
+    batch: &RecordBatch,
+    subject: &SubjectPseudonym,
+) -> Result<Vec<Vec<u8>>, SampleError> {
     let subjects: &StringArray =
         column(batch.column_by_name(schema::SUBJECT)).ok_or(SampleError::Columns)?;
     let envelopes: &BinaryArray =
@@ -125,4 +148,34 @@ fn envelopes_in(batch: &RecordBatch, subject: &SubjectPseudonym) -> Result<Vec<V
 
 fn column<T: 'static>(array: Option<&ArrayRef>) -> Option<&T> {
     array?.as_any().downcast_ref()
+}
+
+/// A file of the store, read by range.
+struct StoredFile {
+    objects: Arc<dyn ObjectStore>,
+    file: DataFile,
+}
+
+impl AsyncFileReader for StoredFile {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move {
+            let read = self.objects.get_range(&self.file.path, range).await;
+            read.map_err(|error| ParquetError::External(Box::new(error)))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let size = self.file.size;
+            ParquetMetaDataReader::new()
+                .load_and_finish(self, size)
+                .await
+                .map(Arc::new)
+        }
+        .boxed()
+    }
 }

@@ -54,7 +54,10 @@ pub fn verify(json: &str, vkey: &str) -> Result<ErasureCertificate, CertificateR
     }
     let note = format!("{}\n{}\n", statement.signed_text()?, certificate.signature);
     key.open(&note).map_err(CertificateRefused::Signature)?;
-    statement.log.verify(&key).map_err(CertificateRefused::Proof)?;
+    statement
+        .log
+        .verify(&key)
+        .map_err(CertificateRefused::Proof)?;
     consistent(&certificate).map_err(CertificateRefused::Contradiction)?;
     Ok(certificate)
 }
@@ -72,7 +75,9 @@ fn consistent(certificate: &ErasureCertificate) -> Result<(), &'static str> {
         return Err("the patient's key was still there");
     }
     if checks.wrapped_under_destroyed_key != checks.envelopes_tried
-        || checks.opened_before.is_some_and(|opened| opened > checks.envelopes_tried)
+        || checks
+            .opened_before
+            .is_some_and(|opened| opened > checks.envelopes_tried)
     {
         return Err("the tried messages do not add up");
     }

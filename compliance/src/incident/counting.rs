@@ -1,0 +1,138 @@
+//! Counting who and what an incident touched. Pure: entries and holdings go in, figures come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use vitalseal_crypto::SubjectPseudonym;
+use vitalseal_storage::Holding;
+use vitalseal_storage::ports::AuditEvent;
+
+use super::record::Incident;
+use crate::audit::AuditEntry;
+
+/// What was read through queries.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Accesses {
+    /// Queries that began in the window.
+    pub(super) queries: u64,
+    /// Of these, how many have no end in the log.
+    pub(super) unfinished: u64,
+    /// Whose rows were opened.
+    pub(super) people: BTreeSet<SubjectPseudonym>,
+    /// Whose rows the unfinished ones were allowed to open.
+    pub(super) people_in_unfinished: BTreeSet<SubjectPseudonym>,
+    pub(super) messages: u64,
+    pub(super) readings: u64,
+    pub(super) span: Span,
+}
+
+/// What came from devices.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Deliveries {
+    pub(super) people: BTreeSet<SubjectPseudonym>,
+    pub(super) messages: u64,
+    pub(super) readings: u64,
+    pub(super) span: Span,
+    /// Messages kept aside.
+    pub(super) quarantined: u64,
+    /// Proofs that a device was cloned.
+    pub(super) forks: u64,
+}
+
+/// Earliest and latest instant measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span(pub(super) Option<(Timestamp, Timestamp)>);
+
+impl Span {
+    pub(super) fn cover(&mut self, first: Option<Timestamp>, last: Option<Timestamp>) {
+        if let (Some(first), Some(last)) = (first, last) {
+            self.0 = Some(match self.0 {
+                None => (first, last),
+                Some((from, to)) => (from.min(first), to.max(last)),
+            });
+        }
+    }
+
+    pub(super) fn join(mut self, other: Self) -> Self {
+        self.cover(other.0.map(|span| span.0), other.0.map(|span| span.1));
+        self
+    }
+}
+
+/// Whether queries are counted: users are named, or nothing is and everything counts.
+pub(super) fn counts_queries(incident: &Incident) -> bool {
+    !incident.users.is_empty() || incident.devices.is_empty()
+}
+
+/// Whether what devices delivered is counted.
+pub(super) fn counts_devices(incident: &Incident) -> bool {
+    !incident.devices.is_empty() || incident.users.is_empty()
+}
+
+/// Counts queries that began in the window, wherever they ended. `entries` begin no later than the window and go up to
+/// the head of the log.
+pub(super) fn accesses(incident: &Incident, entries: &[AuditEntry]) -> Accesses {
+    let mut found = Accesses::default();
+    let mut open: BTreeMap<&str, &[SubjectPseudonym]> = BTreeMap::new();
+    for entry in entries {
+        match &entry.event {
+            AuditEvent::QueryStarted {
+                query,
+                user,
+                patients,
+                ..
+            } if incident.contains(entry.at)
+                && (incident.users.is_empty() || incident.users.contains(user)) =>
+            {
+                found.queries += 1;
+                open.insert(query, patients);
+            }
+            AuditEvent::QueryFinished {
+                query,
+                patients,
+                messages,
+                readings,
+                first_at,
+                last_at,
+                ..
+            } if open.remove(query.as_str()).is_some() => {
+                found.people.extend(patients.iter().cloned());
+                found.messages = found.messages.saturating_add(*messages);
+                found.readings = found.readings.saturating_add(*readings);
+                found.span.cover(*first_at, *last_at);
+            }
+            _ => {}
+        }
+    }
+    found.unfinished = open.len() as u64;
+    found.people_in_unfinished = open.into_values().flatten().cloned().collect();
+    found
+}
+
+/// Counts what devices delivered in the window: `holdings` is what the catalog says of it.
+pub(super) fn deliveries(
+    incident: &Incident,
+    entries: &[AuditEntry],
+    holdings: &[Holding],
+) -> Deliveries {
+    let mut found = Deliveries::default();
+    for holding in holdings {
+        found.people.insert(holding.subject.clone());
+        found.messages = found.messages.saturating_add(holding.messages);
+        found.readings = found.readings.saturating_add(holding.readings);
+        found
+            .span
+            .cover(Some(holding.first_at), Some(holding.last_at));
+    }
+    let concerned = |device| incident.devices.is_empty() || incident.devices.contains(device);
+    for entry in entries.iter().filter(|entry| incident.contains(entry.at)) {
+        match &entry.event {
+            AuditEvent::MessageQuarantined { device, .. } if concerned(device) => {
+                found.quarantined += 1;
+            }
+            AuditEvent::ForkDetected { device, .. } if concerned(device) => found.forks += 1,
+            _ => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,543 @@
+//! Reports from a written-down history, and from a real store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use vitalseal_crypto::{DeviceId, KeyEpoch, SubjectPseudonym};
+use vitalseal_storage::ports::{
+    Actor, AuditEvent, AuditRecord, Purpose, QuarantineReason, QueryOutcome, Role, UserName,
+};
+use vitalseal_storage::{Holding, KeyStatus};
+
+use super::draft::{Findings, assemble};
+use super::record::check_times;
+use super::*;
+use crate::access::add_user;
+use crate::audit::AuditEntry;
+use crate::testing::World;
+
+const ACTOR: Actor = Actor::Local { uid: 1000 };
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn patient(n: u8) -> SubjectPseudonym {
+    format!("p{}", hex::encode([n; 16])).parse().unwrap()
+}
+
+fn user(name: &str) -> UserName {
+    name.parse().unwrap()
+}
+
+fn device(id: &str) -> DeviceId {
+    id.parse().unwrap()
+}
+
+fn started(query: &str, by: &str, patients: &[u8]) -> AuditEvent {
+    AuditEvent::QueryStarted {
+        query: query.into(),
+        user: user(by),
+        purpose: Purpose::Treatment,
+        patients: patients.iter().copied().map(patient).collect(),
+        sql: "SELECT value FROM vitals WHERE code = ?".into(),
+    }
+}
+
+fn finished(query: &str, patients: &[u8], readings: u64, hour: i64) -> AuditEvent {
+    let first = at("2026-03-26T00:00:00Z") + SignedDuration::from_hours(hour);
+    AuditEvent::QueryFinished {
+        query: query.into(),
+        outcome: QueryOutcome::Completed,
+        patients: patients.iter().copied().map(patient).collect(),
+        messages: readings / 10,
+        readings,
+        first_at: Some(first),
+        last_at: Some(first + SignedDuration::from_mins(30)),
+    }
+}
+
+/// Numbers the events from 100 and dates them at the given minute of 26 March 2026.
+fn history(events: Vec<(i64, AuditEvent)>) -> Vec<AuditEntry> {
+    let day = at("2026-03-26T00:00:00Z");
+    (100..)
+        .zip(events)
+        .map(|(seq, (minute, event))| AuditEntry {
+            seq,
+            at: day + SignedDuration::from_mins(minute),
+            actor: Actor::System,
+            event,
+        })
+        .collect()
+}
+
+fn incident(kind: &str) -> Incident {
+    Incident {
+        id: "inc-20260327-0badcafe".into(),
+        kind: kind.parse().unwrap(),
+        from: at("2026-03-26T08:00:00Z"),
+        to: at("2026-03-26T20:00:00Z"),
+        devices: BTreeSet::new(),
+        users: BTreeSet::new(),
+        aware_at: at("2026-03-27T18:30:00Z"),
+        aware_reason: "a token was found in a public notebook".into(),
+        moments: Vec::new(),
+        keys: KeyExposure::Unknown,
+        opened_by: ACTOR,
+        opened_at: at("2026-03-27T19:00:00Z"),
+        reports: Vec::new(),
+    }
+}
+
+fn findings(incident: &Incident, entries: &[AuditEntry], holdings: &[Holding]) -> Findings {
+    Findings {
+        accesses: counting::counts_queries(incident).then(|| counting::accesses(incident, entries)),
+        deliveries: counting::counts_devices(incident)
+            .then(|| counting::deliveries(incident, entries, holdings)),
+        erased: BTreeMap::from([(patient(1), at("2026-03-27T20:00:00Z"))]),
+        revoked: BTreeSet::new(),
+        keys: KeyStatus {
+            root_epoch: KeyEpoch(3),
+            root_provider: "file".into(),
+            pages: 2,
+            keks: 40,
+            erasures: 3,
+        },
+        envelope_keys_alive: 2,
+        log: "hospital.example/vitalseal/audit".into(),
+        range: LogRange { first: 100, end: 109, root: "ab".repeat(32) },
+        checkpoint: "hospital.example/vitalseal/audit\n109\nq6ur=\n\n— hospital.example/vitalseal/audit c2ln\n"
+            .into(),
+    }
+}
+
+fn parties() -> Parties {
+    Parties {
+        controller: Some("Example Hospital".into()),
+        contact: Some(Contact {
+            name: "Data Protection Office".into(),
+            email: Some("dpo@hospital.example".into()),
+            phone: None,
+        }),
+    }
+}
+
+fn stolen_token() -> (Incident, Vec<AuditEntry>) {
+    let mut incident = incident("credential_misuse");
+    incident.users.insert(user("n.okafor"));
+    let entries = history(vec![
+        (479, started("before", "n.okafor", &[9])),
+        (480, finished("before", &[9], 900, 1)),
+        (500, started("q1", "n.okafor", &[1, 2, 3])),
+        (501, finished("q1", &[1, 2], 120, 2)),
+        (502, started("other", "m.keller", &[7])),
+        (503, finished("other", &[7], 70, 3)),
+        (1199, started("q2", "n.okafor", &[1, 2, 3])),
+        // It ends after the window, and counts: it began inside.
+        (1260, finished("q2", &[2], 60, 5)),
+        (1200, started("after", "n.okafor", &[8])),
+    ]);
+    (incident, entries)
+}
+
+#[test]
+fn a_stolen_token_is_counted_by_its_queries_and_nothing_else() {
+    let (incident, entries) = stolen_token();
+    let findings = findings(&incident, &entries, &[]);
+    let now = at("2026-03-28T09:00:00Z");
+    let report = assemble(&incident, &parties(), &findings, now);
+    let nature = &report.nature;
+    assert_eq!(
+        (nature.people.value, nature.people.precision),
+        (2, Precision::Exact)
+    );
+    assert_eq!(
+        (nature.records.value, nature.records.precision),
+        (180, Precision::AtMost)
+    );
+    assert_eq!(nature.queries.as_ref().unwrap().value, 2);
+    assert_eq!(nature.vitals_from, Some(at("2026-03-26T02:00:00Z")));
+    assert_eq!(nature.vitals_to, Some(at("2026-03-26T05:30:00Z")));
+    assert_eq!(report.keys.people_erased_since.value, 1);
+    assert_eq!(
+        report.hipaa_unsecured,
+        Some(true),
+        "read in clear: keys do not matter"
+    );
+    assert_eq!(report.clock.due_at, at("2026-03-30T18:30:00Z"));
+    for person in [1, 2, 3, 7, 8, 9] {
+        assert!(!report.to_json().unwrap().contains(patient(person).as_str()));
+    }
+    insta::assert_snapshot!("stolen_token", report.to_markdown());
+    insta::assert_snapshot!("stolen_token_json", report.to_json().unwrap());
+}
+
+#[test]
+fn a_stolen_device_is_counted_by_what_it_delivered() {
+    let mut incident = incident("device_compromise");
+    incident.devices.insert(device("monitor-7"));
+    incident.aware_reason = String::new();
+    incident.moments = vec![
+        AwarenessMoment {
+            at: at("2026-03-27T08:00:00Z"),
+            event: AwarenessEvent::FirstAlert,
+            reason: "fork detected | two boots at once".into(),
+        },
+        AwarenessMoment {
+            at: incident.aware_at,
+            event: AwarenessEvent::Certainty,
+            reason: "the monitor is missing from the ward".into(),
+        },
+    ];
+    let quarantined = |id: &str| AuditEvent::MessageQuarantined {
+        device: device(id),
+        boot: None,
+        sequence: None,
+        reason: QuarantineReason::Fork,
+        detail: String::new(),
+    };
+    let entries = history(vec![
+        (500, quarantined("monitor-7")),
+        (
+            500,
+            AuditEvent::ForkDetected {
+                device: device("monitor-7"),
+                boot: 1,
+                sequence: 2,
+            },
+        ),
+        (501, quarantined("monitor-8")),
+        (502, started("q1", "n.okafor", &[5])),
+        (1200, quarantined("monitor-7")),
+    ]);
+    let holding = |n: u8, readings| Holding {
+        subject: patient(n),
+        device: device("monitor-7"),
+        messages: readings / 10,
+        readings,
+        first_at: at("2026-03-26T08:00:00Z"),
+        last_at: at("2026-03-26T11:00:00Z"),
+    };
+    let mut findings = findings(&incident, &entries, &[holding(1, 400), holding(4, 100)]);
+    findings.revoked.insert(device("monitor-7"));
+    let late = at("2026-03-30T18:30:01Z");
+    let report = assemble(&incident, &Parties::default(), &findings, late);
+    let nature = &report.nature;
+    assert_eq!(
+        (nature.people.value, nature.people.precision),
+        (2, Precision::AtLeast)
+    );
+    assert_eq!(
+        (nature.records.value, nature.records.precision),
+        (500, Precision::Exact)
+    );
+    assert_eq!(nature.quarantined.as_ref().unwrap().value, 1);
+    assert_eq!(nature.forks.as_ref().unwrap().value, 1);
+    assert_eq!(
+        nature.queries, None,
+        "queries of others are not this incident"
+    );
+    assert!(report.clock.late);
+    insta::assert_snapshot!("stolen_device_late", report.to_markdown());
+}
+
+#[test]
+fn without_devices_or_users_everything_in_the_window_counts() {
+    let (mut incident, mut entries) = stolen_token();
+    incident.users.clear();
+    entries.push(AuditEntry {
+        event: started("hangs", "m.keller", &[2, 6]),
+        ..entries[4].clone()
+    });
+    let holding = Holding {
+        subject: patient(4),
+        device: device("monitor-7"),
+        messages: 1,
+        readings: 5,
+        first_at: incident.from,
+        last_at: incident.from,
+    };
+    let findings = findings(&incident, &entries, &[holding]);
+    let report = assemble(&incident, &parties(), &findings, incident.opened_at);
+    // 1, 2 and 7 were read, 4 was delivered, 6 may have been read by the query without an end.
+    assert_eq!(report.nature.people.value, 5);
+    assert_eq!(report.nature.people.precision, Precision::AtMost);
+    assert_eq!(report.nature.records.value, 120 + 60 + 70 + 5);
+    assert_eq!(report.nature.records.precision, Precision::AtLeast);
+    assert!(
+        report
+            .unknowns
+            .iter()
+            .any(|unknown| unknown.contains("no end in the log"))
+    );
+}
+
+#[test]
+fn every_figure_names_queries_that_stand_in_the_evidence() {
+    let (incident, entries) = stolen_token();
+    for users in [incident.users.clone(), BTreeSet::new()] {
+        let incident = Incident {
+            users,
+            ..incident.clone()
+        };
+        let findings = findings(&incident, &entries, &[]);
+        let report = assemble(&incident, &parties(), &findings, incident.opened_at);
+        let nature = &report.nature;
+        let known: Vec<_> = report
+            .evidence
+            .queries
+            .iter()
+            .map(|query| &query.id)
+            .collect();
+        let figures = [&nature.people, &nature.records, &nature.messages]
+            .into_iter()
+            .chain(
+                nature
+                    .queries
+                    .iter()
+                    .chain(&nature.quarantined)
+                    .chain(&nature.forks),
+            )
+            .chain([&report.keys.people_erased_since]);
+        for figure in figures {
+            assert!(!figure.queries.is_empty());
+            assert!(
+                figure.queries.iter().all(|id| known.contains(&id)),
+                "{figure:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn copied_ciphertext_with_safe_keys_is_secured_and_with_a_read_key_store_it_is_not() {
+    let mut incident = incident("other:confidentiality");
+    incident.devices.insert(device("monitor-7"));
+    for (keys, unsecured) in [
+        (KeyExposure::Safe, Some(false)),
+        (KeyExposure::Exposed, Some(true)),
+        (KeyExposure::Unknown, None),
+    ] {
+        incident.keys = keys;
+        let findings = findings(&incident, &[], &[]);
+        let report = assemble(&incident, &parties(), &findings, incident.opened_at);
+        assert_eq!(report.hipaa_unsecured, unsecured);
+        let said = report
+            .unknowns
+            .iter()
+            .any(|unknown| unknown.contains("were exposed"));
+        assert_eq!(said, keys == KeyExposure::Unknown);
+    }
+}
+
+#[test]
+fn times_that_contradict_each_other_are_refused() {
+    let now = at("2026-03-27T19:00:00Z");
+    let good = || {
+        let (from, to) = (at("2026-03-26T08:00:00Z"), at("2026-03-26T20:00:00Z"));
+        let aware_at = at("2026-03-27T18:30:00Z");
+        NewIncident::new("key_loss".parse().unwrap(), from, to, aware_at, ACTOR)
+    };
+    let refused = |change: fn(&mut NewIncident)| {
+        let mut new = good();
+        change(&mut new);
+        check_times(&new, at("2026-03-27T19:00:00Z")).unwrap_err()
+    };
+    check_times(&good(), now).unwrap();
+    assert!(matches!(
+        refused(|new| new.to = new.from),
+        IncidentError::EmptyWindow
+    ));
+    assert!(matches!(
+        refused(|new| new.aware_at = at("2026-03-27T19:00:01Z")),
+        IncidentError::AwareInFuture(_)
+    ));
+    assert!(matches!(
+        refused(|new| new.aware_at = at("2026-03-26T07:59:59Z")),
+        IncidentError::AwareBeforeBeginning { .. }
+    ));
+    assert!(matches!(
+        refused(|new| (new.from, new.to) = (at("2026-04-01T00:00:00Z"), at("2026-04-02T00:00:00Z"))),
+        IncidentError::BeginsInFuture(_)
+    ));
+    assert!(matches!(
+        refused(|new| new.moments = vec![AwarenessMoment {
+            at: new.aware_at,
+            event: AwarenessEvent::FirstAlert,
+            reason: "only an alert".into(),
+        }]),
+        IncidentError::AwarenessDiffers(_)
+    ));
+    let mut ongoing = good();
+    ongoing.to = at("2026-04-02T00:00:00Z");
+    check_times(&ongoing, now).expect("an incident may go on");
+}
+
+async fn deps(world: &World) -> IncidentDeps {
+    IncidentDeps {
+        store: world.store.clone(),
+        audit: world.audit.clone(),
+        parties: parties(),
+    }
+}
+
+#[tokio::test]
+async fn a_real_incident_is_opened_counted_reported_and_supplemented() {
+    let mut world = World::new().await;
+    let (ada, grace) = (
+        world.patient("Ada Lovelace").await,
+        world.patient("Grace Hopper").await,
+    );
+    let monitor = world.device("monitor-1").await;
+    let other = world.device("monitor-2").await;
+    world.admit(&monitor, &ada, 7, world.hours(1)).await;
+    world.admit(&monitor, &grace, 5, world.hours(2)).await;
+    world.store.flush(world.hours(2)).await.unwrap();
+    world.admit(&monitor, &ada, 3, world.hours(3)).await;
+    world.admit(&other, &ada, 100, world.hours(3)).await;
+    let deps = deps(&world).await;
+
+    let (from, to, aware_at) = (world.hours(2), world.hours(10), world.hours(4));
+    let kind: IncidentKind = "device_compromise".parse().unwrap();
+    let mut new = NewIncident::new(kind, from, to, aware_at, ACTOR);
+    new.devices = vec![monitor.clone()];
+    let opened = open(&deps, new.clone(), world.hours(5)).await.unwrap();
+    assert_eq!(find(&deps, &opened.id).await.unwrap(), opened);
+
+    let first = report(&deps, &opened.id, ACTOR, world.hours(5))
+        .await
+        .unwrap();
+    assert_eq!((first.version, first.kind), (1, ReportKind::Initial));
+    assert_eq!(
+        (first.nature.people.value, first.nature.records.value),
+        (2, 8)
+    );
+    assert_eq!(first.clock.due_at, world.hours(4 + 72));
+    let same = report(&deps, &opened.id, ACTOR, world.hours(6))
+        .await
+        .unwrap();
+    assert_eq!(
+        (same.version, same.kind),
+        (1, ReportKind::Initial),
+        "nothing new was found"
+    );
+
+    world.admit(&monitor, &ada, 300, world.hours(7)).await;
+    let more = report(&deps, &opened.id, ACTOR, world.hours(80))
+        .await
+        .unwrap();
+    assert_eq!((more.version, more.kind), (2, ReportKind::Supplementary));
+    assert_eq!(more.nature.records.value, 308);
+    assert_eq!(
+        more.clock.aware_at, aware_at,
+        "the clock is the original one"
+    );
+    assert!(more.clock.late && !first.clock.late);
+
+    for text in [more.to_json().unwrap(), more.to_markdown()] {
+        for personal in [
+            ada.as_str(),
+            grace.as_str(),
+            "Lovelace",
+            "Hopper",
+            "MRN-4711",
+            "61.5",
+        ] {
+            assert!(!text.contains(personal), "{personal} stands in the report");
+        }
+    }
+    let entries = world.audit.entries(0, u64::MAX).await.unwrap();
+    let reported: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            AuditEvent::IncidentReported {
+                version, sha256, ..
+            } => Some((*version, sha256.clone())),
+            _ => None,
+        })
+        .collect();
+    use sha2::{Digest as _, Sha256};
+    let hash = hex::encode(Sha256::digest(more.to_json().unwrap()));
+    assert_eq!(
+        reported
+            .iter()
+            .map(|(version, _)| *version)
+            .collect::<Vec<_>>(),
+        [1, 1, 2]
+    );
+    assert_eq!(
+        reported[2].1, hash,
+        "the log knows the document that was handed out"
+    );
+    assert!(
+        matches!(&entries[0].event, AuditEvent::IncidentOpened { incident, .. } if *incident == opened.id)
+    );
+
+    new.devices = vec![device("monitor-99")];
+    let unknown = open(&deps, new, world.hours(5)).await.unwrap_err();
+    assert!(matches!(unknown, IncidentError::UnknownDevice(_)));
+    let unknown = report(&deps, "inc-none", ACTOR, world.hours(5))
+        .await
+        .unwrap_err();
+    assert!(matches!(unknown, IncidentError::Unknown(_)));
+}
+
+#[tokio::test]
+async fn queries_of_a_named_user_are_counted_from_the_real_log() {
+    let world = World::new().await;
+    let deps = deps(&world).await;
+    let registry = &world.store.registry;
+    add_user(
+        registry,
+        &world.audit,
+        ACTOR,
+        user("n.okafor"),
+        Role::Clinician,
+        world.now,
+    )
+    .await
+    .unwrap();
+    for (hour, event) in [
+        (1, started("q1", "n.okafor", &[1, 2])),
+        (1, finished("q1", &[1], 50, 1)),
+        (2, started("q2", "m.keller", &[3])),
+        (2, finished("q2", &[3], 50, 1)),
+    ] {
+        let record = AuditRecord {
+            at: world.hours(hour),
+            actor: Actor::System,
+            event,
+        };
+        world.audit.append(record).await.unwrap();
+    }
+    let kind = "credential_misuse".parse().unwrap();
+    let mut new = NewIncident::new(kind, world.now, world.hours(3), world.hours(4), ACTOR);
+    new.users = vec![user("n.okafor")];
+    let opened = open(&deps, new.clone(), world.hours(4)).await.unwrap();
+    let report = report(&deps, &opened.id, ACTOR, world.hours(5))
+        .await
+        .unwrap();
+    assert_eq!(
+        (report.nature.people.value, report.nature.records.value),
+        (1, 50)
+    );
+    assert_eq!(report.nature.records.precision, Precision::Exact);
+    let range = &report.evidence.range;
+    let counted = world.audit.entries(range.first, range.end).await.unwrap();
+    assert_eq!(
+        counted.len() as u64,
+        range.end - range.first,
+        "the evidence is still there"
+    );
+    assert!(
+        world
+            .audit
+            .verify(Some(&report.evidence.checkpoint))
+            .await
+            .unwrap()
+            .is_sound()
+    );
+    new.users = vec![user("nobody")];
+    let unknown = open(&deps, new, world.hours(4)).await.unwrap_err();
+    assert!(matches!(unknown, IncidentError::UnknownUser(_)));
+}
