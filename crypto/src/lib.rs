@@ -114,7 +114,10 @@ pub use certificate::authority::{
     AuthorityError, CertificateAuthority, IssuedCertificate, NewAuthority, ServerIdentity,
     new_device_key_and_csr,
 };
-pub use certificate::{CertificateError, DeviceCertificate, RecipientCertificate};
+pub use certificate::{
+    CertificateError, DeviceCertificate, RecipientCertificate, certificates_in_pem,
+    verify_authority,
+};
 pub use envelope::{
     Agreement, AtRest, ContentType, Header, MAX_ENVELOPE_BYTES, Opened, Received, Rejection, Rule,
     SealError, SealRequest, SealedMessage, Verified, seal,

@@ -1,5 +1,11 @@
 //! Who may be believed: chains, validity, names and kinds of certificate.
 #![cfg(feature = "authority")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests argue with unwrap"
+)]
 
 mod common;
 

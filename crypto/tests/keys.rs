@@ -1,5 +1,11 @@
 //! The key tree: what is wrapped comes back under its own key only, and nothing secret prints.
 #![cfg(feature = "authority")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests argue with unwrap"
+)]
 
 mod common;
 

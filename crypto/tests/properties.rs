@@ -1,5 +1,11 @@
 //! What holds for every message: it opens to what was sealed, and a changed one does not.
 #![cfg(feature = "authority")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests argue with unwrap"
+)]
 
 mod common;
 

@@ -3,17 +3,25 @@
 //! More files of the same form may be named in `VITALSEAL_VECTORS`, separated by `:`. A file that cannot be read fails
 //! the test: vectors that silently did not run prove nothing.
 #![cfg(feature = "authority")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests argue with unwrap"
+)]
 
 mod common;
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use p256::pkcs8::EncodePrivateKey as _;
 use serde_json::Value;
 use vitalseal_crypto::{
-    AtRest, Backend, DeviceCertificate, Kek, Kid, Opened, Received, RecipientCertificate,
-    RecipientKeyRing, Rejection, Rule, danger,
+    AtRest, Backend, ContentType, DeviceCertificate, Kek, Kid, Opened, Received,
+    RecipientCertificate, RecipientKeyRing, Rejection, Rule, danger,
 };
+use vitalseal_vitals::{senml, waveform};
 
 #[test]
 fn valid_messages_open_and_rewrap_and_invalid_ones_are_refused_for_their_reason() {
@@ -95,6 +103,8 @@ impl World {
         let signed = self.backend.sha256(&[&bytes(vector, "to_be_signed")]);
         assert_eq!(*opened.signed_hash(), signed, "{name}");
 
+        same_readings(&opened, &vector["readings"], name);
+
         let at_rest = opened.rewrap(&self.kek, self.backend).unwrap();
         assert_eq!(
             hex::encode(at_rest.as_bytes()),
@@ -144,6 +154,36 @@ impl World {
         Received::decode(wire)?
             .verify(&self.certificate, self.backend)?
             .open(&self.ring, self.backend)
+    }
+}
+
+/// The payload, decoded as its content type says, holds the published readings.
+fn same_readings(opened: &Opened, published: &Value, name: &str) {
+    let readings = match opened.header().content_type {
+        ContentType::SenmlCbor => senml::decode(opened.payload()),
+        ContentType::Waveform => waveform::decode(opened.payload()),
+    };
+    let readings = readings.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let published = published.as_array().unwrap();
+    assert_eq!(readings.len(), published.len(), "{name}");
+    for (reading, published) in readings.iter().zip(published) {
+        assert_eq!(
+            Some(reading.signal.code),
+            published["code"].as_str(),
+            "{name}"
+        );
+        assert_eq!(
+            Some(reading.signal.unit),
+            published["unit"].as_str(),
+            "{name}"
+        );
+        let near = |ours: f64, theirs: &Value| (ours - theirs.as_f64().unwrap()).abs() < 1e-6;
+        assert!(near(reading.value, &published["value"]), "{name}");
+        let seconds = reading
+            .at
+            .duration_since(Timestamp::UNIX_EPOCH)
+            .as_secs_f64();
+        assert!(near(seconds, &published["time"]), "{name}");
     }
 }
 

@@ -18,7 +18,7 @@ const MAP: u8 = 5;
 const TAG: u8 = 6;
 
 /// `null`.
-pub(super) const NULL: u8 = 0xf6;
+const NULL: u8 = 0xf6;
 
 type Result<T> = std::result::Result<T, Rejection>;
 
@@ -338,7 +338,7 @@ mod tests {
         };
         assert_eq!(read("a0"), Ok(vec![]));
         assert_eq!(
-            read("a40100180a0020003a0001000000"),
+            read("a401000a0020003a0001000000"),
             Ok(vec![1, 10, -1, -65537])
         );
         assert!(read("a201000100").is_err(), "repeated");

@@ -131,13 +131,13 @@ impl WireRecipient {
     ) -> Result<Dek, Rejection> {
         let unknown = |detail| Rejection::new(Rule::UnknownKey, detail);
         let refused = |_| Rejection::new(Rule::Unwrap, "the content key does not unwrap");
-        let own = keys
-            .find(&self.kid)
-            .ok_or(unknown("no key is held for the recipient's kid"))?;
         let sender = self
             .sender
             .as_ref()
             .ok_or(unknown("the sender's key is only named, not carried"))?;
+        let own = keys
+            .find(&self.kid)
+            .ok_or(unknown("no key is held for the recipient's kid"))?;
         let unwrap = |secret: &[u8; 32]| {
             let wrap_key = sender.wrap_key(secret, backend)?;
             backend.unwrap(&wrap_key, &self.wrapped)

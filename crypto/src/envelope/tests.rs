@@ -173,9 +173,12 @@ fn a_sender_that_is_only_named_is_unknown() {
     let verified = received
         .verify(&certificate, crate::rust_crypto())
         .expect("not covered");
-    let ring = crate::RecipientKeyRing::new(vec![]);
+    let refused = verified
+        .open(&crate::RecipientKeyRing::new(vec![]), crate::rust_crypto())
+        .unwrap_err();
+    assert_eq!(refused.rule, super::Rule::UnknownKey);
     assert_eq!(
-        verified.open(&ring, crate::rust_crypto()).unwrap_err().rule,
-        super::Rule::UnknownKey
+        refused.detail(),
+        "the sender's key is only named, not carried"
     );
 }
