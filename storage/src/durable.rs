@@ -8,14 +8,22 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Makes a directory (and its parents), or takes the one that is there; afterwards it is 0700.
+/// Makes a 0700 directory (and its parents), or takes one that is there. An empty one becomes 0700; one with something in
+/// it is left as it is, since it might be anybody's: `/tmp` must not be shut by a slip on the command line.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
+    let known = path.is_dir();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => Ok(()),
+    if known && fs::read_dir(path)?.next().is_some() {
+        return Ok(());
     }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    sync_parent(path)
+}
+
+/// Whether others than the owner may look into a file or directory; its permission bits if so.
+pub(crate) fn open_to_others(path: &Path) -> io::Result<Option<u32>> {
+    let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+    Ok((mode & 0o077 != 0).then_some(mode))
 }
 
 /// Makes a file that must not exist yet.

@@ -73,19 +73,17 @@ pub(crate) async fn flush(
     let name = random_name(backend)?;
     catalog.plan(&name, high, now).await?;
     crash.reached(CrashPoint::FlushPlanned)?;
+    let mut file = describe(&rows, &name, now)?;
     let (path, hook) = (parquet.join(&name), crash.clone());
-    let size = {
-        let rows = rows.clone();
-        tokio::task::spawn_blocking(move || write_file(rows, &path, &hook)).await??
-    };
+    file.size = tokio::task::spawn_blocking(move || write_file(rows, &path, &hook)).await??;
     crash.reached(CrashPoint::FileRenamed)?;
-    let file = describe(&rows, &name, size, now)?;
     catalog.publish(&file, high).await?;
     crash.reached(CrashPoint::FlushCatalogued)?;
     inbox.delete_flushed(high).await?;
+    let (messages, readings) = (file.messages, file.readings);
     Ok(FlushReport {
-        messages: file.messages,
-        readings: file.readings,
+        messages,
+        readings,
         file: Some(name),
         more,
     })
@@ -183,17 +181,13 @@ fn write_parquet(batch: &RecordBatch, file: File) -> Result<File, StoreError> {
     Ok(writer.into_inner()?)
 }
 
-fn describe(
-    rows: &[SealedRow],
-    name: &str,
-    size: u64,
-    now: Timestamp,
-) -> Result<DataFile, StoreError> {
+/// What the catalog notes of a file; its size is known once it is written.
+fn describe(rows: &[SealedRow], name: &str, now: Timestamp) -> Result<DataFile, StoreError> {
     let least = |of: fn(&SealedRow) -> i64| rows.iter().map(of).min().unwrap_or_default();
     let most = |of: fn(&SealedRow) -> i64| rows.iter().map(of).max().unwrap_or_default();
     Ok(DataFile {
         path: object_store::path::Path::from(name),
-        size,
+        size: 0,
         messages: u64::try_from(rows.len())?,
         readings: count(rows.iter().map(|row| i64::from(row.readings)).sum())?,
         first_at: at(least(|row| row.first_at_us))?,

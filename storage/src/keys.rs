@@ -191,6 +191,26 @@ impl Inner {
         let roots = Arc::clone(&self.roots);
         Ok(tokio::task::spawn_blocking(move || call(roots.as_ref())).await??)
     }
+
+    async fn erasure(&self, erasure_id: &str) -> Result<Option<KeyErasure>, KeyError> {
+        let row = sqlx::query("SELECT * FROM erasure_ledger WHERE erasure_id = $1")
+            .bind(erasure_id)
+            .fetch_optional(self.db.pool())
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(KeyErasure {
+            erasure_id: row.try_get("erasure_id")?,
+            subject: parsed(row.try_get("subject")?)?,
+            erased_at: at(row.try_get("erased_at_us")?)?,
+            root_epoch_destroyed: KeyEpoch(count(row.try_get("root_epoch_destroyed")?)?),
+            root_epoch: KeyEpoch(count(row.try_get("root_epoch")?)?),
+            page: row.try_get("page")?,
+            keks_rewrapped: count(row.try_get("keks_rewrapped")?)?,
+            pages_rewrapped: count(row.try_get("pages_rewrapped")?)?,
+            kek_kid: Kid::from_bytes(row.try_get("kek_kid")?).map_err(damaged)?,
+            root_provider: row.try_get("root_provider")?,
+        }))
+    }
 }
 
 impl KeyStore {
@@ -266,7 +286,8 @@ impl KeyStore {
     ///
     /// # Errors
     /// [`KeyError::UnknownPatient`] and [`KeyError::AlreadyErased`] before anything was changed. After any other, the next
-    /// erasure or [`crate::Store::open`] finishes what was begun; [`KeyStore::erasure_ledger`] says whether it was.
+    /// erasure or [`crate::Store::open`] finishes what was begun; calling again with the same id gives the answer that was
+    /// missed.
     pub async fn erase(
         &self,
         subject: &SubjectPseudonym,
@@ -302,23 +323,7 @@ impl KeyStore {
     /// # Errors
     /// When the registry cannot be read.
     pub async fn erasure(&self, erasure_id: &str) -> Result<Option<KeyErasure>, KeyError> {
-        let row = sqlx::query("SELECT * FROM erasure_ledger WHERE erasure_id = $1")
-            .bind(erasure_id)
-            .fetch_optional(self.inner.db.pool())
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(KeyErasure {
-            erasure_id: row.try_get("erasure_id")?,
-            subject: parsed(row.try_get("subject")?)?,
-            erased_at: at(row.try_get("erased_at_us")?)?,
-            root_epoch_destroyed: KeyEpoch(count(row.try_get("root_epoch_destroyed")?)?),
-            root_epoch: KeyEpoch(count(row.try_get("root_epoch")?)?),
-            page: row.try_get("page")?,
-            keks_rewrapped: count(row.try_get("keks_rewrapped")?)?,
-            pages_rewrapped: count(row.try_get("pages_rewrapped")?)?,
-            kek_kid: Kid::from_bytes(row.try_get("kek_kid")?).map_err(damaged)?,
-            root_provider: row.try_get("root_provider")?,
-        }))
+        self.inner.erasure(erasure_id).await
     }
 
     /// Stores a secret under the service page key, in place of one with the same name.

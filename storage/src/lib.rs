@@ -24,6 +24,8 @@ pub mod registry;
 pub mod schema;
 mod sqlite;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use catalog::{Catalog, DataFile, Holding};
 pub use flush::FlushReport;

@@ -124,6 +124,32 @@ impl StorePaths {
     }
 }
 
+impl StorePaths {
+    /// Whether a path directly in the data directory is one of a store's; SQLite keeps its log beside a database.
+    pub(crate) fn is_ours(&self, path: &Path) -> bool {
+        let databases = [self.registry(), self.inbox(), self.audit()];
+        let with = |base: &Path, suffix: &str| {
+            let mut name = base.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let others = [
+            self.audit_vkey(),
+            self.parquet(),
+            self.config(),
+            self.root_certificate(),
+            self.issuing_certificate(),
+            self.server_certificate(),
+            self.lock(),
+            self.admin_socket(),
+        ];
+        others.iter().any(|ours| ours == path)
+            || databases
+                .iter()
+                .any(|db| ["", "-wal", "-shm"].iter().any(|s| with(db, s) == path))
+    }
+}
+
 fn beside(data: &Path) -> PathBuf {
     // A trailing slash or dot must not put the root keys inside the data directory: components() drops both.
     let mut name: OsString = data.components().as_path().as_os_str().to_owned();

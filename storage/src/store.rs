@@ -41,6 +41,9 @@ pub enum StoreError {
     /// There is a store already.
     #[error("{0} holds a store already; choose another directory, or start it as it is")]
     Exists(PathBuf),
+    /// The directory is somebody else's.
+    #[error("{0} is not empty; a new store needs a directory of its own")]
+    NotEmpty(PathBuf),
     /// A new store must not be planted beside the root keys of another.
     #[error(
         "{place} holds root keys already (epochs {epochs}); a new store needs an empty directory for its own"
@@ -176,7 +179,7 @@ impl Store {
     /// Makes a new store: directories, databases, root epoch 1, service and quarantine page.
     ///
     /// # Errors
-    /// [`StoreError::Exists`], [`StoreError::RootKeysExist`] and [`StoreError::Locked`] before anything was made; others
+    /// [`StoreError::NotEmpty`], [`StoreError::Exists`], [`StoreError::RootKeysExist`] and [`StoreError::Locked`] before anything was made; others
     /// when something could not be made durable.
     pub async fn create(
         paths: &StorePaths,
@@ -184,6 +187,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Self, StoreError> {
         let data = paths.data();
+        refuse_strangers(paths)?;
         durable::create_dir(data).map_err(StoreError::io("making", data))?;
         let lock = lock(paths)?;
         if paths.registry().exists() || paths.inbox().exists() {
@@ -411,6 +415,23 @@ impl fmt::Debug for Store {
             .field("data", &self.shared.paths.data())
             .finish_non_exhaustive()
     }
+}
+
+/// Anything in the directory that is not a store's.
+fn refuse_strangers(paths: &StorePaths) -> Result<(), StoreError> {
+    let data = paths.data();
+    let entries = match std::fs::read_dir(data) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(StoreError::io("listing", data)(e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(StoreError::io("listing", data))?.path();
+        if !paths.is_ours(&path) {
+            return Err(StoreError::NotEmpty(data.to_path_buf()));
+        }
+    }
+    Ok(())
 }
 
 fn lock(paths: &StorePaths) -> Result<StoreLock, StoreError> {

@@ -41,6 +41,14 @@ pub(super) async fn erase(
 ) -> Result<KeyErasure, KeyError> {
     let _alone = inner.turning.lock().await;
     finish(&inner, now).await?;
+    if let Some(done) = inner
+        .erasure(&erasure_id)
+        .await?
+        .filter(|done| done.subject == subject)
+    {
+        // Ordered again by a caller that never heard the answer.
+        return Ok(done);
+    }
     refuse_unless_active(&inner, &subject).await?;
     let root = new_root(&inner).await?;
     inner.crash.reached(CrashPoint::RootCreated)?;

@@ -2,7 +2,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use vitalseal_crypto::{Backend, BackendError, KeyEpoch, RootKey, danger, default_backend};
@@ -66,12 +65,12 @@ pub enum RootError {
         /// Where.
         place: String,
     },
-    /// Others than the owner may read it.
+    /// Others than the owner may read the key or list its directory.
     #[error(
-        "{path} may be read by others (mode {mode:o}); run `chmod 600` on it, and think of who has read it"
+        "{path} is open to others than its owner (mode {mode:o}); run `chmod go=` on it, and think of who may have read it"
     )]
     TooOpen {
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -148,6 +147,16 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootErro
     }
 }
 
+fn refuse_if_open(path: &Path) -> Result<(), RootError> {
+    match durable::open_to_others(path).map_err(failed("reading", path))? {
+        Some(mode) => Err(RootError::TooOpen {
+            path: path.to_path_buf(),
+            mode,
+        }),
+        None => Ok(()),
+    }
+}
+
 fn checksum(body: &[u8]) -> [u8; 8] {
     let digest = default_backend().sha256(&[body]);
     let mut first = [0; 8];
@@ -174,16 +183,7 @@ impl RootProvider for FileRootProvider {
             }
             Err(e) => return Err(failed("reading", &path)(e)),
         };
-        let mode = fs::metadata(&path)
-            .map_err(failed("reading", &path))?
-            .permissions()
-            .mode();
-        if mode & 0o077 != 0 {
-            return Err(RootError::TooOpen {
-                path,
-                mode: mode & 0o777,
-            });
-        }
+        refuse_if_open(&path)?;
         let whole = bytes.len() == FILE_BYTES
             && bytes[..8] == *MAGIC
             && bytes[8..16] == epoch.0.to_be_bytes()
@@ -196,6 +196,7 @@ impl RootProvider for FileRootProvider {
 
     fn create(&self, epoch: KeyEpoch, backend: &dyn Backend) -> Result<RootKey, RootError> {
         durable::create_dir(&self.dir).map_err(failed("making", &self.dir))?;
+        refuse_if_open(&self.dir)?;
         let key = RootKey::generate(epoch, backend).map_err(|e| RootError::Draw(Box::new(e)))?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
         bytes.extend_from_slice(MAGIC);
@@ -254,6 +255,8 @@ impl RootProvider for FileRootProvider {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -300,6 +303,17 @@ mod tests {
         provider.destroy(epoch).unwrap();
         provider.destroy(epoch).unwrap();
         assert!(!path.exists());
+
+        // A directory that is somebody else's already is not shut for them, and no key goes into it.
+        let shared = FileRootProvider::new(dir.path().join("shared"));
+        fs::create_dir(dir.path().join("shared")).unwrap();
+        fs::write(dir.path().join("shared/notes"), b"").unwrap();
+        fs::set_permissions(dir.path().join("shared"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(
+            shared.create(epoch, backend),
+            Err(RootError::TooOpen { .. })
+        ));
+        assert_eq!(mode(&dir.path().join("shared")), 0o755);
         assert!(matches!(
             provider.load(epoch),
             Err(RootError::Missing { .. })

@@ -1,0 +1,182 @@
+//! A whole store, as its users drive it: intake, flush, erasure, opening; and the moments at which power may fail.
+//!
+//! A kill is a copy: the directories are copied while the abandoned store is still there, and the copy is opened, as a
+//! machine finds its disk after a power cut. (What was written but not synced cannot be lost this way.)
+
+mod erasure;
+mod flush;
+mod intake;
+mod opening;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
+
+use crate::inbox::Admission;
+use crate::keys::{FileRootProvider, RootProvider};
+use crate::paths::StorePaths;
+use crate::ports::Authorized;
+use crate::store::{Store, StoreError};
+
+/// A directory with a data directory and its root keys.
+struct Site {
+    dir: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn roots_dir(&self) -> PathBuf {
+        self.dir.path().join("data.root")
+    }
+
+    fn paths(&self) -> StorePaths {
+        StorePaths::new(&self.data(), None)
+    }
+
+    fn roots(&self) -> Arc<dyn RootProvider> {
+        Arc::new(FileRootProvider::new(self.roots_dir()))
+    }
+
+    async fn create(&self) -> Store {
+        Store::create(&self.paths(), self.roots(), at(0))
+            .await
+            .unwrap()
+    }
+
+    async fn open(&self) -> Result<Store, StoreError> {
+        Store::open(&self.paths(), self.roots(), at(1_000)).await
+    }
+
+    /// What the disk would hold if the power failed now.
+    fn power_cut(&self) -> Self {
+        let copy = Self::new();
+        copy_tree(&self.data(), &copy.data());
+        copy_tree(&self.roots_dir(), &copy.roots_dir());
+        copy
+    }
+
+    fn root_files(&self) -> Vec<String> {
+        names(&self.roots_dir())
+    }
+
+    fn parquet_files(&self) -> Vec<String> {
+        names(&self.data().join("parquet"))
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Seconds after some instant of 2026.
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_780_000_000 + seconds).unwrap()
+}
+
+fn device(n: u32) -> DeviceId {
+    format!("monitor-{n}").parse().unwrap()
+}
+
+fn message(sequence: u64) -> MessageId {
+    MessageId {
+        device: device(1),
+        boot: 1,
+        sequence,
+    }
+}
+
+/// A message of 3 readings. Storage never looks into an envelope, so any bytes do.
+fn admission(subject: &SubjectPseudonym, sequence: u64) -> Admission {
+    let seconds = i64::try_from(sequence).unwrap();
+    Admission {
+        message: message(sequence),
+        signed_hash: [u8::try_from(sequence % 251).unwrap(); 32],
+        subject: subject.clone(),
+        received_at: at(seconds + 1),
+        first_at: at(seconds - 60),
+        last_at: at(seconds),
+        readings: 3,
+        envelope: vec![0xd8; 600],
+    }
+}
+
+async fn patient(store: &Store) -> SubjectPseudonym {
+    store
+        .registry
+        .add_patient(Some("Nomen Nescio"), Some("MRN-0042"), at(1))
+        .await
+        .unwrap()
+}
+
+fn authorized(subjects: &[&SubjectPseudonym]) -> Authorized {
+    Authorized::new(
+        subjects
+            .iter()
+            .map(|s| (*s).clone())
+            .collect::<BTreeSet<_>>(),
+    )
+}
+
+/// All files under a directory with their bytes.
+fn every_file(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(every_file(&entry.path()));
+        } else {
+            files.push((entry.path(), fs::read(entry.path()).unwrap()));
+        }
+    }
+    files
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// An error with all its causes, as an operator sees it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,371 @@
+//! Who may open a store, what is made with it, and how refusals read.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use vitalseal_crypto::{
+    CertificateAuthority, DeviceCertificate, KeyEpoch, default_backend, new_device_key_and_csr,
+};
+
+use super::*;
+use crate::ports::Role;
+use crate::registry::{DeviceState, NewUser, RegistryError};
+
+#[tokio::test]
+async fn one_process_at_a_time() {
+    let site = Site::new();
+    let store = site.create().await;
+    let refused = site.open().await.unwrap_err();
+    assert!(matches!(refused, StoreError::Locked(_)), "{refused:?}");
+    assert!(
+        refused.to_string().contains("stop that one first"),
+        "{refused}"
+    );
+    assert!(matches!(
+        Store::create(&site.paths(), site.roots(), at(0)).await,
+        Err(StoreError::Locked(_))
+    ));
+    store.close().await;
+    site.open().await.unwrap().close().await;
+    assert!(matches!(
+        Store::create(&site.paths(), site.roots(), at(0)).await,
+        Err(StoreError::Exists(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_store_dropped_without_a_word_lets_go_of_its_lock() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    store.inbox.admit(admission(&subject, 1)).await.unwrap();
+    drop(store);
+    for _ in 0..500 {
+        match site.open().await {
+            Ok(store) => return assert_eq!(store.inbox.pending().await.unwrap().0, 1),
+            Err(StoreError::Locked(_)) => {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await
+            }
+            Err(e) => panic!("{}", chain(&e)),
+        }
+    }
+    panic!("the lock was never let go of");
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_any_of_it() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    store.inbox.admit(admission(&subject, 1)).await.unwrap();
+    store.flush(at(10)).await.unwrap();
+    store.inbox.admit(admission(&subject, 2)).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for dir in [site.data(), site.roots_dir(), site.data().join("parquet")] {
+        assert_eq!(mode(&dir), 0o700, "{}", dir.display());
+    }
+    let files = every_file(site.dir.path());
+    // Two databases with log and index, lock, one Parquet file, one root.
+    assert_eq!(
+        files.len(),
+        9,
+        "{:?}",
+        files.iter().map(|(path, _)| path).collect::<Vec<_>>()
+    );
+    for (path, _) in files {
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_whole_store_of_ours_is_refused_by_name() {
+    let site = Site::new();
+    assert!(matches!(site.open().await, Err(StoreError::NotFound(_))));
+    fs::create_dir(site.data()).unwrap();
+    fs::write(site.data().join("thesis.tex"), b"").unwrap();
+    fs::set_permissions(site.data(), fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = Store::create(&site.paths(), site.roots(), at(0))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, StoreError::NotEmpty(_)), "{refused:?}");
+    assert_eq!(
+        fs::metadata(site.data()).unwrap().permissions().mode() & 0o777,
+        0o755
+    );
+    fs::remove_dir_all(site.data()).unwrap();
+    site.roots().create(KeyEpoch(4), default_backend()).unwrap();
+    let refused = Store::create(&site.paths(), site.roots(), at(0))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, StoreError::RootKeysExist { .. }),
+        "{refused:?}"
+    );
+    site.roots().destroy(KeyEpoch(4)).unwrap();
+    site.create().await.close().await;
+
+    // Other root keys of the same epoch: another store's.
+    let other = Site::new();
+    other.create().await.close().await;
+    let mixed = site.power_cut();
+    fs::remove_dir_all(mixed.roots_dir()).unwrap();
+    copy_tree(&other.roots_dir(), &mixed.roots_dir());
+    let refused = mixed.open().await.unwrap_err();
+    assert!(
+        chain(&refused).contains("belong to another store"),
+        "{}",
+        chain(&refused)
+    );
+
+    for (version, expected) in [(0, "never completed"), (9, "version 9")] {
+        let copy = site.power_cut();
+        let db = crate::sqlite::Database::connect(&copy.paths().registry())
+            .await
+            .unwrap();
+        let set = format!("PRAGMA user_version = {version}");
+        sqlx::query(sqlx::AssertSqlSafe(set))
+            .execute(db.pool())
+            .await
+            .unwrap();
+        db.close().await;
+        let refused = copy.open().await.unwrap_err();
+        assert!(refused.to_string().contains(expected), "{refused}");
+    }
+}
+
+fn certificate(id: &DeviceId) -> DeviceCertificate {
+    let new = CertificateAuthority::create(at(0)).unwrap();
+    let authority = CertificateAuthority::open(
+        &new.issuing_key_pem,
+        &new.issuing_cert_pem,
+        &new.root_cert_pem,
+    )
+    .unwrap();
+    let (_, csr) = new_device_key_and_csr(id).unwrap();
+    authority.issue_device(&csr, id, at(1)).unwrap().certificate
+}
+
+#[tokio::test]
+async fn a_device_s_record_is_never_staler_than_the_last_write() {
+    let site = Site::new();
+    let store = site.create().await;
+    let (a, b) = (patient(&store).await, patient(&store).await);
+    let id = device(1);
+    let registry = &store.registry;
+    let mut changes = registry.subscribe_devices();
+    assert!(registry.device(&id).await.unwrap().is_none());
+    assert!(matches!(
+        registry.assign_device(&id, &a, at(1)).await,
+        Err(RegistryError::UnknownDevice(_))
+    ));
+    let first = certificate(&id);
+    registry.enroll_device(&first, at(2)).await.unwrap();
+    assert!(
+        registry
+            .device(&id)
+            .await
+            .unwrap()
+            .unwrap()
+            .patient
+            .is_none()
+    );
+    for (subject, time) in [(&a, 3), (&b, 4), (&a, 4)] {
+        registry
+            .assign_device(&id, subject, at(time))
+            .await
+            .unwrap();
+        let record = registry.device(&id).await.unwrap().unwrap();
+        assert_eq!(
+            (record.patient.as_ref(), record.assigned_since),
+            (Some(subject), Some(at(time)))
+        );
+    }
+    // A renewed certificate; the earlier one stays known, so that what it signed stays verifiable.
+    let second = certificate(&id);
+    registry.enroll_device(&second, at(5)).await.unwrap();
+    let record = registry.device(&id).await.unwrap().unwrap();
+    assert_eq!(record.certificate.thumbprint(), second.thumbprint());
+    assert_eq!(record.patient, Some(a.clone()));
+    registry.revoke_device(&id, "stolen", at(6)).await.unwrap();
+    let record = registry.device(&id).await.unwrap().unwrap();
+    assert_eq!((record.state, record.patient), (DeviceState::Revoked, None));
+    assert!(matches!(
+        registry.enroll_device(&second, at(7)).await,
+        Err(RegistryError::DeviceRevoked(_))
+    ));
+    assert!(matches!(
+        registry.assign_device(&id, &a, at(7)).await,
+        Err(RegistryError::DeviceRevoked(_))
+    ));
+    for thumbprint in [first.thumbprint(), second.thumbprint()] {
+        let known = registry
+            .device_certificate(thumbprint)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(known.thumbprint(), thumbprint);
+    }
+    let row = registry.devices().await.unwrap().remove(0);
+    assert_eq!(
+        (row.revoked_at, row.revoked_reason.as_deref()),
+        (Some(at(6)), Some("stolen"))
+    );
+    let mut told = 0;
+    while changes.try_recv().is_ok() {
+        told += 1;
+    }
+    assert_eq!(told, 6);
+}
+
+#[tokio::test]
+async fn envelope_keys_end_with_their_epoch_and_survive_reopening() {
+    let site = Site::new();
+    let store = site.create().await;
+    let new = CertificateAuthority::create(at(0)).unwrap();
+    let authority = CertificateAuthority::open(
+        &new.issuing_key_pem,
+        &new.issuing_cert_pem,
+        &new.root_cert_pem,
+    )
+    .unwrap();
+    let mut kids = Vec::new();
+    for (epoch, from, until) in [(1, 0, 100), (2, 90, 190)] {
+        let epoch = KeyEpoch(epoch);
+        let key = authority
+            .issue_recipient(epoch, at(from), at(until), default_backend())
+            .unwrap();
+        kids.push(key.kid().clone());
+        store
+            .keys
+            .put_recipient(&key, epoch, at(from), at(until))
+            .await
+            .unwrap();
+    }
+    let current = |t| {
+        let keys = store.keys.clone();
+        async move {
+            keys.current_recipient(at(t))
+                .await
+                .unwrap()
+                .map(|c| c.kid().clone())
+        }
+    };
+    assert_eq!(current(50).await.as_ref(), Some(&kids[0]));
+    assert_eq!(current(95).await.as_ref(), Some(&kids[1]));
+    assert_eq!(current(190).await, None);
+    let ring = store.keys.recipient_ring().await.unwrap();
+    assert!(kids.iter().all(|kid| ring.find(kid).is_some()));
+    assert_eq!(
+        store
+            .keys
+            .destroy_recipients_ended_before(at(100))
+            .await
+            .unwrap(),
+        []
+    );
+    let destroyed = store
+        .keys
+        .destroy_recipients_ended_before(at(101))
+        .await
+        .unwrap();
+    assert_eq!(destroyed, [(KeyEpoch(1), kids[0].clone())]);
+    assert_eq!(
+        store
+            .keys
+            .destroy_recipients_ended_before(at(101))
+            .await
+            .unwrap(),
+        []
+    );
+    store.close().await;
+    let store = site.open().await.unwrap();
+    let ring = store.keys.recipient_ring().await.unwrap();
+    assert!(ring.find(&kids[0]).is_none() && ring.find(&kids[1]).is_some());
+    assert_eq!(store.keys.recipients().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn people_grants_tokens_and_steps_read_back_and_secrets_are_in_no_file() {
+    const TOTP: &[u8] = b"a totp secret of twenty-odd bytes";
+    let site = Site::new();
+    let store = site.create().await;
+    let registry = &store.registry;
+    let subject = patient(&store).await;
+    let name: crate::ports::UserName = "n.okafor".parse().unwrap();
+    let user = || NewUser {
+        name: name.clone(),
+        role: Role::Clinician,
+        password_hash: "$argon2id$…".into(),
+        totp_secret: TOTP,
+    };
+    registry.add_user(user(), at(1)).await.unwrap();
+    assert!(matches!(
+        registry.add_user(user(), at(1)).await,
+        Err(RegistryError::UserExists(_))
+    ));
+    assert_eq!(
+        registry
+            .user(&name)
+            .await
+            .unwrap()
+            .unwrap()
+            .totp_secret
+            .as_slice(),
+        TOTP
+    );
+    for (step, fresh) in [(100, true), (100, false), (99, false), (101, true)] {
+        assert_eq!(
+            registry.set_totp_step(&name, step).await.unwrap(),
+            fresh,
+            "step {step}"
+        );
+    }
+    registry.grant(&name, &subject, at(5)).await.unwrap();
+    assert_eq!(registry.grants_of(&name, at(4)).await.unwrap(), []);
+    assert_eq!(
+        registry.grants_of(&name, at(5)).await.unwrap(),
+        [subject.clone()]
+    );
+    registry.put_token([7; 32], &name, at(60)).await.unwrap();
+    assert_eq!(
+        registry.token([7; 32]).await.unwrap(),
+        Some((name.clone(), Role::Clinician, at(60)))
+    );
+    assert_eq!(registry.token([8; 32]).await.unwrap(), None);
+    registry.put_incident("i1", "{}", at(1)).await.unwrap();
+    registry
+        .put_incident("i1", "{\"a\":1}", at(2))
+        .await
+        .unwrap();
+    assert_eq!(registry.incidents().await.unwrap(), ["{\"a\":1}"]);
+
+    store.keys.erase(&subject, "e", at(9)).await.unwrap();
+    assert_eq!(registry.grants_of(&name, at(10)).await.unwrap(), []);
+    assert!(matches!(
+        registry.grant(&name, &subject, at(10)).await,
+        Err(RegistryError::PatientErased(_))
+    ));
+    assert_eq!(
+        registry
+            .user(&name)
+            .await
+            .unwrap()
+            .unwrap()
+            .totp_secret
+            .as_slice(),
+        TOTP
+    );
+    for (path, bytes) in every_file(&site.data()) {
+        for needle in [TOTP, b"Nomen Nescio".as_slice(), b"MRN-0042"] {
+            assert!(
+                !contains(&bytes, needle),
+                "{} holds a secret or a name",
+                path.display()
+            );
+        }
+    }
+    let debug = format!("{:?} {:?}", store, registry.user(&name).await.unwrap());
+    assert!(
+        !debug.contains("argon2id") && !debug.contains("totp"),
+        "{debug}"
+    );
+}
