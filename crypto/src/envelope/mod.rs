@@ -1,6 +1,6 @@
 //! Envelopes: the only place that knows COSE bytes.
 //!
-//! An envelope is a COSE_Encrypt message (RFC 9052 §5.1) with a countersignature (RFC 9338) by its device:
+//! An envelope is a `COSE_Encrypt` message (RFC 9052 §5.1) with a countersignature (RFC 9338) by its device:
 //!
 //! ```text
 //! wire    = #6.96([bstr .cbor hdr, uhdr, bstr, [es / ss]])      as a device publishes it
