@@ -1,1 +1,43 @@
-//! root
+//! The binary's parts as a library, so that a test can start a whole system in its own process.
+//!
+//! Wiring only: what vitalseal *does* stands in the crates below. Nothing here opens an envelope,
+//! decides who may see a patient, or writes a reading anywhere.
+
+pub mod admin;
+pub mod cli;
+mod commands;
+pub mod config;
+pub mod credentials;
+pub mod demo;
+mod files;
+pub mod init;
+pub mod logging;
+pub mod mqtt_client;
+mod output;
+mod recipient;
+mod secrets;
+pub mod server;
+pub mod simulate;
+pub mod sql_client;
+pub mod tls;
+
+use std::process::ExitCode;
+
+use cli::{Cli, Command};
+
+/// Runs one command.
+///
+/// # Errors
+/// Whatever kept it from being done, outermost attempt first.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let json = cli.json;
+    match cli.command {
+        Command::Init(args) => commands::init(args, json).await?,
+        Command::Serve(args) => commands::serve(args, json).await?,
+        Command::Demo(args) => return demo::run(args, json).await,
+        Command::Simulate(args) => commands::simulate(args, json).await?,
+        Command::Erase(args) => commands::erase(args, json).await?,
+        other => commands::administer(other, json).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

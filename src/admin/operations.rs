@@ -1,0 +1,407 @@
+//! What each administrative request does: change first made durable, then audited, then answered;
+//! reads of identities audited before the answer.
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+use vitalseal_compliance::audit::{AuditLog, AuditVerification};
+use vitalseal_compliance::{access, erasure, incident};
+use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
+
+use super::protocol::Request;
+use crate::credentials::CredentialsView;
+use crate::recipient;
+use crate::server::System;
+
+/// Reasons are kept for ever, so they stay short enough to be read.
+const MAX_REASON_CHARS: usize = 500;
+
+/// Performs one request of the local user `uid`.
+pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyhow::Result<Value> {
+    let act = Act { system, actor: Actor::Local { uid }, now: system.clock.now() };
+    match request {
+        Request::ServerStatus => json(&system.addresses),
+        Request::CaShow => json(&CaView { pem: system.authority.bundle_pem() }),
+        Request::RecipientShow => act.recipient_show().await,
+        Request::PatientAdd { name, mrn } => {
+            act.patient_add(name.as_ref().map(|n| n.expose()), mrn.as_ref().map(|m| m.expose())).await
+        }
+        Request::PatientList => act.patient_list().await,
+        Request::PatientShow { patient } => act.patient_show(&patient).await,
+        Request::DeviceEnroll { device, csr_pem } => act.device_enroll(&device, &csr_pem).await,
+        Request::DeviceAssign { device, patient } => act.device_assign(&device, &patient).await,
+        Request::DeviceList => act.device_list().await,
+        Request::DeviceRevoke { device, reason } => act.device_revoke(&device, reason).await,
+        Request::UserAdd { user, role } => {
+            let registry = &system.store.registry;
+            let actor = act.actor.clone();
+            let made = access::add_user(registry, &*system.audit, actor, user, role, act.now).await?;
+            json(&CredentialsView::from(&made))
+        }
+        Request::UserGrant { user, patient } => act.user_grant(user, patient).await,
+        Request::UserList => act.user_list().await,
+        Request::TokenIssue { user, password, totp } => {
+            let (password, totp) = (password.expose(), totp.expose());
+            let token = system.login.login(user.as_str(), password, totp, act.now).await?;
+            json(&TokenView { token: token.token.as_str(), expires_at: token.expires_at })
+        }
+        Request::QuarantineList { limit } => act.quarantine_list(limit).await,
+        Request::AuditTail { lines } => json(&system.audit.tail(lines).await?),
+        Request::AuditVerify { checkpoint } => {
+            let verified = system.audit.verify(checkpoint.as_deref()).await?;
+            json(&VerifiedView { ok: verified.is_sound(), verified })
+        },
+        Request::KeysStatus => act.keys_status().await,
+        Request::Flush => json(&system.flush().await?),
+        Request::Erase { patient, reason } => act.erase(&patient, &reason).await,
+        Request::IncidentOpen { kind, from, to, devices, users, aware_at, aware_reason } => {
+            let kind: incident::IncidentKind = kind.parse()?;
+            let new = incident::NewIncident {
+                devices,
+                users,
+                aware_reason: reason_text(&aware_reason)?,
+                ..incident::NewIncident::new(kind, from, to, aware_at, act.actor.clone())
+            };
+            let opened = incident::open(&act.incident_deps(), new, act.now).await?;
+            json(&act.incident_view(&opened))
+        }
+        Request::IncidentReport { incident } => {
+            let deps = act.incident_deps();
+            let report = incident::report(&deps, &incident, act.actor.clone(), act.now).await?;
+            let markdown = report.to_markdown();
+            json(&ReportView { markdown, report })
+        }
+        Request::IncidentList => act.incident_list().await,
+    }
+}
+
+struct Act<'a> {
+    system: &'a System,
+    actor: Actor,
+    now: Timestamp,
+}
+
+impl Act<'_> {
+    async fn audited(&self, event: AuditEvent) -> anyhow::Result<()> {
+        self.system.audited(self.actor.clone(), event).await
+    }
+
+    fn incident_deps(&self) -> incident::IncidentDeps {
+        let System { store, audit, config, .. } = self.system;
+        incident::IncidentDeps {
+            store: store.clone(),
+            audit: AuditLog::clone(audit),
+            parties: config.controller.clone(),
+        }
+    }
+
+    fn incident_view<'i>(&self, incident: &'i incident::Incident) -> IncidentView<'i> {
+        let clock = incident::NotificationClock::new(incident.aware_at, self.now);
+        IncidentView {
+            incident: &incident.id,
+            kind: incident.kind.to_string(),
+            aware_at: incident.aware_at,
+            due_at: clock.due_at,
+            late: clock.late,
+            reports: incident.reports.len(),
+        }
+    }
+
+    async fn incident_list(&self) -> anyhow::Result<Value> {
+        let stored = self.system.store.registry.incidents().await?;
+        let mut incidents: Vec<incident::Incident> = Vec::with_capacity(stored.len());
+        for json in stored {
+            incidents.push(serde_json::from_str(&json).context("reading an incident")?);
+        }
+        json(&incidents.iter().map(|incident| self.incident_view(incident)).collect::<Vec<_>>())
+    }
+
+    async fn keys_status(&self) -> anyhow::Result<Value> {
+        let status = self.system.store.keys.status().await?;
+        json(&KeysView {
+            root_epoch: status.root_epoch.0,
+            root_provider: &status.root_provider,
+            pages: status.pages,
+            keks: status.keks,
+            erasures: status.erasures,
+        })
+    }
+
+    async fn recipient_show(&self) -> anyhow::Result<Value> {
+        let certificate = recipient::current(&self.system.store, self.now).await?;
+        json(&RecipientView {
+            kid: certificate.kid().to_string(),
+            not_after: certificate.not_after(),
+            pem: certificate.to_pem(),
+        })
+    }
+
+    async fn patient_add(&self, name: Option<&str>, mrn: Option<&str>) -> anyhow::Result<Value> {
+        let patient = self.system.store.registry.add_patient(name, mrn, self.now).await?;
+        self.audited(AuditEvent::PatientAdded { patient: patient.clone() }).await?;
+        json(&PatientView { patient: patient.as_str() })
+    }
+
+    async fn patient_list(&self) -> anyhow::Result<Value> {
+        let rows = self.system.store.registry.patients().await?;
+        let view: Vec<_> = rows
+            .iter()
+            .map(|row| PatientStateView {
+                patient: row.subject.as_str(),
+                state: row.state.as_str(),
+                created_at: row.created_at,
+            })
+            .collect();
+        json(&view)
+    }
+
+    async fn patient_show(&self, patient: &SubjectPseudonym) -> anyhow::Result<Value> {
+        let row = self.system.store.registry.patient(patient).await?;
+        let row = row.with_context(|| no_patient(patient))?;
+        self.audited(AuditEvent::IdentityResolved { patient: patient.clone() }).await?;
+        let identity = row.identity.as_ref();
+        json(&PatientIdentityView {
+            patient: row.subject.as_str(),
+            state: row.state.as_str(),
+            created_at: row.created_at,
+            name: identity.and_then(|identity| identity.name.as_deref()),
+            mrn: identity.and_then(|identity| identity.mrn.as_deref()),
+        })
+    }
+
+    async fn device_enroll(&self, device: &DeviceId, csr_pem: &str) -> anyhow::Result<Value> {
+        let registry = &self.system.store.registry;
+        anyhow::ensure!(
+            registry.device(device).await?.is_none(),
+            "device {device} is enrolled already; choose another id"
+        );
+        let issued = self
+            .system
+            .authority
+            .issue_device(csr_pem, device, self.now)
+            .with_context(|| format!("certifying device {device}"))?;
+        registry.enroll_device(&issued.certificate, self.now).await?;
+        let certificate = *issued.certificate.thumbprint();
+        self.audited(AuditEvent::DeviceEnrolled { device: device.clone(), certificate }).await?;
+        json(&EnrolledView {
+            device,
+            certificate: certificate.to_string(),
+            not_after: issued.certificate.not_after(),
+            pem: issued.pem,
+            ca_pem: self.system.authority.bundle_pem(),
+        })
+    }
+
+    async fn device_assign(&self, device: &DeviceId, patient: &SubjectPseudonym) -> anyhow::Result<Value> {
+        self.system.store.registry.assign_device(device, patient, self.now).await?;
+        let (device, patient) = (device.clone(), patient.clone());
+        let view = json(&AssignedView { device: &device, patient: patient.as_str() })?;
+        self.audited(AuditEvent::DeviceAssigned { device, patient }).await?;
+        Ok(view)
+    }
+
+    async fn device_list(&self) -> anyhow::Result<Value> {
+        let rows = self.system.store.registry.devices().await?;
+        let view: Vec<_> = rows
+            .iter()
+            .map(|row| DeviceView {
+                device: &row.id,
+                state: row.state.as_str(),
+                patient: row.patient.as_ref().map(SubjectPseudonym::as_str),
+                enrolled_at: row.enrolled_at,
+            })
+            .collect();
+        json(&view)
+    }
+
+    async fn device_revoke(&self, device: &DeviceId, reason: String) -> anyhow::Result<Value> {
+        let reason = reason_text(&reason)?;
+        self.system.store.registry.revoke_device(device, &reason, self.now).await?;
+        self.audited(AuditEvent::DeviceRevoked { device: device.clone(), reason }).await?;
+        json(&RevokedView { device, state: "revoked" })
+    }
+
+    async fn user_grant(&self, user: UserName, patient: SubjectPseudonym) -> anyhow::Result<Value> {
+        self.system.store.registry.grant(&user, &patient, self.now).await?;
+        let view = json(&GrantView { user: user.as_str(), patient: patient.as_str() })?;
+        self.audited(AuditEvent::AccessGranted { user, patient }).await?;
+        Ok(view)
+    }
+
+    async fn user_list(&self) -> anyhow::Result<Value> {
+        let rows = self.system.store.registry.users().await?;
+        let view: Vec<_> = rows
+            .iter()
+            .map(|(user, role)| UserView { user: user.as_str(), role: role.as_str() })
+            .collect();
+        json(&view)
+    }
+
+    async fn quarantine_list(&self, limit: u32) -> anyhow::Result<Value> {
+        let rows = self.system.store.inbox.quarantined(limit).await?;
+        let view: Vec<_> = rows
+            .iter()
+            .map(|row| QuarantineView {
+                id: row.id,
+                device: &row.device,
+                reason: row.reason.as_str(),
+                received_at: row.received_at,
+                detail: &row.detail,
+                bytes: row.size,
+            })
+            .collect();
+        json(&view)
+    }
+
+    async fn erase(&self, patient: &SubjectPseudonym, reason: &str) -> anyhow::Result<Value> {
+        let System { store, audit, .. } = self.system;
+        let deps = erasure::ErasureDeps { store: store.clone(), audit: AuditLog::clone(audit) };
+        let reason = reason_text(reason)?;
+        let certificate =
+            erasure::erase(&deps, patient, &reason, self.actor.clone(), self.now).await?;
+        json(&certificate)
+    }
+}
+
+/// A reason that an operator typed: one line, not empty, not a novel.
+fn reason_text(text: &str) -> anyhow::Result<String> {
+    let text = text.trim();
+    anyhow::ensure!(!text.is_empty(), "a reason is needed; it is kept in the audit log");
+    anyhow::ensure!(
+        text.chars().count() <= MAX_REASON_CHARS && !text.chars().any(char::is_control),
+        "a reason is one line of at most {MAX_REASON_CHARS} characters"
+    );
+    Ok(text.to_owned())
+}
+
+fn no_patient(patient: &SubjectPseudonym) -> String {
+    format!("there is no patient {} here (`vitalseal patient list`)", patient.as_str())
+}
+
+fn json(view: &impl Serialize) -> anyhow::Result<Value> {
+    serde_json::to_value(view).context("encoding the answer")
+}
+
+#[derive(Serialize)]
+struct CaView {
+    pem: String,
+}
+
+#[derive(Serialize)]
+struct RecipientView {
+    kid: String,
+    not_after: Timestamp,
+    pem: String,
+}
+
+#[derive(Serialize)]
+struct PatientView<'a> {
+    patient: &'a str,
+}
+
+#[derive(Serialize)]
+struct PatientStateView<'a> {
+    patient: &'a str,
+    state: &'a str,
+    created_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct PatientIdentityView<'a> {
+    patient: &'a str,
+    state: &'a str,
+    created_at: Timestamp,
+    name: Option<&'a str>,
+    mrn: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct EnrolledView<'a> {
+    device: &'a DeviceId,
+    certificate: String,
+    not_after: Timestamp,
+    pem: String,
+    ca_pem: String,
+}
+
+#[derive(Serialize)]
+struct AssignedView<'a> {
+    device: &'a DeviceId,
+    patient: &'a str,
+}
+
+#[derive(Serialize)]
+struct DeviceView<'a> {
+    device: &'a DeviceId,
+    state: &'a str,
+    patient: Option<&'a str>,
+    enrolled_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct RevokedView<'a> {
+    device: &'a DeviceId,
+    state: &'a str,
+}
+
+#[derive(Serialize)]
+struct GrantView<'a> {
+    user: &'a str,
+    patient: &'a str,
+}
+
+#[derive(Serialize)]
+struct UserView<'a> {
+    user: &'a str,
+    role: &'a str,
+}
+
+#[derive(Serialize)]
+struct QuarantineView<'a> {
+    id: i64,
+    device: &'a DeviceId,
+    reason: &'a str,
+    received_at: Timestamp,
+    detail: &'a str,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct KeysView<'a> {
+    root_epoch: u64,
+    root_provider: &'a str,
+    pages: u64,
+    keks: u64,
+    erasures: u64,
+}
+
+#[derive(Serialize)]
+struct TokenView<'a> {
+    token: &'a str,
+    expires_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct IncidentView<'a> {
+    incident: &'a str,
+    kind: String,
+    aware_at: Timestamp,
+    due_at: Timestamp,
+    late: bool,
+    reports: usize,
+}
+
+#[derive(Serialize)]
+struct VerifiedView {
+    ok: bool,
+    #[serde(flatten)]
+    verified: AuditVerification,
+}
+
+#[derive(Serialize)]
+struct ReportView {
+    markdown: String,
+    report: incident::BreachReport,
+}

@@ -1,0 +1,439 @@
+//! Argument types: what an operator can type, and the help they read.
+//!
+//! Secrets never stand here: passwords come from files, so that they reach neither a process list nor
+//! a shell history.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+use vitalseal_storage::ports::{Role, UserName};
+
+/// Sealed vital signs: signed by the device, one key per patient, answered under policy.
+#[derive(Debug, Parser)]
+#[command(name = "vitalseal", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print JSON on standard output instead of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Where the store is; administration goes through the server that runs on it.
+#[derive(Debug, Clone, Args)]
+pub struct DataArgs {
+    /// The data directory of the store.
+    #[arg(long, env = "VITALSEAL_DATA", value_name = "DIR")]
+    pub data: PathBuf,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a store: certificate authority, keys, registry, audit log, first administrator.
+    Init(InitArgs),
+    /// Run the server on a store.
+    Serve(ServeArgs),
+    /// Run the whole path once on loopback, in a temporary directory, and check each step.
+    Demo(DemoArgs),
+    /// Play the bundled recordings as devices against a running server.
+    Simulate(SimulateArgs),
+    /// The certificate authority that clients trust.
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// The server's envelope certificate, to which devices seal.
+    #[command(subcommand)]
+    Recipient(RecipientCommand),
+    /// Patients, known outside this command only by their pseudonym.
+    #[command(subcommand)]
+    Patient(PatientCommand),
+    /// Devices: enrolment, assignment to a patient, revocation.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Users and the patients they may see.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Short-lived tokens, used as the SQL password.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Messages that were refused, and why.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The key hierarchy.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Move the inbox into Parquet now.
+    Flush {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+    },
+    /// Erase a patient for ever, or verify the certificate of an erasure.
+    Erase(EraseArgs),
+    /// Incidents and their 72-hour reports.
+    #[command(subcommand)]
+    Incident(IncidentCommand),
+}
+
+/// `vitalseal init`
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// The store.
+    #[command(flatten)]
+    pub at: DataArgs,
+    /// Where the root keys go: outside the data directory, and never into its backups
+    /// [default: DIR.root].
+    #[arg(long, value_name = "DIR")]
+    pub root_keys: Option<PathBuf>,
+    /// A further DNS name or address that clients will use for this server; may be repeated.
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Name of the first administrator.
+    #[arg(long, default_value = "admin", value_name = "NAME")]
+    pub administrator: UserName,
+}
+
+/// `vitalseal serve`
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The store.
+    #[command(flatten)]
+    pub at: DataArgs,
+    /// Address of the MQTT edge (TLS); port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub mqtt: Option<SocketAddr>,
+    /// Address of the PostgreSQL protocol (TLS).
+    #[arg(long, value_name = "ADDR")]
+    pub sql: Option<SocketAddr>,
+    /// Address of health and metrics.
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+}
+
+/// `vitalseal demo`
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Keep the store here afterwards (must not exist yet).
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// `vitalseal simulate`
+#[derive(Debug, Clone, Args)]
+pub struct SimulateArgs {
+    /// The store.
+    #[command(flatten)]
+    pub at: DataArgs,
+    /// How many devices, each with a patient of its own.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub devices: u16,
+    /// Where the devices keep their keys and outboxes.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
+    /// Seed of the simulated signals.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// `vitalseal ca …`
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Print the PEM bundle that clients trust.
+    Show(DataArgs),
+}
+
+/// `vitalseal recipient …`
+#[derive(Debug, Subcommand)]
+pub enum RecipientCommand {
+    /// Print the current envelope certificate (PEM).
+    Show(DataArgs),
+}
+
+/// `vitalseal patient …`
+#[derive(Debug, Subcommand)]
+pub enum PatientCommand {
+    /// Admit a patient: a random pseudonym and a key of their own.
+    Add {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// Name, sealed under the patient's key.
+        #[arg(long)]
+        name: Option<String>,
+        /// Medical record number, sealed under the patient's key.
+        #[arg(long)]
+        mrn: Option<String>,
+    },
+    /// List pseudonyms and states (no identities).
+    List(DataArgs),
+    /// Show one patient with their identity; the look-up is audited.
+    Show {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The pseudonym.
+        patient: SubjectPseudonym,
+    },
+}
+
+/// `vitalseal device …`
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Enrol a device: certify its key for mutual TLS and for signing.
+    Enroll {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device id: its MQTT client id and its certificate's common name.
+        device: DeviceId,
+        /// A PKCS#10 request made where the key lives (PEM).
+        #[arg(long, requires = "out", required_unless_present = "new_key")]
+        csr: Option<PathBuf>,
+        /// Where to write the certificate chain (PEM).
+        #[arg(long, value_name = "CERT")]
+        out: Option<PathBuf>,
+        /// Make the key here and write key.pem, cert.pem and ca.pem into this new directory.
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["csr", "out"])]
+        new_key: Option<PathBuf>,
+    },
+    /// Assign a device to a patient from now on.
+    Assign {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
+        /// The patient's pseudonym.
+        #[arg(long)]
+        patient: SubjectPseudonym,
+    },
+    /// List devices.
+    List(DataArgs),
+    /// Revoke a device; its live session ends too.
+    Revoke {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
+        /// Why, for the audit log. Name no patient here.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// `vitalseal user …`
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Add a user; the password and the TOTP secret are shown this once.
+    Add {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The user's name.
+        user: UserName,
+        /// What the user is.
+        #[arg(long)]
+        role: RoleArg,
+    },
+    /// Let a user see a patient (care team).
+    Grant {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The user's name.
+        user: UserName,
+        /// The patient's pseudonym.
+        #[arg(long)]
+        patient: SubjectPseudonym,
+    },
+    /// List users.
+    List(DataArgs),
+}
+
+/// A role on the command line.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RoleArg {
+    /// Reads the vitals of the patients in their care.
+    Clinician,
+    /// Data protection officer: erasure, evidence, incidents.
+    Dpo,
+    /// Runs the system; sees no vitals.
+    Admin,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Clinician => Self::Clinician,
+            RoleArg::Dpo => Self::Dpo,
+            RoleArg::Admin => Self::Admin,
+        }
+    }
+}
+
+/// `vitalseal token …`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Log in: password and TOTP code for a short-lived token.
+    Issue {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The user's name.
+        #[arg(long)]
+        user: UserName,
+        /// A file that holds the password (mode 0600).
+        #[arg(long, value_name = "FILE")]
+        password_file: PathBuf,
+        /// The six digits that the authenticator shows now.
+        #[arg(long, value_name = "CODE")]
+        totp: String,
+    },
+}
+
+/// `vitalseal quarantine …`
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// List refused messages, newest first.
+    List {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+}
+
+/// `vitalseal audit …`
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Print the newest entries, oldest of them first.
+    Tail {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: u32,
+    },
+    /// Recompute the whole log against its signed checkpoint.
+    Verify {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// A checkpoint kept elsewhere, to prove that nothing before it was rewritten or cut off.
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Option<PathBuf>,
+    },
+}
+
+/// `vitalseal keys …`
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Show epochs and counts; never a key.
+    Status(DataArgs),
+}
+
+/// `vitalseal erase …`
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct EraseArgs {
+    /// Verify instead of erasing.
+    #[command(subcommand)]
+    pub verify: Option<EraseCommand>,
+    /// The data directory of the store.
+    #[arg(long, env = "VITALSEAL_DATA", value_name = "DIR", required = true)]
+    pub data: Option<PathBuf>,
+    /// The pseudonym of the patient to erase. There is no way back.
+    #[arg(required = true)]
+    pub patient: Option<SubjectPseudonym>,
+    /// Ground of the erasure, such as "Art. 17(1)(b), request 2026-114". Name no patient here.
+    #[arg(long, required = true)]
+    pub reason: Option<String>,
+    /// Also write the certificate here.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// `vitalseal erase verify`
+#[derive(Debug, Clone, Subcommand)]
+pub enum EraseCommand {
+    /// Check a certificate of erasure; needs no server.
+    Verify {
+        /// The certificate (JSON).
+        file: PathBuf,
+        /// The audit log's verifier key, kept from before.
+        #[arg(long, value_name = "FILE", required_unless_present = "data")]
+        key: Option<PathBuf>,
+        /// Take the verifier key from this store.
+        #[arg(long, env = "VITALSEAL_DATA", value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+}
+
+/// `vitalseal incident …`
+#[derive(Debug, Subcommand)]
+pub enum IncidentCommand {
+    /// Open an incident; the 72 hours run from `--aware-at`.
+    Open(IncidentOpenArgs),
+    /// Draft the notification of GDPR Article 33(3) from the evidence.
+    Report {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The incident.
+        incident: String,
+        /// How it is written.
+        #[arg(long, default_value = "markdown")]
+        format: ReportFormat,
+    },
+    /// List incidents.
+    List(DataArgs),
+}
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    Markdown,
+    /// For programs.
+    Json,
+}
+
+/// `vitalseal incident open`
+#[derive(Debug, Clone, Args)]
+pub struct IncidentOpenArgs {
+    /// The store.
+    #[command(flatten)]
+    pub at: DataArgs,
+    /// What happened.
+    #[arg(long)]
+    pub kind: String,
+    /// Beginning of the time in question (RFC 3339).
+    #[arg(long)]
+    pub from: Timestamp,
+    /// End of the time in question (RFC 3339).
+    #[arg(long)]
+    pub to: Timestamp,
+    /// A device that is concerned; may be repeated.
+    #[arg(long = "device")]
+    pub devices: Vec<DeviceId>,
+    /// A user who is concerned; may be repeated.
+    #[arg(long = "user")]
+    pub users: Vec<UserName>,
+    /// When the controller became aware (GDPR 33(1)); the deadline runs from here.
+    #[arg(long)]
+    pub aware_at: Timestamp,
+    /// Why that instant: who decided, on what evidence.
+    #[arg(long, default_value = "not recorded")]
+    pub aware_reason: String,
+}

@@ -1,0 +1,334 @@
+//! One function a subcommand: read the arguments, ask the server, print.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use vitalseal_compliance::erasure;
+use vitalseal_crypto::DeviceId;
+use vitalseal_storage::StorePaths;
+use vitalseal_storage::ports::{Clock as _, SystemClock};
+
+use crate::admin::client::ask;
+use crate::admin::protocol::{Private, Request};
+use crate::cli::{
+    AuditCommand, CaCommand, Command, DataArgs, DeviceCommand, EraseArgs, EraseCommand,
+    IncidentCommand, InitArgs, KeysCommand, PatientCommand, QuarantineCommand, RecipientCommand,
+    ReportFormat, ServeArgs, SimulateArgs, TokenCommand, UserCommand,
+};
+use crate::credentials::CredentialsView;
+use crate::server::{Overrides, Server};
+use crate::{files, init, logging, output, simulate as simulation};
+
+/// How long an orderly stop may take before the process ends anyway; what was acknowledged is durable.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn init(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
+    let new = init::NewStore {
+        data: args.at.data,
+        root_keys: args.root_keys,
+        names: args.names,
+        administrator: args.administrator,
+    };
+    let created = init::create(new, SystemClock.now()).await?;
+    if as_json {
+        let view = CreatedView {
+            data: &created.data,
+            root_keys: &created.root_keys,
+            administrator: CredentialsView::from(&created.administrator),
+        };
+        return output::print(&serde_json::to_value(&view)?, true);
+    }
+    let credentials = &created.administrator;
+    output::line(&format!(
+        "Store           {}\nRoot keys       {}   (never into a backup of the store)\n\
+         Administrator   {}\nPassword        {}\nTOTP secret     {}\n\n\
+         Password and TOTP secret are shown this once. Next:\n  vitalseal serve --data {}",
+        created.data.display(),
+        created.root_keys.display(),
+        credentials.user,
+        credentials.password.as_str(),
+        credentials.totp_secret.as_str(),
+        created.data.display(),
+    ))
+}
+
+#[derive(Serialize)]
+struct CreatedView<'a> {
+    data: &'a Path,
+    root_keys: &'a Path,
+    administrator: CredentialsView<'a>,
+}
+
+pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> {
+    logging::start("info");
+    forbid_core_dumps()?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let overrides = Overrides { mqtt: args.mqtt, sql: args.sql, http: args.http };
+    let server = Server::start(&args.at.data, overrides).await?;
+    let addresses = server.addresses;
+    if as_json {
+        output::line(&serde_json::to_string(&addresses)?)?;
+    } else {
+        output::line(&format!(
+            "MQTT {}   SQL {}   health http://{}/healthz",
+            addresses.mqtt, addresses.sql, addresses.http
+        ))?;
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tokio::time::timeout(STOP_DEADLINE, server.stop())
+        .await
+        .context("stopping took too long; nothing acknowledged is lost")?
+}
+
+/// Keys are in this process's memory, so it leaves no core and lets no debugger of the same user in.
+fn forbid_core_dumps() -> anyhow::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbidding core dumps")?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+        .context("forbidding core dumps")
+}
+
+pub(crate) async fn simulate(args: SimulateArgs, as_json: bool) -> anyhow::Result<()> {
+    logging::start("warn");
+    let summary = simulation::run(&args).await?;
+    output::print(&serde_json::to_value(&summary)?, as_json)
+}
+
+pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<()> {
+    match command {
+        Command::Ca(CaCommand::Show(at)) => show_pem(&at, Request::CaShow, json).await,
+        Command::Recipient(RecipientCommand::Show(at)) => {
+            show_pem(&at, Request::RecipientShow, json).await
+        }
+        Command::Patient(command) => patient(command, json).await,
+        Command::Device(command) => device(command, json).await,
+        Command::User(command) => match command {
+            UserCommand::Add { at, user, role } => {
+                relay(&at, Request::UserAdd { user, role: role.into() }, json).await
+            }
+            UserCommand::Grant { at, user, patient } => {
+                relay(&at, Request::UserGrant { user, patient }, json).await
+            }
+            UserCommand::List(at) => relay(&at, Request::UserList, json).await,
+        },
+        Command::Token(TokenCommand::Issue { at, user, password_file, totp }) => {
+            let password = read(&password_file)?;
+            let password = Private::new(password.trim_end_matches(['\r', '\n']).to_owned());
+            let totp = Private::new(totp);
+            relay(&at, Request::TokenIssue { user, password, totp }, json).await
+        }
+        Command::Quarantine(QuarantineCommand::List { at, limit }) => {
+            relay(&at, Request::QuarantineList { limit }, json).await
+        }
+        Command::Audit(AuditCommand::Tail { at, lines }) => audit_tail(&at, lines, json).await,
+        Command::Audit(AuditCommand::Verify { at, checkpoint }) => {
+            let checkpoint = checkpoint.as_deref().map(read).transpose()?;
+            relay(&at, Request::AuditVerify { checkpoint }, json).await
+        }
+        Command::Keys(KeysCommand::Status(at)) => relay(&at, Request::KeysStatus, json).await,
+        Command::Flush { at } => relay(&at, Request::Flush, json).await,
+        Command::Incident(command) => incident(command, json).await,
+        Command::Init(_)
+        | Command::Serve(_)
+        | Command::Demo(_)
+        | Command::Simulate(_)
+        | Command::Erase(_) => anyhow::bail!("this command does not go through the server"),
+    }
+}
+
+async fn patient(command: PatientCommand, json: bool) -> anyhow::Result<()> {
+    let (at, request) = match command {
+        PatientCommand::Add { at, name, mrn } => {
+            let (name, mrn) = (name.map(Private::new), mrn.map(Private::new));
+            (at, Request::PatientAdd { name, mrn })
+        }
+        PatientCommand::List(at) => (at, Request::PatientList),
+        PatientCommand::Show { at, patient } => (at, Request::PatientShow { patient }),
+    };
+    relay(&at, request, json).await
+}
+
+async fn device(command: DeviceCommand, json: bool) -> anyhow::Result<()> {
+    match command {
+        DeviceCommand::Enroll { at, device, csr: Some(csr), out: Some(out), new_key: None } => {
+            let csr_pem = read(&csr)?;
+            let answer = send(&at, Request::DeviceEnroll { device, csr_pem }).await?;
+            files::write_public(&out, text(&answer, "pem")?.as_bytes())?;
+            output::print(&without_pems(answer), json)
+        }
+        DeviceCommand::Enroll { at, device, new_key: Some(directory), .. } => {
+            let answer = enroll_with_new_key(&socket(&at), &device, &directory).await?;
+            output::print(&without_pems(answer), json)
+        }
+        DeviceCommand::Enroll { .. } => {
+            anyhow::bail!("give either --csr FILE --out CERT or --new-key DIR")
+        }
+        DeviceCommand::Assign { at, device, patient } => {
+            relay(&at, Request::DeviceAssign { device, patient }, json).await
+        }
+        DeviceCommand::List(at) => relay(&at, Request::DeviceList, json).await,
+        DeviceCommand::Revoke { at, device, reason } => {
+            relay(&at, Request::DeviceRevoke { device, reason }, json).await
+        }
+    }
+}
+
+/// Makes a key pair in a new directory and enrols it; the private key never leaves that directory.
+pub(crate) async fn enroll_with_new_key(
+    socket: &Path,
+    device: &DeviceId,
+    directory: &Path,
+) -> anyhow::Result<Value> {
+    let (key_pem, csr_pem) =
+        vitalseal_crypto::new_device_key_and_csr(device).context("making a key")?;
+    let request = Request::DeviceEnroll { device: device.clone(), csr_pem };
+    let answer = ask(socket, &request).await?;
+    files::create_private_dir(directory)?;
+    files::write_private(&directory.join("key.pem"), key_pem.as_bytes())?;
+    files::write_public(&directory.join("cert.pem"), text(&answer, "pem")?.as_bytes())?;
+    files::write_public(&directory.join("ca.pem"), text(&answer, "ca_pem")?.as_bytes())?;
+    Ok(answer)
+}
+
+async fn audit_tail(at: &DataArgs, lines: u32, as_json: bool) -> anyhow::Result<()> {
+    let entries = send(at, Request::AuditTail { lines }).await?;
+    if as_json {
+        return output::print(&entries, true);
+    }
+    // One line an entry: the event's own fields differ, so a table would be mostly empty.
+    for entry in entries.as_array().into_iter().flatten() {
+        output::line(&audit_line(entry))?;
+    }
+    Ok(())
+}
+
+fn audit_line(entry: &Value) -> String {
+    let mut fields = entry.as_object().cloned().unwrap_or_default();
+    let mut take = |name: &str| fields.shift_remove(name).unwrap_or_default();
+    let (seq, at, actor, event) = (take("seq"), take("at"), take("actor"), take("event"));
+    let mut line = format!(
+        "{:>8}  {}  {:<8}  {}",
+        seq,
+        at.as_str().unwrap_or("-"),
+        actor["id"].as_str().or(actor["kind"].as_str()).unwrap_or("-"),
+        event.as_str().unwrap_or("-")
+    );
+    for (name, value) in &fields {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        line.push_str(&format!("  {name}={value}"));
+    }
+    line
+}
+
+pub(crate) async fn erase(args: EraseArgs, as_json: bool) -> anyhow::Result<()> {
+    if let Some(EraseCommand::Verify { file, key, data }) = args.verify {
+        let certificate = read(&file)?;
+        let vkey = match (key, data) {
+            (Some(key), _) => read(&key)?,
+            (None, Some(data)) => read(&StorePaths::new(&data, None).audit_vkey())?,
+            (None, None) => anyhow::bail!("give --key FILE or --data DIR"),
+        };
+        let verified = erasure::verify(&certificate, vkey.trim())
+            .with_context(|| format!("verifying {}", file.display()))?;
+        return output::print(&serde_json::to_value(&verified)?, as_json);
+    }
+    let (Some(data), Some(patient), Some(reason)) = (args.data, args.patient, args.reason) else {
+        anyhow::bail!("give --data DIR, the patient and --reason");
+    };
+    let certificate = send(&DataArgs { data }, Request::Erase { patient, reason }).await?;
+    if let Some(out) = args.out {
+        let text = serde_json::to_string_pretty(&certificate)?;
+        files::write_public(&out, text.as_bytes())?;
+    }
+    if as_json {
+        return output::print(&certificate, true);
+    }
+    output::line(&serde_json::to_string_pretty(&certificate)?)
+}
+
+async fn incident(command: IncidentCommand, json: bool) -> anyhow::Result<()> {
+    match command {
+        IncidentCommand::Open(args) => {
+            let request = Request::IncidentOpen {
+                kind: args.kind,
+                from: args.from,
+                to: args.to,
+                devices: args.devices,
+                users: args.users,
+                aware_at: args.aware_at,
+                aware_reason: args.aware_reason,
+            };
+            relay(&args.at, request, json).await
+        }
+        IncidentCommand::Report { at, incident, format } => {
+            let answer = send(&at, Request::IncidentReport { incident }).await?;
+            if json || format == ReportFormat::Json {
+                return output::print(&answer["report"], true);
+            }
+            output::line(text(&answer, "markdown")?)
+        }
+        IncidentCommand::List(at) => relay(&at, Request::IncidentList, json).await,
+    }
+}
+
+async fn show_pem(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
+    let answer = send(at, request).await?;
+    if as_json { output::print(&answer, true) } else { output::line(text(&answer, "pem")?) }
+}
+
+async fn relay(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
+    output::print(&send(at, request).await?, as_json)
+}
+
+async fn send(at: &DataArgs, request: Request) -> anyhow::Result<Value> {
+    ask(&socket(at), &request).await
+}
+
+fn socket(at: &DataArgs) -> PathBuf {
+    StorePaths::new(&at.data, None).admin_socket()
+}
+
+fn without_pems(mut answer: Value) -> Value {
+    if let Some(fields) = answer.as_object_mut() {
+        fields.retain(|name, _| name != "pem" && name != "ca_pem");
+    }
+    answer
+}
+
+/// A text field of an answer.
+pub(crate) fn text<'a>(answer: &'a Value, field: &str) -> anyhow::Result<&'a str> {
+    answer[field]
+        .as_str()
+        .with_context(|| format!("the server's answer has no {field}; is it of the same version?"))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_audit_line_names_who_did_what() {
+        let entry = json!({
+            "seq": 7, "at": "2026-01-02T03:04:05Z", "actor": {"kind": "user", "id": "dpo"},
+            "event": "user_added", "user": "nora", "role": "clinician",
+        });
+        assert_eq!(
+            audit_line(&entry),
+            "       7  2026-01-02T03:04:05Z  dpo       user_added  user=nora  role=clinician"
+        );
+    }
+}

@@ -1,0 +1,237 @@
+//! Settings of a store: `DIR/vitalseal.toml`, every default named, unknown fields refused.
+//!
+//! No secret stands in this file; keys and credentials are in the registry, sealed under the root.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use vitalseal_compliance::incident::Parties;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the root keys are, outside the data directory.
+    pub root_keys: PathBuf,
+    /// The MQTT edge.
+    #[serde(default)]
+    pub mqtt: Mqtt,
+    /// The PostgreSQL door.
+    #[serde(default)]
+    pub sql: Sql,
+    /// Health and metrics.
+    #[serde(default)]
+    pub http: Http,
+    /// The inbox and its flush to Parquet.
+    #[serde(default)]
+    pub storage: Storage,
+    /// The server's envelope keys.
+    #[serde(default)]
+    pub recipient: Recipient,
+    /// Who stands in a breach report (GDPR 4(7), 33(3)(b)); what is not set is reported as unknown.
+    #[serde(default, rename = "report")]
+    pub controller: Parties,
+}
+
+/// `[mqtt]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mqtt {
+    /// Address to listen on (TLS, client certificates required).
+    pub listen: SocketAddr,
+    /// Live connections at most.
+    pub connections: usize,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self { listen: loopback(8883), connections: 10_000 }
+    }
+}
+
+/// `[sql]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sql {
+    /// Address to listen on (TLS required).
+    pub listen: SocketAddr,
+    /// Live connections at most.
+    pub connections: usize,
+    /// Memory of all running queries together, in MiB; a query beyond it fails, nothing spills.
+    pub memory_mib: usize,
+    /// A query may take this long, its rows included, in seconds.
+    pub deadline_s: u64,
+}
+
+impl Default for Sql {
+    fn default() -> Self {
+        Self { listen: loopback(5433), connections: 64, memory_mib: 1024, deadline_s: 60 }
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address of `/healthz` and `/metrics` (no TLS, no personal data).
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: loopback(9464) }
+    }
+}
+
+/// `[storage]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// The inbox becomes a Parquet file at least this often, in seconds.
+    pub flush_interval_s: u64,
+    /// … and as soon as it holds this much, in MiB.
+    pub flush_mib: u64,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { flush_interval_s: 60, flush_mib: 64 }
+    }
+}
+
+/// `[recipient]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipient {
+    /// Length of an envelope key epoch, in hours. When it ends, its private key is destroyed: until
+    /// then, traffic captured before an erasure could still be opened by whoever steals that key.
+    pub epoch_h: u32,
+    /// The next epoch is published this long before the current one ends, in hours.
+    pub overlap_h: u32,
+}
+
+impl Default for Recipient {
+    fn default() -> Self {
+        Self { epoch_h: 24, overlap_h: 6 }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+impl Config {
+    /// Every setting at its default.
+    #[must_use]
+    pub fn new(root_keys: PathBuf) -> Self {
+        Self {
+            root_keys,
+            mqtt: Mqtt::default(),
+            sql: Sql::default(),
+            http: Http::default(),
+            storage: Storage::default(),
+            recipient: Recipient::default(),
+            controller: Parties::default(),
+        }
+    }
+
+    /// Reads the file of a store.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not TOML, or has a field that is not a setting.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "reading the configuration {} (is this a store? `vitalseal init` makes one)",
+                path.display()
+            )
+        })?;
+        let config: Self =
+            toml::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
+        anyhow::ensure!(
+            config.recipient.overlap_h < config.recipient.epoch_h,
+            "{}: recipient.overlap_h must be less than recipient.epoch_h",
+            path.display()
+        );
+        Ok(config)
+    }
+
+    /// The commented file that `init` writes.
+    #[must_use]
+    pub fn commented(&self) -> String {
+        let Self { root_keys, mqtt, sql, http, storage, recipient, controller: _ } = self;
+        format!(
+            r#"# vitalseal: settings of this store. Unknown fields are refused; a server restart applies changes.
+
+# Root keys. Back up the data directory without them: an erasure cannot hold against a copy that
+# includes the root.
+root_keys = {root}
+
+[mqtt]
+# Devices connect here (TLS, client certificate required). Use 0.0.0.0:8883 to leave this machine.
+listen = "{mqtt_listen}"
+connections = {mqtt_connections}
+
+[sql]
+# psql, Grafana and other PostgreSQL clients (TLS required, token as password, database "vitalseal").
+listen = "{sql_listen}"
+connections = {sql_connections}
+# All running queries share this; a query beyond it fails, because spilling would write plaintext.
+memory_mib = {memory}
+deadline_s = {deadline}
+
+[http]
+# /healthz and /metrics: no TLS, so keep it local; they show counts only.
+listen = "{http_listen}"
+
+[storage]
+# The inbox becomes a Parquet file this often, or as soon as it holds this much.
+flush_interval_s = {interval}
+flush_mib = {flush_mib}
+
+[recipient]
+# The server's envelope key lives this long and is then destroyed; its successor is published
+# overlap_h before, so that no device in flight is refused.
+epoch_h = {epoch}
+overlap_h = {overlap}
+
+[report]
+# Stands in breach reports (GDPR 33(3)(b)); what is not set is reported as unknown.
+# controller = "Example Hospital"
+# contact = {{ name = "Data protection officer", email = "dpo@example.org" }}
+"#,
+            root = toml::Value::String(root_keys.display().to_string()),
+            mqtt_listen = mqtt.listen,
+            mqtt_connections = mqtt.connections,
+            sql_listen = sql.listen,
+            sql_connections = sql.connections,
+            memory = sql.memory_mib,
+            deadline = sql.deadline_s,
+            http_listen = http.listen,
+            interval = storage.flush_interval_s,
+            flush_mib = storage.flush_mib,
+            epoch = recipient.epoch_h,
+            overlap = recipient.overlap_h,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commented_file_says_exactly_the_defaults() {
+        let config = Config::new(PathBuf::from("/srv/vital \"seal\".root"));
+        let parsed: Config = toml::from_str(&config.commented()).unwrap();
+        assert_eq!(parsed, config);
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let error = toml::from_str::<Config>("root_keys = \"r\"\n[mqtt]\nlisten_adress = \"x\"\n");
+        assert!(error.unwrap_err().to_string().contains("listen_adress"));
+    }
+}

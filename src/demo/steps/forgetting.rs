@@ -1,0 +1,107 @@
+//! Forgetting a patient, that a backup cannot undo it, and the report that the DPO would send.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use jiff::{SignedDuration, Timestamp};
+use vitalseal_compliance::erasure;
+use vitalseal_storage::ports::{Clock as _, SystemClock};
+use vitalseal_storage::{FileRootProvider, Store, StorePaths};
+
+use crate::admin::protocol::Request;
+use crate::commands::text;
+use crate::demo::site::Site;
+
+const COPY: &str = "copy-before-erasure";
+
+pub(super) async fn erase(site: &mut Site) -> anyhow::Result<String> {
+    let patient = site.member("watch-01")?.patient.clone();
+    let of_patient = format!("SELECT count(*) FROM vitals WHERE patient = '{patient}'");
+    let before = site.count(&of_patient).await?;
+    let others = site.count("SELECT count(*) FROM vitals").await? - before;
+    ensure!(before > 0, "the patient to be erased has no readings");
+
+    // As an administrator would: copy the data directory of the running server, by hand.
+    copy_tree(&site.data, &site.directory.join(COPY))?;
+
+    let request = Request::Erase {
+        patient: patient.parse().context("reading the pseudonym")?,
+        reason: "Art. 17(1)(b), demonstration".to_owned(),
+    };
+    let certificate = site.ask(request).await?;
+    let vkey = fs::read_to_string(site.paths().audit_vkey()).context("reading the audit log's key")?;
+    let certificate = serde_json::to_string(&certificate)?;
+    erasure::verify(&certificate, vkey.trim()).context("verifying the certificate of erasure")?;
+    fs::write(site.directory.join("erasure.json"), &certificate).context("keeping the certificate")?;
+
+    let after = site.count(&of_patient).await?;
+    let kept = site.count("SELECT count(*) FROM vitals").await?;
+    ensure!(after == 0, "the same query still answers {after} readings");
+    ensure!(kept == others, "{others} readings of others before, {kept} after");
+    Ok(format!("{before} readings gone, {kept} of others untouched, the signed certificate verifies"))
+}
+
+pub(super) async fn backup(site: &mut Site) -> anyhow::Result<String> {
+    let copy = site.directory.join(COPY);
+    let patient = site.member("watch-01")?.patient.parse().context("reading the pseudonym")?;
+    // The copy of yesterday, the root keys of today.
+    let today = site.paths();
+    let paths = StorePaths::new(&copy, Some(today.root_keys()));
+    let roots = Arc::new(FileRootProvider::new(paths.root_keys()));
+    let refused = match Store::open(&paths, roots, SystemClock.now()).await {
+        Err(refused) => refused,
+        Ok(store) => {
+            let key = store.keys.kek(&patient).await;
+            store.close().await;
+            match key {
+                Ok(None) => return Ok("the copy opens, the patient's key is not in it".to_owned()),
+                Ok(Some(_)) => bail!("the copy made before the erasure brought the patient's key back"),
+                Err(refused) => return Ok(format!("the key cannot be unwrapped: {refused}")),
+            }
+        }
+    };
+    Ok(format!("the old copy beside today's root keys: {refused}"))
+}
+
+pub(super) async fn report(site: &mut Site) -> anyhow::Result<String> {
+    let now = SystemClock.now();
+    let aware_at = now - SignedDuration::from_mins(10);
+    let opened = site
+        .ask(Request::IncidentOpen {
+            kind: "credential_misuse".to_owned(),
+            from: now - SignedDuration::from_hours(1),
+            to: now,
+            devices: Vec::new(),
+            users: vec![site.clinician.clone()],
+            aware_at,
+            aware_reason: "demonstration: the clinician's token was seen elsewhere".to_owned(),
+        })
+        .await?;
+    let incident = text(&opened, "incident")?.to_owned();
+    let answer = site.ask(Request::IncidentReport { incident: incident.clone() }).await?;
+    let markdown = text(&answer, "markdown")?;
+    fs::write(site.directory.join("breach-report.md"), markdown).context("keeping the report")?;
+    let report = &answer["report"];
+    let due: Timestamp = text(&report["clock"], "due_at")?.parse().context("reading the deadline")?;
+    ensure!(due == aware_at + SignedDuration::from_hours(72), "the deadline is not 72 h after awareness");
+    let people = report["nature"]["people"]["value"].as_u64().context("the report counts no people")?;
+    ensure!(people == 4, "the clinician read 4 patients, the report counts {people}");
+    Ok(format!("{incident}: {people} people concerned, to be notified by {due} (GDPR 33(1))"))
+}
+
+fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
+    crate::files::create_private_dir(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("listing {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), &target)
+                .with_context(|| format!("copying {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}

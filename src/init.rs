@@ -1,0 +1,168 @@
+//! A new store, whole or not at all: everything is made in a directory beside the final one, which
+//! takes its name only when the last byte is on disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use vitalseal_compliance::access::{self, NewCredentials};
+use vitalseal_compliance::audit::AuditLog;
+use vitalseal_crypto::{CertificateAuthority, NewAuthority};
+use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _, Role, UserName};
+use vitalseal_storage::{FileRootProvider, RootProvider, Store, StorePaths};
+
+use crate::config::Config;
+use crate::files;
+use crate::recipient;
+use crate::secrets;
+
+/// What a new store is made from.
+#[derive(Debug, Clone)]
+pub struct NewStore {
+    /// The data directory; must not exist, or be empty.
+    pub data: PathBuf,
+    /// Where root keys go; `DIR.root` if not said.
+    pub root_keys: Option<PathBuf>,
+    /// Names and addresses of this server beside `localhost`.
+    pub names: Vec<String>,
+    /// The first administrator.
+    pub administrator: UserName,
+}
+
+/// What `init` shows, once.
+#[derive(Debug)]
+pub struct Created {
+    /// The data directory.
+    pub data: PathBuf,
+    /// The root keys' directory.
+    pub root_keys: PathBuf,
+    /// The first administrator's credentials.
+    pub administrator: NewCredentials,
+}
+
+/// Makes a store.
+///
+/// # Errors
+/// The directory holds something already, or a step failed; then nothing is left behind.
+pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
+    let data = std::path::absolute(&new.data).context("resolving the data directory")?;
+    let finished = StorePaths::new(&data, new.root_keys.as_deref());
+    let root_keys = std::path::absolute(finished.root_keys())
+        .context("resolving the directory of the root keys")?;
+    anyhow::ensure!(
+        !root_keys.starts_with(&data),
+        "the root keys ({}) must be outside the data directory ({}): a backup that holds both can undo \
+         every erasure",
+        root_keys.display(),
+        data.display()
+    );
+    refuse_existing(&data, "a store, or other files; choose a new directory")?;
+    refuse_existing(&root_keys, "root keys of another store; choose another --root-keys")?;
+
+    let building = sibling(&data)?;
+    files::create_private_dir(&building)?;
+    let made = build(&new, &building, &root_keys, now).await;
+    let administrator = match made {
+        Ok(administrator) => administrator,
+        Err(error) => {
+            // Only what this call made: both directories were absent or empty a moment ago.
+            let _ = fs::remove_dir_all(&building);
+            let _ = fs::remove_dir_all(&root_keys);
+            return Err(error);
+        }
+    };
+    if data.exists() {
+        fs::remove_dir(&data).with_context(|| format!("replacing the empty {}", data.display()))?;
+    }
+    fs::rename(&building, &data)
+        .with_context(|| format!("moving the finished store to {}", data.display()))?;
+    files::sync_parent(&data)?;
+    Ok(Created { data, root_keys, administrator })
+}
+
+async fn build(
+    new: &NewStore,
+    building: &Path,
+    root_keys: &Path,
+    now: Timestamp,
+) -> anyhow::Result<NewCredentials> {
+    let paths = StorePaths::new(building, Some(root_keys));
+    let roots: Arc<dyn RootProvider> = Arc::new(FileRootProvider::new(root_keys));
+    let store = Store::create(&paths, roots, now).await.context("creating the store")?;
+
+    let authority = CertificateAuthority::create(now).context("creating the certificate authority")?;
+    keep_authority(&store, &paths, &authority).await?;
+    let authority = CertificateAuthority::open(
+        &authority.issuing_key_pem,
+        &authority.issuing_cert_pem,
+        &authority.root_cert_pem,
+    )
+    .context("opening the new certificate authority")?;
+
+    let mut names = vec!["localhost", "127.0.0.1", "::1"];
+    names.extend(new.names.iter().map(String::as_str));
+    let server = authority.issue_server(&names, now).context("issuing the server certificate")?;
+    files::write_public(&paths.server_certificate(), server.chain_pem.as_bytes())?;
+    store.keys.put_secret(secrets::SERVER_KEY, server.key_pem.as_bytes()).await?;
+
+    let created = AuditLog::create(&paths.audit(), secrets::AUDIT_ORIGIN)
+        .await
+        .context("creating the audit log")?;
+    store.keys.put_secret(secrets::AUDIT_KEY, created.skey.as_bytes()).await?;
+    files::write_public(&paths.audit_vkey(), created.vkey.as_bytes())?;
+    let audit = created.log;
+
+    let local = Actor::Local { uid: files::own_uid() };
+    let event = AuditEvent::StoreInitialized {};
+    audit.record(AuditRecord { at: now, actor: local.clone(), event }).await?;
+    let config = Config::new(root_keys.to_owned());
+    recipient::start_epoch(&store, &authority, &audit, &config.recipient, now).await?;
+
+    let (registry, name) = (&store.registry, new.administrator.clone());
+    let administrator = access::add_user(registry, &audit, local, name, Role::Admin, now).await?;
+    files::write_public(&paths.config(), config.commented().as_bytes())?;
+    audit.close().await;
+    store.close().await;
+    Ok(administrator)
+}
+
+/// The root CA's key goes beside the root keys, so that it can be moved offline; the issuing key is
+/// sealed in the registry.
+async fn keep_authority(
+    store: &Store,
+    paths: &StorePaths,
+    authority: &NewAuthority,
+) -> anyhow::Result<()> {
+    files::write_private(&paths.root_authority_key(), authority.root_key_pem.as_bytes())?;
+    files::write_public(&paths.root_certificate(), authority.root_cert_pem.as_bytes())?;
+    files::write_public(&paths.issuing_certificate(), authority.issuing_cert_pem.as_bytes())?;
+    store.keys.put_secret(secrets::ISSUING_KEY, authority.issuing_key_pem.as_bytes()).await?;
+    Ok(())
+}
+
+fn refuse_existing(directory: &Path, what: &str) -> anyhow::Result<()> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => {
+            anyhow::ensure!(entries.next().is_none(), "{} already holds {what}", directory.display());
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("looking into {}", directory.display())),
+    }
+}
+
+/// `DIR.init`, on the same file system as `DIR`, so that the final rename is atomic.
+fn sibling(data: &Path) -> anyhow::Result<PathBuf> {
+    let name = data.file_name().context("the data directory needs a name")?;
+    let mut building = name.to_owned();
+    building.push(".init");
+    let building = data.with_file_name(building);
+    anyhow::ensure!(
+        !building.exists(),
+        "{} is left from an interrupted init; remove it and try again",
+        building.display()
+    );
+    Ok(building)
+}

@@ -1,0 +1,324 @@
+//! The running server: built from the bottom crate up, taken down in reverse.
+//!
+//! Everything listens before anything is served; a port in use, a missing key or a locked store stops
+//! the start with nothing half-running. Stopping: no new connections, sessions finish, flush, close.
+
+mod background;
+mod http;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vitalseal_compliance::access::{CareTeamPolicy, Login, TokenAuthenticator};
+use vitalseal_compliance::audit::AuditLog;
+use vitalseal_crypto::{CertificateAuthority, default_backend};
+use vitalseal_ingest::{Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
+use vitalseal_query::{QueryDeps, QueryLimits, QueryService, SqlServer};
+use vitalseal_storage::ports::{
+    Actor, AuditEvent, AuditRecord, AuditSink as _, Clock, SystemClock,
+};
+use vitalseal_storage::{FileRootProvider, RootProvider, Store, StorePaths};
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::{admin, recipient, secrets, tls};
+
+/// Addresses given on the command line, which win over the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Overrides {
+    /// MQTT edge.
+    pub mqtt: Option<SocketAddr>,
+    /// PostgreSQL protocol.
+    pub sql: Option<SocketAddr>,
+    /// Health and metrics.
+    pub http: Option<SocketAddr>,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Addresses {
+    /// MQTT over TLS.
+    pub mqtt: SocketAddr,
+    /// PostgreSQL protocol over TLS.
+    pub sql: SocketAddr,
+    /// Health and metrics.
+    pub http: SocketAddr,
+}
+
+/// What every part of a running server may use.
+#[derive(Debug)]
+pub struct System {
+    /// Where the server listens.
+    pub addresses: Addresses,
+    /// Registry, inbox, keys, catalog.
+    pub store: Store,
+    /// The audit log.
+    pub audit: Arc<AuditLog>,
+    /// Issues certificates.
+    pub authority: CertificateAuthority,
+    /// Password and TOTP for a token.
+    pub login: Login,
+    /// Answers SQL under policy.
+    pub query: Arc<QueryService>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Settings.
+    pub config: Config,
+    /// Paths of the store.
+    pub paths: StorePaths,
+    /// The current envelope certificate (PEM), as published to devices.
+    pub recipient: watch::Sender<Bytes>,
+    /// Counters of the edge.
+    pub edge: Arc<EdgeMetrics>,
+}
+
+/// What moved from the inbox into files.
+#[derive(Debug, Default, Serialize)]
+pub struct Flushed {
+    /// Messages.
+    pub messages: u64,
+    /// Readings in them.
+    pub readings: u64,
+    /// Names of the new files.
+    pub files: Vec<String>,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Its parts.
+    pub system: Arc<System>,
+    stop: CancellationToken,
+    doors: JoinSet<()>,
+    background: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts a server on an existing store.
+    ///
+    /// # Errors
+    /// The store is locked, damaged or missing a key, or an address is taken.
+    pub async fn start(data: &Path, overrides: Overrides) -> anyhow::Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let data = std::path::absolute(data).context("resolving the data directory")?;
+        let config = Config::load(&StorePaths::new(&data, None).config())?;
+        let paths = StorePaths::new(&data, Some(&config.root_keys));
+        let roots: Arc<dyn RootProvider> = Arc::new(FileRootProvider::new(paths.root_keys()));
+        let store = Store::open(&paths, roots, clock.now())
+            .await
+            .with_context(|| format!("opening the store {}", data.display()))?;
+
+        let audit = open_audit(&store, &paths).await?;
+        let authority = open_authority(&store, &paths).await?;
+        let (mutual, server) = tls_configs(&store, &paths, &authority).await?;
+
+        recipient::tend(&store, &authority, &*audit, &config.recipient, clock.now()).await?;
+        let certificate = recipient::current(&store, clock.now()).await?;
+        let (recipient, published) = watch::channel(Bytes::from(certificate.to_pem()));
+
+        let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let pipeline = Pipeline::start(
+            PipelineDeps {
+                store: store.clone(),
+                audit: Arc::clone(&audit) as _,
+                clock: Arc::clone(&clock),
+                backend: default_backend(),
+            },
+            workers,
+        )
+        .context("starting the verification workers")?;
+        // Every door is bound before any is served: an address in use leaves nothing half-started.
+        let edge = Edge::bind(
+            overrides.mqtt.unwrap_or(config.mqtt.listen),
+            mutual,
+            EdgeDeps {
+                pipeline,
+                store: store.clone(),
+                audit: Arc::clone(&audit) as _,
+                clock: Arc::clone(&clock),
+                recipient: published,
+            },
+            EdgeLimits { connections: config.mqtt.connections, ..EdgeLimits::default() },
+        )
+        .await
+        .context("opening the MQTT edge (another address: `--mqtt ADDR`, or `mqtt.listen`)")?;
+        let query = QueryService::new(
+            QueryDeps {
+                store: store.clone(),
+                policy: Arc::new(CareTeamPolicy::new(store.registry.clone())),
+                authenticator: Arc::new(TokenAuthenticator::new(store.registry.clone())),
+                audit: Arc::clone(&audit) as _,
+                clock: Arc::clone(&clock),
+            },
+            QueryLimits {
+                memory_bytes: config.sql.memory_mib << 20,
+                deadline: Duration::from_secs(config.sql.deadline_s),
+                connections: config.sql.connections,
+            },
+        );
+        let sql = overrides.sql.unwrap_or(config.sql.listen);
+        let sql = SqlServer::bind(sql, server, Arc::clone(&query))
+            .await
+            .context("opening the SQL door (another address: `--sql ADDR`, or `sql.listen`)")?;
+        let http = overrides.http.unwrap_or(config.http.listen);
+        let http = TcpListener::bind(http).await.with_context(|| {
+            format!("listening on {http} for health (another address: `--http ADDR`)")
+        })?;
+        let socket = admin::listen(&paths.admin_socket())?;
+        let addresses = Addresses {
+            mqtt: edge.local_addr(),
+            sql: sql.local_addr(),
+            http: http.local_addr().context("reading the health address")?,
+        };
+
+        let system = Arc::new(System {
+            addresses,
+            login: Login::new(store.registry.clone(), Arc::clone(&audit) as _),
+            store,
+            audit,
+            authority,
+            query,
+            clock,
+            config,
+            paths,
+            recipient,
+            edge: edge.metrics(),
+        });
+        system.audited(Actor::System, started()).await?;
+        Ok(Self::serve(system, edge, sql, http, socket))
+    }
+
+    fn serve(
+        system: Arc<System>,
+        edge: Edge,
+        sql: SqlServer,
+        http: TcpListener,
+        socket: UnixListener,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let mut doors = JoinSet::new();
+        doors.spawn(edge.serve(stop.clone()));
+        doors.spawn(sql.serve(stop.clone()));
+        doors.spawn(http::serve(http, Arc::clone(&system), stop.clone()));
+        doors.spawn(admin::serve(socket, Arc::clone(&system), stop.clone()));
+        let mut background = JoinSet::new();
+        background.spawn(background::flush(Arc::clone(&system), stop.clone()));
+        background.spawn(background::tend_recipient(Arc::clone(&system), stop.clone()));
+        let addresses = system.addresses;
+        tracing::info!(mqtt = %addresses.mqtt, sql = %addresses.sql, http = %addresses.http, "serving");
+        Self { addresses, system, stop, doors, background }
+    }
+
+    /// Stops in order: no new connections, sessions finish, flush, close.
+    ///
+    /// # Errors
+    /// The last flush or the last audit record could not be written; what was acknowledged is in the
+    /// inbox all the same and is flushed after the next start.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        tracing::info!("stopping");
+        self.stop.cancel();
+        while self.doors.join_next().await.is_some() {}
+        while self.background.join_next().await.is_some() {}
+        let system = self.system;
+        let flushed = system.flush().await.context("flushing the inbox");
+        let recorded = system.audited(Actor::System, AuditEvent::ServerStopped {}).await;
+        let _ = std::fs::remove_file(system.paths.admin_socket());
+        system.audit.close().await;
+        system.store.clone().close().await;
+        flushed?;
+        recorded?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+impl System {
+    /// Writes one audit record and waits until it is durable.
+    ///
+    /// # Errors
+    /// The audit log cannot be written; then the act it describes must not happen.
+    pub async fn audited(&self, actor: Actor, event: AuditEvent) -> anyhow::Result<()> {
+        let record = AuditRecord { at: self.clock.now(), actor, event };
+        self.audit.record(record).await.context("writing the audit log")
+    }
+
+    /// Moves the inbox into Parquet and audits the file.
+    ///
+    /// # Errors
+    /// The file, the catalog or the audit log cannot be written; the inbox keeps its rows.
+    pub async fn flush(&self) -> anyhow::Result<Flushed> {
+        let mut flushed = Flushed::default();
+        loop {
+            let report = self.store.flush(self.clock.now()).await?;
+            if let Some(file) = report.file {
+                flushed.messages += report.messages;
+                flushed.readings += report.readings;
+                flushed.files.push(file.clone());
+                let (messages, readings) = (report.messages, report.readings);
+                let event = AuditEvent::ReadingsFlushed { file, messages, readings };
+                self.audited(Actor::System, event).await?;
+            }
+            if !report.more {
+                return Ok(flushed);
+            }
+        }
+    }
+}
+
+fn started() -> AuditEvent {
+    AuditEvent::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+async fn open_audit(store: &Store, paths: &StorePaths) -> anyhow::Result<Arc<AuditLog>> {
+    let skey = secret_text(store, secrets::AUDIT_KEY).await?;
+    let vkey = read(&paths.audit_vkey())?;
+    let audit = AuditLog::open(&paths.audit(), &skey, vkey.trim()).await;
+    Ok(Arc::new(audit.context("opening the audit log")?))
+}
+
+async fn open_authority(store: &Store, paths: &StorePaths) -> anyhow::Result<CertificateAuthority> {
+    CertificateAuthority::open(
+        &secret_text(store, secrets::ISSUING_KEY).await?,
+        &read(&paths.issuing_certificate())?,
+        &read(&paths.root_certificate())?,
+    )
+    .context("opening the certificate authority")
+}
+
+async fn tls_configs(
+    store: &Store,
+    paths: &StorePaths,
+    authority: &CertificateAuthority,
+) -> anyhow::Result<(Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>)> {
+    let key = secret_text(store, secrets::SERVER_KEY).await?;
+    let chain = read(&paths.server_certificate())?;
+    let authorities = authority.bundle_pem();
+    let pems = tls::ServerPems { chain: &chain, key: &key, authorities: &authorities };
+    Ok((tls::mutual(&pems)?, tls::server(&pems)?))
+}
+
+async fn secret_text(store: &Store, name: &str) -> anyhow::Result<Zeroizing<String>> {
+    let secret = store
+        .keys
+        .secret(name)
+        .await
+        .with_context(|| format!("opening the secret {name}"))?
+        .with_context(|| format!("the store holds no secret {name}; it was not made by `init`"))?;
+    let text = std::str::from_utf8(&secret).with_context(|| format!("reading the secret {name}"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}

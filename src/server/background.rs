@@ -1,0 +1,76 @@
+//! What the server does unasked: flush the inbox, renew the envelope key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::System;
+use crate::recipient;
+
+/// How often the inbox's size is looked at, and so how far it may overshoot `flush_mib`.
+const SIZE_CHECK: Duration = Duration::from_secs(1);
+
+/// How often epochs are looked at: often enough that an ended key is not kept a minute longer.
+const EPOCH_CHECK: Duration = Duration::from_secs(60);
+
+/// Flushes every `flush_interval_s`, or as soon as the inbox holds `flush_mib`.
+pub(super) async fn flush(system: Arc<System>, stop: CancellationToken) {
+    let every = Duration::from_secs(system.config.storage.flush_interval_s.max(1));
+    let at_bytes = system.config.storage.flush_mib.max(1) << 20;
+    let mut last = Instant::now();
+    let mut tick = interval(SIZE_CHECK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stopped(&mut tick, &stop).await {
+        let full = match system.store.inbox.pending().await {
+            Ok((_, bytes)) => bytes >= at_bytes,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "measuring the inbox");
+                false
+            }
+        };
+        if !full && last.elapsed() < every {
+            continue;
+        }
+        last = Instant::now();
+        match system.flush().await {
+            Ok(report) if report.messages > 0 => {
+                tracing::info!(messages = report.messages, readings = report.readings, "flushed");
+            }
+            Ok(_) => {}
+            // The rows stay in the inbox, which is durable; the next tick tries again.
+            Err(error) => tracing::error!("flushing the inbox: {error:#}"),
+        }
+    }
+}
+
+/// Starts and ends envelope key epochs in time and publishes the current certificate.
+pub(super) async fn tend_recipient(system: Arc<System>, stop: CancellationToken) {
+    let mut tick = interval(EPOCH_CHECK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stopped(&mut tick, &stop).await {
+        if let Err(error) = tend_once(&system).await {
+            tracing::error!("tending the envelope key epochs: {error:#}");
+        }
+    }
+}
+
+async fn tend_once(system: &System) -> anyhow::Result<()> {
+    let System { store, authority, audit, config, .. } = system;
+    let now = system.clock.now();
+    if recipient::tend(store, authority, &**audit, &config.recipient, now).await? {
+        let current = recipient::current(store, now).await?;
+        system.recipient.send_replace(Bytes::from(current.to_pem()));
+    }
+    Ok(())
+}
+
+async fn stopped(tick: &mut tokio::time::Interval, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => true,
+        _ = tick.tick() => false,
+    }
+}

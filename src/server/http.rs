@@ -1,0 +1,65 @@
+//! Health and metrics on a local port: counts only, no identity and no reading.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::System;
+
+/// Serves `/healthz` and `/metrics` until told to stop.
+pub(super) async fn serve(listener: TcpListener, system: Arc<System>, stop: CancellationToken) {
+    let routes = Router::new()
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
+        .with_state(system);
+    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "serving health and metrics");
+    }
+}
+
+/// 200 while the inbox can be read, 503 otherwise.
+async fn health(State(system): State<Arc<System>>) -> impl IntoResponse {
+    match system.store.inbox.pending().await {
+        Ok(_) => (StatusCode::OK, "ok\n"),
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "health check");
+            (StatusCode::SERVICE_UNAVAILABLE, "the inbox cannot be read; the log says why\n")
+        }
+    }
+}
+
+/// Prometheus text format 0.0.4.
+async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
+    let edge = &system.edge;
+    let (mut inbox_rows, mut inbox_bytes) = (0, 0);
+    if let Ok(pending) = system.store.inbox.pending().await {
+        (inbox_rows, inbox_bytes) = pending;
+    }
+    let all = [
+        ("connections", "gauge", "TCP connections of the MQTT edge", edge.connections()),
+        ("sessions", "gauge", "MQTT sessions", edge.sessions()),
+        ("acked_total", "counter", "Messages made durable and acknowledged", edge.acked()),
+        ("duplicates_total", "counter", "Acknowledged messages known already", edge.duplicates()),
+        ("quarantined_total", "counter", "Acknowledged messages refused", edge.quarantined()),
+        ("refused_total", "counter", "Connections ended for a fault", edge.refused()),
+        ("inbox_messages", "gauge", "Messages not flushed yet", inbox_rows),
+        ("inbox_bytes", "gauge", "Sealed bytes not flushed yet", inbox_bytes),
+    ];
+    let mut text = String::new();
+    for (name, kind, help, value) in all {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(
+            text,
+            "# HELP vitalseal_{name} {help}\n# TYPE vitalseal_{name} {kind}\nvitalseal_{name} {value}"
+        );
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}

@@ -1,0 +1,247 @@
+//! A real store, a real server process, the real command line: what every system test stands on.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the fixture")]
+
+pub mod device;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub const VITALSEAL: &str = env!("CARGO_BIN_EXE_vitalseal");
+
+/// A store in a temporary directory, with or without a server running on it.
+pub struct Site {
+    pub dir: TempDir,
+    pub data: PathBuf,
+    pub administrator: Value,
+    server: Option<Running>,
+}
+
+struct Running {
+    child: Child,
+    addresses: Value,
+}
+
+impl Site {
+    /// `vitalseal init`.
+    pub fn init() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let output = Command::new(VITALSEAL)
+            .args(["init", "--json", "--data"])
+            .arg(&data)
+            .env_remove("VITALSEAL_DATA")
+            .output()
+            .unwrap();
+        let created = parse(&output);
+        Self { dir, data, administrator: created["administrator"].clone(), server: None }
+    }
+
+    /// `vitalseal init` and `vitalseal serve`.
+    pub fn serving() -> Self {
+        let mut site = Self::init();
+        site.serve();
+        site
+    }
+
+    /// Starts the server on the ports it had before, or on free ones.
+    pub fn serve(&mut self) {
+        let port = |name: &str| match &self.server {
+            Some(running) => running.addresses[name].as_str().unwrap().to_owned(),
+            None => "127.0.0.1:0".to_owned(),
+        };
+        let (mqtt, sql, http) = (port("mqtt"), port("sql"), port("http"));
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        let mut child = Command::new(VITALSEAL)
+            .args(["serve", "--json", "--mqtt", &mqtt, "--sql", &sql, "--http", &http, "--data"])
+            .arg(&self.data)
+            .env("VITALSEAL_LOG", "trace")
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "the server did not start:\n{}", self.log_tail());
+        self.server = Some(Running { child, addresses: serde_json::from_str(&line).unwrap() });
+    }
+
+    /// Address of one door.
+    pub fn address(&self, door: &str) -> SocketAddr {
+        let running = self.server.as_ref().expect("the server runs");
+        running.addresses[door].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Process id of the server.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("the server runs").child.id()
+    }
+
+    /// `kill -9`: nothing is flushed, nothing is said.
+    pub fn kill(&mut self) {
+        let running = self.server.as_mut().expect("the server runs");
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn terminate(&mut self) -> i32 {
+        let running = self.server.as_mut().expect("the server runs");
+        let pid = running.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(40);
+        loop {
+            if let Some(status) = running.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(Instant::now() < deadline, "the server did not stop:\n{}", self.log_tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// One administrative command; its whole output.
+    pub fn run(&self, args: &[&str]) -> Output {
+        Command::new(VITALSEAL).args(args).env("VITALSEAL_DATA", &self.data).output().unwrap()
+    }
+
+    /// One administrative command that must succeed; its JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut args = args.to_vec();
+        args.push("--json");
+        parse(&self.run(&args))
+    }
+
+    /// One administrative command that must fail; what it says.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(!output.status.success(), "{args:?} should have failed");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// A new patient's pseudonym.
+    pub fn patient(&self) -> String {
+        self.json(&["patient", "add"])["patient"].as_str().unwrap().to_owned()
+    }
+
+    /// Enrols a device with a key of its own, assigned to `patient`; its directory.
+    pub fn device(&self, id: &str, patient: &str) -> PathBuf {
+        let directory = self.dir.path().join(id);
+        self.json(&["device", "enroll", id, "--new-key", directory.to_str().unwrap()]);
+        self.json(&["device", "assign", id, "--patient", patient]);
+        directory
+    }
+
+    /// A user who may see `patients`, with a fresh token.
+    pub fn clinician(&self, name: &str, patients: &[&str]) -> String {
+        let made = self.json(&["user", "add", name, "--role", "clinician"]);
+        for patient in patients {
+            self.json(&["user", "grant", name, "--patient", patient]);
+        }
+        self.token(&made)
+    }
+
+    /// Logs a user in with the credentials that `user add` showed.
+    pub fn token(&self, credentials: &Value) -> String {
+        let user = credentials["user"].as_str().unwrap();
+        let file = self.dir.path().join(format!("{user}.password"));
+        std::fs::write(&file, credentials["password"].as_str().unwrap()).unwrap();
+        let code = totp_now(credentials["totp_secret"].as_str().unwrap());
+        let file = file.to_str().unwrap();
+        let issued =
+            self.json(&["token", "issue", "--user", user, "--password-file", file, "--totp", &code]);
+        issued["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The PEM bundle that clients trust, as a file.
+    pub fn ca_file(&self) -> PathBuf {
+        let file = self.dir.path().join("ca.pem");
+        std::fs::write(&file, self.run(&["ca", "show"]).stdout).unwrap();
+        file
+    }
+
+    /// Rows of one statement through `psql` over TLS with the certificate checked, unaligned.
+    pub fn psql(&self, user: &str, token: &str, sql: &str) -> Result<Vec<String>, String> {
+        let address = self.address("sql");
+        let output = Command::new("psql")
+            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "-c", sql])
+            .env("PGHOST", "localhost")
+            .env("PGHOSTADDR", address.ip().to_string())
+            .env("PGPORT", address.port().to_string())
+            .env("PGDATABASE", "vitalseal")
+            .env("PGUSER", user)
+            .env("PGPASSWORD", token)
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", self.ca_file())
+            .output()
+            .expect("psql is installed (test.sh installs postgresql-client)");
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let text = String::from_utf8(output.stdout).unwrap();
+        Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// The server's log so far, all starts together.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("server.log")
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log_text();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.server {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- end of the server's log\n{}", self.log_tail());
+        }
+    }
+}
+
+/// The code an authenticator shows now.
+pub fn totp_now(secret: &str) -> String {
+    vitalseal::credentials::totp_code(secret, jiff::Timestamp::now()).unwrap()
+}
+
+/// Every file below a directory.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files_below(&entry.path()));
+        } else if entry.file_type().unwrap().is_file() {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+fn parse(output: &Output) -> Value {
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}

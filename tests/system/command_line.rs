@@ -1,0 +1,153 @@
+//! What an operator sees: init, serve, stop, help, and the errors between.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use crate::common::{Site, VITALSEAL, files_below};
+
+#[test]
+fn init_refuses_an_existing_store_and_changes_nothing() {
+    let site = Site::init();
+    let before = files_below(&site.data);
+    let said = site.refused(&["init"]);
+    assert!(said.contains("already holds a store"), "{said}");
+    assert_eq!(files_below(&site.data), before);
+}
+
+#[test]
+fn init_refuses_root_keys_inside_the_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let root = data.join("root");
+    let output = Command::new(VITALSEAL)
+        .args(["init", "--data"])
+        .arg(&data)
+        .arg("--root-keys")
+        .arg(&root)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("must be outside the data directory"), "{said}");
+    assert!(!data.exists());
+}
+
+#[test]
+fn only_the_owner_may_read_the_store_and_its_keys() {
+    let site = Site::init();
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let root = site.data.with_extension("root");
+    assert_eq!(mode(&site.data), 0o700);
+    assert_eq!(mode(&root), 0o700);
+    for file in files_below(&root) {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    for name in ["registry.sqlite", "inbox.sqlite", "audit.sqlite"] {
+        assert_eq!(mode(&site.data.join(name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_store_without_its_root_keys_does_not_open_and_says_what_is_missing() {
+    let site = Site::init();
+    let root = site.data.with_extension("root");
+    std::fs::rename(&root, site.dir.path().join("elsewhere")).unwrap();
+    let said = site.refused(&["serve"]);
+    assert!(said.contains("root"), "{said}");
+    assert!(said.contains(root.to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn a_second_server_on_one_store_is_refused() {
+    let site = Site::serving();
+    let said = site.refused(&["serve", "--mqtt", "127.0.0.1:0", "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    assert!(said.contains("lock") || said.contains("another process"), "{said}");
+    site.json(&["keys", "status"]);
+}
+
+#[test]
+fn a_port_in_use_stops_the_start_and_names_the_option() {
+    let site = Site::init();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for door in ["--mqtt", "--sql", "--http"] {
+        let mut args = vec!["serve"];
+        for option in ["--mqtt", "--sql", "--http"] {
+            args.extend([option, if option == door { &taken } else { "127.0.0.1:0" }]);
+        }
+        let said = site.refused(&args);
+        assert!(said.contains(&taken) && said.contains(door), "{door}: {said}");
+    }
+}
+
+#[test]
+fn commands_without_a_server_say_so() {
+    let site = Site::init();
+    let said = site.refused(&["patient", "list"]);
+    assert!(said.contains("vitalseal serve"), "{said}");
+}
+
+#[test]
+fn sigterm_stops_in_order_and_the_store_opens_again() {
+    let mut site = Site::serving();
+    let patient = site.patient();
+    assert_eq!(site.terminate(), 0);
+    assert!(!site.data.join("admin.sock").exists());
+    site.serve();
+    let patients = site.json(&["patient", "list"]);
+    assert_eq!(patients[0]["patient"], patient.as_str());
+    let verified = site.json(&["audit", "verify"]);
+    assert_eq!(verified["ok"], true, "{verified}");
+    let tail = site.json(&["audit", "tail", "-n", "50"]).to_string();
+    for event in ["store_initialized", "patient_added", "server_stopped", "server_started"] {
+        assert!(tail.contains(event), "{event} is not in {tail}");
+    }
+}
+
+#[test]
+fn an_identity_is_shown_to_the_administrator_only_and_the_look_up_is_audited() {
+    let site = Site::serving();
+    let added = site.json(&["patient", "add", "--name", "Grace Hopper", "--mrn", "H-1906"]);
+    let patient = added["patient"].as_str().unwrap();
+    let listed = site.json(&["patient", "list"]).to_string();
+    assert!(!listed.contains("Hopper"), "{listed}");
+    let shown = site.json(&["patient", "show", patient]);
+    assert_eq!((&shown["name"], &shown["mrn"]), (&"Grace Hopper".into(), &"H-1906".into()));
+    let tail = site.json(&["audit", "tail", "-n", "5"]).to_string();
+    assert!(tail.contains("identity_resolved") && !tail.contains("Hopper"), "{tail}");
+}
+
+#[test]
+fn a_wrong_password_and_a_wrong_code_get_the_same_answer() {
+    let site = Site::serving();
+    let made = site.json(&["user", "add", "nora", "--role", "clinician"]);
+    let right = site.dir.path().join("right");
+    std::fs::write(&right, made["password"].as_str().unwrap()).unwrap();
+    let wrong = site.dir.path().join("wrong");
+    std::fs::write(&wrong, "not the password").unwrap();
+    let code = crate::common::totp_now(made["totp_secret"].as_str().unwrap());
+    let bad_code = if code == "000000" { "111111" } else { "000000" };
+    let attempt = |user: &str, file: &std::path::Path, code: &str| {
+        site.refused(&["token", "issue", "--user", user, "--password-file", file.to_str().unwrap(), "--totp", code])
+    };
+    let first = attempt("nora", &wrong, &code);
+    assert_eq!(attempt("nora", &right, bad_code), first);
+    assert_eq!(attempt("nobody", &right, &code), first);
+}
+
+#[test]
+fn help_reads_well() {
+    for (name, args) in [
+        ("help", &["--help"][..]),
+        ("help_init", &["init", "--help"]),
+        ("help_serve", &["serve", "--help"]),
+        ("help_device_enroll", &["device", "enroll", "--help"]),
+        ("help_erase", &["erase", "--help"]),
+        ("help_incident_open", &["incident", "open", "--help"]),
+    ] {
+        let output =
+            Command::new(VITALSEAL).args(args).env_remove("VITALSEAL_DATA").env("COLUMNS", "100").output().unwrap();
+        insta::assert_snapshot!(name, String::from_utf8(output.stdout).unwrap());
+    }
+}
