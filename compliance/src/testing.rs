@@ -57,7 +57,7 @@ impl World {
             .await
             .unwrap();
         Self {
-            dir,
+            _dir: dir,
             store,
             audit,
             now,

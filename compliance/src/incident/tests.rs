@@ -373,7 +373,7 @@ fn times_that_contradict_each_other_are_refused() {
     check_times(&ongoing, now).expect("an incident may go on");
 }
 
-async fn deps(world: &World) -> IncidentDeps {
+fn deps(world: &World) -> IncidentDeps {
     IncidentDeps {
         store: world.store.clone(),
         audit: world.audit.clone(),
@@ -395,7 +395,7 @@ async fn a_real_incident_is_opened_counted_reported_and_supplemented() {
     world.store.flush(world.hours(2)).await.unwrap();
     world.admit(&monitor, &ada, 3, world.hours(3)).await;
     world.admit(&other, &ada, 100, world.hours(3)).await;
-    let deps = deps(&world).await;
+    let deps = deps(&world);
 
     let (from, to, aware_at) = (world.hours(2), world.hours(10), world.hours(4));
     let kind: IncidentKind = "device_compromise".parse().unwrap();
@@ -485,7 +485,7 @@ async fn a_real_incident_is_opened_counted_reported_and_supplemented() {
 #[tokio::test]
 async fn queries_of_a_named_user_are_counted_from_the_real_log() {
     let world = World::new().await;
-    let deps = deps(&world).await;
+    let deps = deps(&world);
     let registry = &world.store.registry;
     add_user(
         registry,

@@ -40,7 +40,7 @@ pub(super) fn measures(incident: &Incident, findings: &Findings, erased: u64) ->
             "In place: keys are kept apart from the data (root epoch {}, provider \"{}\").",
             findings.keys.root_epoch, findings.keys.root_provider
         ),
-        "In place: access needs a second factor and a care-team grant; every query is recorded in a signed, append-only \
+        "In place: access to readings needs a second factor and a care-team grant; every query is recorded in a signed, append-only \
          log before it is answered."
             .to_owned(),
     ];
