@@ -87,8 +87,9 @@ impl Catalog {
         Ok(self.cut().await?.1)
     }
 
-    /// Counts what arrived in `[from, to)`, of these patients and from these devices (`None`: of all), in the inbox and in
-    /// files. Erased patients count until their ciphertext is gone: it is still held.
+    /// Counts what arrived in `[from, to)`, of these patients and from these devices (`None`: of
+    /// all), in the inbox and in files. Erased patients count until their ciphertext is gone: it is
+    /// still held.
     ///
     /// # Errors
     /// When inbox, registry or a file cannot be read.
@@ -105,7 +106,8 @@ impl Catalog {
             from_us: us(from),
             to_us: us(to),
         };
-        // First the inbox, then the catalog: what is flushed in between is then in both and dropped here, never in neither.
+        // First the inbox, then the catalog: what is flushed in between is then in both and dropped
+        // here, never in neither.
         let rows = sqlx::query(
             "SELECT id, subject, device, received_at_us, first_at_us, last_at_us, readings FROM inbox \
              WHERE received_at_us >= $1 AND received_at_us < $2",
@@ -165,7 +167,8 @@ impl Catalog {
         Ok((high, files))
     }
 
-    /// Notes that a file is about to be written: a crash leaves its name, so that it can be cleared away.
+    /// Notes that a file is about to be written: a crash leaves its name, so that it can be cleared
+    /// away.
     pub(crate) async fn plan(
         &self,
         file: &str,

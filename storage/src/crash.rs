@@ -1,10 +1,12 @@
-//! Places where a test abandons an operation as a power cut would. In the product every one is a no-op.
+//! Places where a test abandons an operation as a power cut would. In the product every one is a
+//! no-op.
 
 use std::io;
 #[cfg(test)]
 use std::sync::{Arc, Mutex};
 
-/// Named moments inside erasure and flush; the tables in `keys::erasure` and `flush` say what each leaves behind.
+/// Named moments inside erasure and flush; the tables in `keys::erasure` and `flush` say what each
+/// leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CrashPoint {
     RootCreated,

@@ -1,15 +1,16 @@
 //! Files and directories that are there after a power cut, and that nobody else may read.
 //!
-//! A new file is durable once its bytes *and* the directory entry were synced. Everything made here is 0600, every
-//! directory 0700, whatever the umask says.
+//! A new file is durable once its bytes *and* the directory entry were synced. Everything made here
+//! is 0600, every directory 0700, whatever the umask says.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Makes a 0700 directory (and its parents), or takes one that is there. An empty one becomes 0700; one with something in
-/// it is left as it is, since it might be anybody's: `/tmp` must not be shut by a slip on the command line.
+/// Makes a 0700 directory (and its parents), or takes one that is there. An empty one becomes 0700;
+/// one with something in it is left as it is, since it might be anybody's: `/tmp` must not be shut
+/// by a slip on the command line.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     let known = path.is_dir();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;

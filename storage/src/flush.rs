@@ -8,11 +8,13 @@
 //! | 4 | catalog, one transaction: the file `live`, watermark at the highest row in it | rows in the file *and* in the inbox; readers drop inbox rows up to the watermark | deletes those rows |
 //! | 5 | inbox rows up to the watermark deleted | – | nothing |
 //!
-//! Until 4 commits the rows are in the inbox only; from then on in the file only. Only a file with a plan is ever removed:
-//! one that the catalog does not know at all is left alone and reported, since it may belong to a newer registry.
+//! Until 4 commits the rows are in the inbox only; from then on in the file only. Only a file with
+//! a plan is ever removed: one that the catalog does not know at all is left alone and reported,
+//! since it may belong to a newer registry.
 //!
-//! `object_store`'s local file system does not sync what it writes, so a file is written here with `std::fs` and synced
-//! before it is renamed; readers go through `object_store`. The name is random: no path tells of a patient.
+//! `object_store`'s local file system does not sync what it writes, so a file is written here with
+//! `std::fs` and synced before it is renamed; readers go through `object_store`. The name is
+//! random: no path tells of a patient.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -38,7 +40,8 @@ use crate::{durable, schema};
 const MAX_ROWS: usize = 200_000;
 const MAX_BYTES: usize = 128 * 1024 * 1024;
 
-/// Rows in a row group. They are sorted by patient, so a group is what a query about one patient reads.
+/// Rows in a row group. They are sorted by patient, so a group is what a query about one patient
+/// reads.
 const ROWS_IN_GROUP: usize = 4096;
 
 /// What a flush did.
@@ -166,7 +169,8 @@ fn write_parquet(batch: &RecordBatch, file: File) -> Result<File, StoreError> {
     };
     let index = |name: &str| Ok::<_, StoreError>(i32::try_from(batch.schema().index_of(name)?)?);
     let properties = WriterProperties::builder()
-        // Envelopes are ciphertext, but their headers repeat: the lowest level takes what there is to take.
+        // Envelopes are ciphertext, but their headers repeat: the lowest level takes what there is
+        // to take.
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROWS_IN_GROUP))
         .set_sorting_columns(Some(vec![

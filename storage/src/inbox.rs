@@ -1,14 +1,16 @@
 //! Durable intake and hot tier: what was acknowledged but is not in a file yet.
 //!
-//! One task owns the writing connection. It takes whatever is queued, up to 256 commands, into one transaction and answers
-//! each only after `COMMIT` returned with `synchronous=FULL`. If the transaction fails, everybody in it is told so, and
-//! nothing of it happened.
+//! One task owns the writing connection. It takes whatever is queued, up to 256 commands, into one
+//! transaction and answers each only after `COMMIT` returned with `synchronous=FULL`. If the
+//! transaction fails, everybody in it is told so, and nothing of it happened.
 //!
-//! A row holds an at-rest envelope, already wrapped for its patient; a refused body is sealed under the quarantine page
-//! key before it is handed to SQLite. So no measured value is ever in this file, its write-ahead log, or a freed page.
+//! A row holds an at-rest envelope, already wrapped for its patient; a refused body is sealed under
+//! the quarantine page key before it is handed to SQLite. So no measured value is ever in this
+//! file, its write-ahead log, or a freed page.
 //!
-//! The counters of every admitted message stay in `seen` for ever: a replay is answered [`Admitted::Duplicate`] years
-//! later, and the same counters over other signed bytes are [`Admitted::Fork`].
+//! The counters of every admitted message stay in `seen` for ever: a replay is answered
+//! [`Admitted::Duplicate`] years later, and the same counters over other signed bytes are
+//! [`Admitted::Fork`].
 
 mod quarantine;
 pub(crate) mod rows;
@@ -31,8 +33,8 @@ use crate::lock::StoreLock;
 use crate::ports::QuarantineReason;
 use crate::sqlite::{self, Database, count, damaged, number};
 
-/// Commands that may wait for the writer. Four full batches: enough to fill the next one while one commits, few enough
-/// that a stalled disk is felt by the senders within a second.
+/// Commands that may wait for the writer. Four full batches: enough to fill the next one while one
+/// commits, few enough that a stalled disk is felt by the senders within a second.
 const QUEUE: usize = 1024;
 
 /// A verified message, already re-wrapped for its patient, that is to be made durable.
@@ -71,7 +73,8 @@ pub enum Admitted {
     Stored,
     /// The very same signed bytes were admitted before.
     Duplicate,
-    /// The counters were used before for other signed bytes: two devices hold one key. Nothing was stored.
+    /// The counters were used before for other signed bytes: two devices hold one key. Nothing was
+    /// stored.
     Fork,
 }
 
@@ -80,7 +83,8 @@ pub enum Admitted {
 pub struct NewQuarantine {
     /// Device that the TLS session vouched for.
     pub device: DeviceId,
-    /// Boot and sequence, as far as they could be read. The same refusal of the same counters is kept once.
+    /// Boot and sequence, as far as they could be read. The same refusal of the same counters is
+    /// kept once.
     pub message: Option<(u64, u64)>,
     /// Why.
     pub reason: QuarantineReason,
@@ -122,8 +126,8 @@ pub struct QuarantineRow {
     pub times: u64,
 }
 
-/// The inbox failed. After one of these from [`Inbox::admit`] or [`Inbox::quarantine`] the message must not be
-/// acknowledged.
+/// The inbox failed. After one of these from [`Inbox::admit`] or [`Inbox::quarantine`] the message
+/// must not be acknowledged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboxError {
@@ -136,7 +140,8 @@ pub enum InboxError {
     /// A counter above 2^53 - 1, an instant or a size that does not fit.
     #[error("the message's {0} is out of range")]
     OutOfRange(&'static str),
-    /// The patient was erased after the message was verified. Sent again, it will be refused as such.
+    /// The patient was erased after the message was verified. Sent again, it will be refused as
+    /// such.
     #[error("patient {0} was erased")]
     Erased(SubjectPseudonym),
     /// The refused body could not be sealed, or a kept one not opened.
@@ -275,7 +280,8 @@ impl Inbox {
         self.ask(|answer| Command::Purge(subject, answer)).await?
     }
 
-    /// Deletes rows up to `high`, which are in a live file by now. In steps, so that admissions pass in between.
+    /// Deletes rows up to `high`, which are in a live file by now. In steps, so that admissions
+    /// pass in between.
     pub(crate) async fn delete_flushed(&self, high: i64) -> Result<(), InboxError> {
         while self
             .ask(|answer| Command::DeleteFlushed(high, answer))

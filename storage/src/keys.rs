@@ -8,8 +8,9 @@
 //!        └─ KEK              random; wraps the patient's content keys, seals the identity
 //! ```
 //!
-//! Every arrow is an AES key wrap stored in the registry. No key stands in it, or in any file of the data directory,
-//! unwrapped. Keys in memory are boxed, zeroized when dropped, and blank in `Debug`.
+//! Every arrow is an AES key wrap stored in the registry. No key stands in it, or in any file of
+//! the data directory, unwrapped. Keys in memory are boxed, zeroized when dropped, and blank in
+//! `Debug`.
 
 mod cache;
 mod erasure;
@@ -281,13 +282,13 @@ impl KeyStore {
         Ok(keks)
     }
 
-    /// Erases the patient's key, and with it everything sealed under it, for ever; see the steps in the source of
-    /// `keys::erasure`. Goes on even if the caller stops waiting.
+    /// Erases the patient's key, and with it everything sealed under it, for ever; see the steps in
+    /// the source of `keys::erasure`. Goes on even if the caller stops waiting.
     ///
     /// # Errors
-    /// [`KeyError::UnknownPatient`] and [`KeyError::AlreadyErased`] before anything was changed. After any other, the next
-    /// erasure or [`crate::Store::open`] finishes what was begun; calling again with the same id gives the answer that was
-    /// missed.
+    /// [`KeyError::UnknownPatient`] and [`KeyError::AlreadyErased`] before anything was changed.
+    /// After any other, the next erasure or [`crate::Store::open`] finishes what was begun; calling
+    /// again with the same id gives the answer that was missed.
     pub async fn erase(
         &self,
         subject: &SubjectPseudonym,
@@ -304,8 +305,8 @@ impl KeyStore {
         .await?
     }
 
-    /// Moves the tree under a new root and destroys the old one. Also what makes a destroyed envelope key final in every
-    /// copy of the data directory.
+    /// Moves the tree under a new root and destroys the old one. Also what makes a destroyed
+    /// envelope key final in every copy of the data directory.
     ///
     /// # Errors
     /// When a step fails; the next one or [`crate::Store::open`] finishes it.
@@ -392,8 +393,8 @@ impl KeyStore {
             .map(|r| r.certificate))
     }
 
-    /// Deletes the private part of every envelope key that ended before `now`. It is final in this directory at once, in
-    /// copies of it with the next erasure or [`KeyStore::rotate_root`].
+    /// Deletes the private part of every envelope key that ended before `now`. It is final in this
+    /// directory at once, in copies of it with the next erasure or [`KeyStore::rotate_root`].
     ///
     /// # Errors
     /// When the deletion is not durable.

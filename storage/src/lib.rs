@@ -1,4 +1,5 @@
-//! Where vitalseal keeps things: registry, key store, inbox, sealed rows in Parquet, and the catalog of those files.
+//! Where vitalseal keeps things: registry, key store, inbox, sealed rows in Parquet, and the
+//! catalog of those files.
 //!
 //! ```text
 //!            admit (group commit, fsync)          flush (file, catalog, delete)
@@ -8,8 +9,9 @@
 //!  RootProvider ─▶ root ─▶ pages ─▶ KEKs   (KeyStore; erased with their root)
 //! ```
 //!
-//! What stands here is ciphertext and metadata. A measured value never does: not in a table, a file, a log line, an
-//! error or a `Debug` text. A key stands here only wrapped; the root that unwraps it is outside the data directory.
+//! What stands here is ciphertext and metadata. A measured value never does: not in a table, a
+//! file, a log line, an error or a `Debug` text. A key stands here only wrapped; the root that
+//! unwraps it is outside the data directory.
 
 pub mod catalog;
 mod crash;

@@ -1,11 +1,13 @@
-//! One process at a time: two writers to one inbox, or an erasure under a running server, would break every promise.
+//! One process at a time: two writers to one inbox, or an erasure under a running server, would
+//! break every promise.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// The lock file, locked for as long as this lives. The kernel lets go of it when the process dies, however it dies.
+/// The lock file, locked for as long as this lives. The kernel lets go of it when the process dies,
+/// however it dies.
 #[derive(Debug)]
 pub(crate) struct StoreLock {
     _file: File,

@@ -125,7 +125,8 @@ impl StorePaths {
 }
 
 impl StorePaths {
-    /// Whether a path directly in the data directory is one of a store's; SQLite keeps its log beside a database.
+    /// Whether a path directly in the data directory is one of a store's; SQLite keeps its log
+    /// beside a database.
     pub(crate) fn is_ours(&self, path: &Path) -> bool {
         let databases = [self.registry(), self.inbox(), self.audit()];
         let with = |base: &Path, suffix: &str| {
@@ -151,7 +152,8 @@ impl StorePaths {
 }
 
 fn beside(data: &Path) -> PathBuf {
-    // A trailing slash or dot must not put the root keys inside the data directory: components() drops both.
+    // A trailing slash or dot must not put the root keys inside the data directory: components()
+    // drops both.
     let mut name: OsString = data.components().as_path().as_os_str().to_owned();
     name.push(".root");
     PathBuf::from(name)

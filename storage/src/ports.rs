@@ -1,7 +1,8 @@
 //! Traits that crates above implement and crates below call.
 //!
-//! Time, the audit log, the access policy and the check of a user's token are decisions or services from above. Whoever
-//! needs one takes it as an `Arc<dyn …>`; the binary passes the implementation in.
+//! Time, the audit log, the access policy and the check of a user's token are decisions or services
+//! from above. Whoever needs one takes it as an `Arc<dyn …>`; the binary passes the implementation
+//! in.
 
 mod access;
 mod audit;
@@ -27,7 +28,8 @@ pub struct ParseError {
     pub expected: &'static str,
 }
 
-/// Where the present instant comes from. Only tasks at the edge hold one; everything below takes `now`.
+/// Where the present instant comes from. Only tasks at the edge hold one; everything below takes
+/// `now`.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The present instant.
     fn now(&self) -> Timestamp;

@@ -1,8 +1,9 @@
-//! Who and what there is: patients, devices with their certificates and assignments, people, incidents.
+//! Who and what there is: patients, devices with their certificates and assignments, people,
+//! incidents.
 //!
-//! A patient's name and record number stand here sealed under the patient's own KEK, so that they go with it. TOTP secrets
-//! are sealed under the service page key. A device's record is answered from memory on the hot path; every write here
-//! renews it and tells whoever subscribed.
+//! A patient's name and record number stand here sealed under the patient's own KEK, so that they
+//! go with it. TOTP secrets are sealed under the service page key. A device's record is answered
+//! from memory on the hot path; every write here renews it and tells whoever subscribed.
 
 mod devices;
 mod incidents;

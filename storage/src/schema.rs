@@ -11,8 +11,8 @@
 //! | `readings` | `Int32` | how many readings are inside |
 //! | `envelope` | `Binary` | at-rest COSE envelope, content key wrapped under the patient's KEK |
 //!
-//! No column is null. Rows are sorted by (`subject`, `first_at`). Every value but `envelope` is metadata in the clear;
-//! a measured value is only ever inside `envelope`.
+//! No column is null. Rows are sorted by (`subject`, `first_at`). Every value but `envelope` is
+//! metadata in the clear; a measured value is only ever inside `envelope`.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,7 +1,8 @@
 //! How every SQLite database here is opened, and how instants and counters are stored.
 //!
-//! WAL mode with `synchronous=FULL`: a commit is on disk before it returns. `secure_delete=ON`: freed cells are
-//! overwritten, so that less of a deleted row stays in the file. Instants are i64 microseconds since the Unix epoch.
+//! WAL mode with `synchronous=FULL`: a commit is on disk before it returns. `secure_delete=ON`:
+//! freed cells are overwritten, so that less of a deleted row stays in the file. Instants are i64
+//! microseconds since the Unix epoch.
 
 use std::error::Error;
 use std::io;
@@ -77,7 +78,8 @@ impl Database {
         options(&self.path).connect().await
     }
 
-    /// Moves the write-ahead log into the main file and empties it, as far as no reader is in the way.
+    /// Moves the write-ahead log into the main file and empties it, as far as no reader is in the
+    /// way.
     pub(crate) async fn checkpoint(&self) -> Result<(), sqlx::Error> {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
             .fetch_all(&self.pool)
@@ -97,7 +99,8 @@ impl Database {
     }
 }
 
-/// A write transaction and this process's turn to write. Dropped without [`Writing::commit`], it never happened.
+/// A write transaction and this process's turn to write. Dropped without [`Writing::commit`], it
+/// never happened.
 #[derive(Debug)]
 pub(crate) struct Writing {
     tx: Transaction<'static, Sqlite>,

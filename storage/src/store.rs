@@ -143,10 +143,12 @@ impl StoreError {
     }
 }
 
-/// One consistent cut: every admitted row of an authorized patient is in `hot` or in one of `files`, never in both.
+/// One consistent cut: every admitted row of an authorized patient is in `hot` or in one of
+/// `files`, never in both.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Rows that are in no file yet, of authorized patients only, in the columns of [`crate::schema::sealed_rows`].
+    /// Rows that are in no file yet, of authorized patients only, in the columns of
+    /// [`crate::schema::sealed_rows`].
     pub hot: RecordBatch,
     /// All files. They hold rows of other patients too: the reader selects by `subject`.
     pub files: Vec<DataFile>,
@@ -169,7 +171,7 @@ pub struct Store {
 struct Shared {
     paths: StorePaths,
     db: Database,
-    objects: Arc<LocalFileSystem>,
+    objects: Arc<dyn ObjectStore>,
     flushing: Mutex<()>,
     writer: Mutex<Option<JoinHandle<()>>>,
     crash: CrashHook,
@@ -179,8 +181,9 @@ impl Store {
     /// Makes a new store: directories, databases, root epoch 1, service and quarantine page.
     ///
     /// # Errors
-    /// [`StoreError::NotEmpty`], [`StoreError::Exists`], [`StoreError::RootKeysExist`] and [`StoreError::Locked`] before anything was made; others
-    /// when something could not be made durable.
+    /// [`StoreError::NotEmpty`], [`StoreError::Exists`], [`StoreError::RootKeysExist`] and
+    /// [`StoreError::Locked`] before anything was made; others when something could not be made
+    /// durable.
     pub async fn create(
         paths: &StorePaths,
         roots: Arc<dyn RootProvider>,
@@ -234,9 +237,10 @@ impl Store {
     /// Opens a store, and first finishes an erasure or a flush that was interrupted.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::NotFound`], [`StoreError::Incomplete`], [`StoreError::Version`];
-    /// [`StoreError::RootMissing`] when the root key that the registry needs does not exist, which is how a copy from before
-    /// an erasure answers; others when something cannot be read or a recovery cannot be finished.
+    /// [`StoreError::Locked`], [`StoreError::NotFound`], [`StoreError::Incomplete`],
+    /// [`StoreError::Version`]; [`StoreError::RootMissing`] when the root key that the registry
+    /// needs does not exist, which is how a copy from before an erasure answers; others when
+    /// something cannot be read or a recovery cannot be finished.
     pub async fn open(
         paths: &StorePaths,
         roots: Arc<dyn RootProvider>,
@@ -334,13 +338,16 @@ impl Store {
         })
     }
 
-    /// Moves what is in the inbox to one Parquet file; see the steps in the source of `flush`. One at a time.
+    /// Moves what is in the inbox to one Parquet file; see the steps in the source of `flush`. One
+    /// at a time.
     ///
     /// # Errors
-    /// When a step fails. Nothing is lost or doubled: the next flush or [`Store::open`] takes it up.
+    /// When a step fails. Nothing is lost or doubled: the next flush or [`Store::open`] takes it
+    /// up.
     pub async fn flush(&self, now: Timestamp) -> Result<FlushReport, StoreError> {
         let store = self.clone();
-        // A task of its own: a caller that goes away must not leave it between two steps while the store lives on.
+        // A task of its own: a caller that goes away must not leave it between two steps while the
+        // store lives on.
         let flushed = tokio::spawn(async move {
             let _alone = store.shared.flushing.lock().await;
             let parquet = store.parquet_root();
@@ -358,12 +365,14 @@ impl Store {
         flushed.await?
     }
 
-    /// The rows that these patients have at one instant: hot ones, and the files in which the others are.
+    /// The rows that these patients have at one instant: hot ones, and the files in which the
+    /// others are.
     ///
     /// # Errors
     /// When inbox or catalog cannot be read, or more than 2 GiB of envelopes are hot: flush first.
     pub async fn snapshot(&self, who: &Authorized) -> Result<Snapshot, StoreError> {
-        // First the inbox, then the catalog: what is flushed in between is then in both and dropped here, never in neither.
+        // First the inbox, then the catalog: what is flushed in between is then in both and dropped
+        // here, never in neither.
         let mut hot = rows::of_subjects(who.patients(), self.inbox.database().pool()).await?;
         let (high, files) = self.catalog.cut().await?;
         hot.retain(|row| row.id > high);
@@ -382,8 +391,7 @@ impl Store {
     /// Reads the files; [`DataFile::path`] is relative to it.
     #[must_use]
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
-        let objects = Arc::clone(&self.shared.objects);
-        objects
+        Arc::clone(&self.shared.objects)
     }
 
     /// Where this store lives.
@@ -392,7 +400,8 @@ impl Store {
         &self.shared.paths
     }
 
-    /// Answers what is queued, then closes the databases and lets go of the lock. Other clones only get errors from then on.
+    /// Answers what is queued, then closes the databases and lets go of the lock. Other clones only
+    /// get errors from then on.
     pub async fn close(self) {
         let _flushed = self.shared.flushing.lock().await;
         self.inbox.close().await;

@@ -1,7 +1,9 @@
-//! A whole store, as its users drive it: intake, flush, erasure, opening; and the moments at which power may fail.
+//! A whole store, as its users drive it: intake, flush, erasure, opening; and the moments at which
+//! power may fail.
 //!
-//! A kill is a copy: the directories are copied while the abandoned store is still there, and the copy is opened, as a
-//! machine finds its disk after a power cut. (What was written but not synced cannot be lost this way.)
+//! A kill is a copy: the directories are copied while the abandoned store is still there, and the
+//! copy is opened, as a machine finds its disk after a power cut. (What was written but not synced
+//! cannot be lost this way.)
 
 mod erasure;
 mod flush;

@@ -1,13 +1,14 @@
 //! Refused messages, kept sealed.
 //!
-//! A refused message may be anything, cleartext readings of a broken device included, so it is sealed before SQLite sees
-//! it. The context binds the body to its row:
+//! A refused message may be anything, cleartext readings of a broken device included, so it is
+//! sealed before SQLite sees it. The context binds the body to its row:
 //!
 //! ```text
 //! context = "vitalseal/quarantine/1" || 0x00 || device || 0x00 || received_at, i64 µs BE
 //! ```
 //!
-//! If the message parses as an envelope, the patient that it names is noted, so that an erasure finds its body.
+//! If the message parses as an envelope, the patient that it names is noted, so that an erasure
+//! finds its body.
 
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Row as _, SqliteConnection};

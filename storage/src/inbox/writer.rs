@@ -11,7 +11,8 @@ use super::quarantine::SealedQuarantine;
 use super::{Admission, Admitted, InboxError};
 use crate::sqlite::{number, us};
 
-/// Commands in one transaction. Beyond this the fsync is no longer what a commit costs, and the wait is felt.
+/// Commands in one transaction. Beyond this the fsync is no longer what a commit costs, and the
+/// wait is felt.
 const BATCH: usize = 256;
 
 /// Flushed rows deleted in one transaction: some 30 ms.
@@ -33,7 +34,8 @@ pub(super) struct Writer {
     erased: HashSet<SubjectPseudonym>,
 }
 
-/// A batch, sorted by kind. Purges come after admissions: they take along what was queued before them.
+/// A batch, sorted by kind. Purges come after admissions: they take along what was queued before
+/// them.
 #[derive(Default)]
 struct Batch {
     admissions: Vec<(Admission, Answer<Admitted>)>,
@@ -72,7 +74,8 @@ impl Writer {
             }
             self.commit(batch).await;
         }
-        // The last close of a WAL database writes the log back; errors change nothing that was promised.
+        // The last close of a WAL database writes the log back; errors change nothing that was
+        // promised.
         let _ = self.conn.close().await;
         if let Some(answer) = closing {
             let _ = answer.send(());
@@ -168,7 +171,8 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> Result<Outcome, sq
     Ok(Outcome { admitted, deleted })
 }
 
-/// Decides new, duplicate or fork inside the transaction, with three statements for a batch of new messages.
+/// Decides new, duplicate or fork inside the transaction, with three statements for a batch of new
+/// messages.
 async fn admit(
     conn: &mut SqliteConnection,
     admissions: &[(Admission, Answer<Admitted>)],

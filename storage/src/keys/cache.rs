@@ -1,8 +1,8 @@
 //! Opened KEKs, kept close for the hot path.
 //!
-//! Bounded: when the young half is full it becomes the old half, and what nobody asked for since is dropped (and zeroized).
-//! A loader that was under way during a purge must not put an erased key back: it takes a [`Ticket`] before it reads, and
-//! the purge voids every ticket.
+//! Bounded: when the young half is full it becomes the old half, and what nobody asked for since is
+//! dropped (and zeroized). A loader that was under way during a purge must not put an erased key
+//! back: it takes a [`Ticket`] before it reads, and the purge voids every ticket.
 
 use std::collections::HashMap;
 use std::mem;
@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vitalseal_crypto::{Kek, SubjectPseudonym};
 
-/// Keys in one half. A KEK with its pseudonym takes about 200 bytes, so both halves stay below 15 MB.
+/// Keys in one half. A KEK with its pseudonym takes about 200 bytes, so both halves stay below 15
+/// MB.
 const HALF: usize = 32 * 1024;
 
 #[derive(Debug, Default)]

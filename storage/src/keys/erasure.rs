@@ -9,15 +9,16 @@
 //! | 5 | the provider destroys root *e* and cannot load it any more | nothing older than 2 opens; the registry still says `retiring` | 3 to 6: destroying what is gone is no error |
 //! | 6 | root *e* `destroyed`, ledger row completed | – | nothing |
 //!
-//! If 2 does not commit, nothing happened but 1. If 4 finds anything that does not open, root *e* stays, and the error
-//! says so: destroying it then could lose every patient.
+//! If 2 does not commit, nothing happened but 1. If 4 finds anything that does not open, root *e*
+//! stays, and the error says so: destroying it then could lose every patient.
 //!
-//! What the old root takes along: every earlier copy of the registry, write-ahead log, freed page or backup holds wraps
-//! that lead to root *e* or to one before it. The service page key turns too, since the server's own envelope keys
-//! are sealed under it: an old copy would otherwise give them back, and with them captured traffic.
+//! What the old root takes along: every earlier copy of the registry, write-ahead log, freed page
+//! or backup holds wraps that lead to root *e* or to one before it. The service page key turns too,
+//! since the server's own envelope keys are sealed under it: an old copy would otherwise give them
+//! back, and with them captured traffic.
 //!
-//! A root with a *higher* epoch than the registry's is never destroyed here: the registry may be an old copy, opened
-//! beside the root of the living store.
+//! A root with a *higher* epoch than the registry's is never destroyed here: the registry may be an
+//! old copy, opened beside the root of the living store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ use super::{Inner, KeyErasure, KeyError, RootError, RootRotation};
 use crate::crash::CrashPoint;
 use crate::sqlite::{damaged, number, parsed, us};
 
-/// Erases a patient's key for ever. Runs as a task of its own: a caller that goes away must not leave it half done.
+/// Erases a patient's key for ever. Runs as a task of its own: a caller that goes away must not
+/// leave it half done.
 pub(super) async fn erase(
     inner: Arc<Inner>,
     subject: SubjectPseudonym,
@@ -85,7 +87,8 @@ async fn refuse_unless_active(inner: &Inner, subject: &SubjectPseudonym) -> Resu
     }
 }
 
-/// Step 1. The epoch is above every one known to the registry or the provider: one is never used twice.
+/// Step 1. The epoch is above every one known to the registry or the provider: one is never used
+/// twice.
 async fn new_root(inner: &Inner) -> Result<RootKey, KeyError> {
     let known: i64 = sqlx::query_scalar("SELECT MAX(epoch) FROM root_epochs")
         .fetch_one(inner.db.pool())
@@ -287,7 +290,8 @@ async fn note_in_ledger(erasure: &KeyErasure, conn: &mut SqliteConnection) -> Re
     Ok(())
 }
 
-/// Steps 3 to 6, for whatever is unfinished: called after every turn and whenever a store is opened.
+/// Steps 3 to 6, for whatever is unfinished: called after every turn and whenever a store is
+/// opened.
 pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError> {
     let unfinished: Vec<(String, i64)> =
         sqlx::query_as("SELECT subject, page FROM erasure_ledger WHERE completed_at_us IS NULL")

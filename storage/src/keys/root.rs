@@ -1,4 +1,5 @@
-//! Root keys: one per epoch, outside the data directory, destroyed whenever something below is erased.
+//! Root keys: one per epoch, outside the data directory, destroyed whenever something below is
+//! erased.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,8 +13,8 @@ use crate::durable;
 /// Where root keys live: files, a hardware module, another machine.
 ///
 /// # Security
-/// What a provider holds must never be part of a backup of the data directory, and `destroy` must mean it: an erasure
-/// is exactly as final as that.
+/// What a provider holds must never be part of a backup of the data directory, and `destroy` must
+/// mean it: an erasure is exactly as final as that.
 pub trait RootProvider: Send + Sync + std::fmt::Debug {
     /// Names the provider in erasure certificates.
     fn name(&self) -> &str;
@@ -30,7 +31,8 @@ pub trait RootProvider: Send + Sync + std::fmt::Debug {
     /// [`RootError::Exists`] when the epoch was used before; others when it is not durable.
     fn create(&self, epoch: KeyEpoch, backend: &dyn Backend) -> Result<RootKey, RootError>;
 
-    /// Destroys the root key of an epoch; returns once that is durable. One that is not there is no error.
+    /// Destroys the root key of an epoch; returns once that is durable. One that is not there is no
+    /// error.
     ///
     /// # Errors
     /// When it may still exist.
@@ -104,9 +106,9 @@ pub enum RootError {
 /// +--------+-----------+-------------+--------------+
 /// ```
 ///
-/// Destroying overwrites, syncs, unlinks and syncs again. On flash and on copy-on-write file systems the overwritten
-/// block may survive out of sight: who must exclude that puts the directory on a medium with an erase command of its own
-/// or uses a hardware module.
+/// Destroying overwrites, syncs, unlinks and syncs again. On flash and on copy-on-write file
+/// systems the overwritten block may survive out of sight: who must exclude that puts the directory
+/// on a medium with an erase command of its own or uses a hardware module.
 #[derive(Clone, Debug)]
 pub struct FileRootProvider {
     dir: PathBuf,
@@ -223,7 +225,8 @@ impl RootProvider for FileRootProvider {
             Err(e) => return Err(failed("opening for destruction", &path)(e)),
         };
         let mut noise = [0; FILE_BYTES];
-        // Noise rather than zeros: a compressing or sparse file system might not write zeros in place.
+        // Noise rather than zeros: a compressing or sparse file system might not write zeros in
+        // place.
         default_backend()
             .fill_random(&mut noise)
             .map_err(|e: BackendError| RootError::Draw(e.into()))?;
@@ -304,7 +307,8 @@ mod tests {
         provider.destroy(epoch).unwrap();
         assert!(!path.exists());
 
-        // A directory that is somebody else's already is not shut for them, and no key goes into it.
+        // A directory that is somebody else's already is not shut for them, and no key goes into
+        // it.
         let shared = FileRootProvider::new(dir.path().join("shared"));
         fs::create_dir(dir.path().join("shared")).unwrap();
         fs::write(dir.path().join("shared/notes"), b"").unwrap();

@@ -1,6 +1,7 @@
 //! Secrets of the service, and the server's own envelope keys among them.
 //!
-//! A secret is sealed under the service page key with its name as context, so that one cannot stand in for another:
+//! A secret is sealed under the service page key with its name as context, so that one cannot stand
+//! in for another:
 //!
 //! ```text
 //! context = "vitalseal/secret/1" || 0x00 || name

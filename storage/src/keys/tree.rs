@@ -1,4 +1,5 @@
-//! The key tree as it is opened in memory: root of the present epoch, service page, quarantine page, patient pages.
+//! The key tree as it is opened in memory: root of the present epoch, service page, quarantine
+//! page, patient pages.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use vitalseal_crypto::{Backend, Kek, KeyEpoch, Kid, PageKey, RootKey, SubjectPse
 use super::{KeyError, RootProvider};
 use crate::sqlite::{damaged, number, us};
 
-/// KEKs on one page: an erasure wraps a page's KEKs and all pages anew, so for a million patients both are about a thousand.
+/// KEKs on one page: an erasure wraps a page's KEKs and all pages anew, so for a million patients
+/// both are about a thousand.
 pub(crate) const KEKS_PER_PAGE: i64 = 1000;
 
 /// What a page key is for. A page never serves two purposes.

@@ -114,7 +114,8 @@ pub struct Identity {
     pub role: Role,
 }
 
-/// The declared reason of an access (GDPR 5(1)(b)): no access without one. Codes of HL7 `PurposeOfUse`.
+/// The declared reason of an access (GDPR 5(1)(b)): no access without one. Codes of HL7
+/// `PurposeOfUse`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Purpose {
     /// Treatment of the patient.
@@ -186,7 +187,8 @@ impl FromStr for Purpose {
     }
 }
 
-/// The patients that one access may see: the answer of an [`AccessPolicy`], carried to whatever reads rows.
+/// The patients that one access may see: the answer of an [`AccessPolicy`], carried to whatever
+/// reads rows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Authorized {
     patients: BTreeSet<SubjectPseudonym>,
@@ -194,7 +196,8 @@ pub struct Authorized {
 
 impl Authorized {
     /// # Security
-    /// Only an [`AccessPolicy`] makes one outside tests: what is in the set is released to the asker.
+    /// Only an [`AccessPolicy`] makes one outside tests: what is in the set is released to the
+    /// asker.
     #[must_use]
     pub fn new(patients: BTreeSet<SubjectPseudonym>) -> Self {
         Self { patients }
@@ -226,7 +229,8 @@ pub trait AccessPolicy: Send + Sync + fmt::Debug {
 #[async_trait]
 pub trait Authenticator: Send + Sync + fmt::Debug {
     /// # Errors
-    /// [`AuthenticationError::Refused`] whatever part was wrong; `Unavailable` when it could not be checked.
+    /// [`AuthenticationError::Refused`] whatever part was wrong; `Unavailable` when it could not be
+    /// checked.
     async fn authenticate(
         &self,
         user: &str,

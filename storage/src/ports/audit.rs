@@ -1,7 +1,7 @@
 //! What the audit log is told.
 //!
-//! A record holds ids, counts, times, hashes and reasons that an operator typed. Never a reading, a name, a literal of a
-//! query or a secret: the log outlives every erasure.
+//! A record holds ids, counts, times, hashes and reasons that an operator typed. Never a reading, a
+//! name, a literal of a query or a secret: the log outlives every erasure.
 
 use std::error::Error;
 use std::fmt;
@@ -260,7 +260,8 @@ pub enum AuditEvent {
         boot: u64,
         sequence: u64,
     },
-    /// A query was let through; `patients` is the authorized scope, literals are redacted from `sql`.
+    /// A query was let through; `patients` is the authorized scope, literals are redacted from
+    /// `sql`.
     QueryStarted {
         query: String,
         user: UserName,

@@ -51,7 +51,8 @@ pub struct DeviceRecord {
     pub state: DeviceState,
     /// Present certificate.
     pub certificate: Arc<DeviceCertificate>,
-    /// Patient that it measures now. An erased one stays named here until the device is assigned anew.
+    /// Patient that it measures now. An erased one stays named here until the device is assigned
+    /// anew.
     pub patient: Option<SubjectPseudonym>,
     /// Since when.
     pub assigned_since: Option<Timestamp>,
@@ -82,7 +83,8 @@ const SELECT_RECORD: &str = "SELECT d.device, d.state, c.der, a.subject, a.from_
      JOIN device_certificates c ON c.thumbprint = d.certificate \
      LEFT JOIN assignments a ON a.device = d.device AND a.until_us IS NULL WHERE d.device = $1";
 
-/// Records and certificates that were asked for. Only what is enrolled is kept, so a stranger cannot fill it.
+/// Records and certificates that were asked for. Only what is enrolled is kept, so a stranger
+/// cannot fill it.
 #[derive(Debug, Default)]
 pub(super) struct DeviceCache {
     state: Mutex<Cached>,
@@ -104,10 +106,12 @@ impl DeviceCache {
 }
 
 impl Registry {
-    /// Notes a device's certificate, which becomes its present one. A renewed certificate keeps the assignment.
+    /// Notes a device's certificate, which becomes its present one. A renewed certificate keeps the
+    /// assignment.
     ///
     /// # Errors
-    /// [`RegistryError::DeviceRevoked`]: a revoked id never comes back. Others when it is not durable.
+    /// [`RegistryError::DeviceRevoked`]: a revoked id never comes back. Others when it is not
+    /// durable.
     pub async fn enroll_device(
         &self,
         certificate: &DeviceCertificate,
@@ -192,7 +196,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Shuts a device out, for ever. Its certificates stay known, so that what it signed before stays verifiable.
+    /// Shuts a device out, for ever. Its certificates stay known, so that what it signed before
+    /// stays verifiable.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`]; others when it is not durable.
@@ -288,7 +293,7 @@ impl Registry {
         if cached.changes == before {
             cached
                 .certificates
-                .insert(certificate.thumbprint().clone(), certificate);
+                .insert(*certificate.thumbprint(), certificate);
             cached.records.insert(device.clone(), record.clone());
         }
         Ok(Some(record))
@@ -313,15 +318,12 @@ impl Registry {
         let Some(der) = der else { return Ok(None) };
         let certificate = Arc::new(DeviceCertificate::from_der(&der).map_err(damaged)?);
         let kept = Arc::clone(&certificate);
-        self.devices
-            .lock()
-            .certificates
-            .insert(thumbprint.clone(), kept);
+        self.devices.lock().certificates.insert(*thumbprint, kept);
         Ok(Some(certificate))
     }
 
-    /// Tells of every device that was enrolled, assigned or revoked from now on, after it was committed. Who is told that
-    /// it lagged must look at all its devices again.
+    /// Tells of every device that was enrolled, assigned or revoked from now on, after it was
+    /// committed. Who is told that it lagged must look at all its devices again.
     #[must_use]
     pub fn subscribe_devices(&self) -> broadcast::Receiver<DeviceId> {
         self.changes.subscribe()

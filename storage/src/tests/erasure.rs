@@ -150,7 +150,8 @@ async fn a_crash_at_any_step_is_finished_or_undone_on_open() {
         let copy = site.power_cut();
         let opened = copy.open().await.unwrap();
         if point == CrashPoint::RootCreated {
-            // Undone: the patient is there, the unused root wraps nothing, and the next erasure passes it by.
+            // Undone: the patient is there, the unused root wraps nothing, and the next erasure
+            // passes it by.
             assert!(opened.keys.kek(&ward.gone).await.unwrap().is_some());
             assert_intact(&opened, &ward).await;
             assert_eq!(copy.root_files(), ["root-1.key", "root-2.key"]);
@@ -259,7 +260,8 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
 
 #[tokio::test]
 async fn nothing_of_the_old_tree_in_the_living_directory_opens_under_the_new_root() {
-    // Freed pages, the write-ahead log, anything: no 40 bytes anywhere unwrap to the old page of the erased patient.
+    // Freed pages, the write-ahead log, anything: no 40 bytes anywhere unwrap to the old page of
+    // the erased patient.
     let site = Site::new();
     let store = site.create().await;
     let ward = ward(&store).await;

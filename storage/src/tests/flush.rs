@@ -67,7 +67,7 @@ async fn a_flush_moves_every_row_once_and_names_nobody() {
         (40, 120, false)
     );
     let name = report.file.unwrap();
-    assert_eq!(site.parquet_files(), [name.clone()]);
+    assert_eq!(site.parquet_files(), [name.as_str()]);
     assert!(!name.contains(a.as_str()) && !name.contains(b.as_str()));
     // Row numbers go on after the inbox was emptied: what comes next is above the watermark.
     store.inbox.admit(admission(&a, 40)).await.unwrap();

@@ -323,7 +323,7 @@ async fn people_grants_tokens_and_steps_read_back_and_secrets_are_in_no_file() {
     assert_eq!(registry.grants_of(&name, at(4)).await.unwrap(), []);
     assert_eq!(
         registry.grants_of(&name, at(5)).await.unwrap(),
-        [subject.clone()]
+        std::slice::from_ref(&subject)
     );
     registry.put_token([7; 32], &name, at(60)).await.unwrap();
     assert_eq!(
