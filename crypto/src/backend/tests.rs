@@ -1,5 +1,6 @@
 //! Published vectors for the primitives, and the two backends against each other.
 
+#[cfg(feature = "aws-lc")]
 use proptest::prelude::*;
 
 use super::{Backend, P256Point};
