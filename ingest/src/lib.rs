@@ -1,1 +1,21 @@
-//! ingest
+//! The door that devices knock at, and the pipeline behind it.
+//!
+//! ```text
+//!  device ──MQTT/TLS──▶ edge ───────────▶ pipeline ─────────────────────────────▶ inbox
+//!                       session, acl       received → expected → verified →        fsynced
+//!                       holds the ack      opened → admitted, or quarantined
+//!                          ▲                                                         │
+//!                          └───────────────── Outcome: now the ack may leave ────────┘
+//! ```
+//!
+//! * [`edge`] speaks MQTT 3.1.1 and 5 on one TLS port. It knows sessions, topics and acknowledgements, and nothing of COSE.
+//! * [`pipeline`] knows envelopes, keys and the inbox, and nothing of MQTT.
+//!
+//! What never stands here: an acknowledgement that leaves before the message is durable; a payload or a reading in a
+//! log line, a metric or an error text; telemetry in the fan-out router (its log is in memory and forgets).
+
+pub mod edge;
+pub mod pipeline;
+
+pub use edge::{Edge, EdgeDeps, EdgeError, EdgeLimits, EdgeMetrics};
+pub use pipeline::{Outcome, Pipeline, PipelineDeps, PipelineError};

@@ -1,0 +1,161 @@
+//! Why a connection ended: counted and logged for us, reduced to a reason code for a v5 peer.
+
+use super::packet::DisconnectCode;
+
+/// The end of a connection, from our side's point of view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Closing {
+    /// The client said DISCONNECT.
+    Goodbye,
+    /// The stream ended without one.
+    Gone,
+    /// The TLS handshake failed or took too long: no certificate, another CA's, or no TLS at all.
+    Handshake,
+    /// No CONNECT in time, or not a CONNECT.
+    NoConnect,
+    /// A protocol level other than 4 and 5.
+    UnsupportedVersion,
+    /// The certificate carries no usable device id, or is outside its validity.
+    Certificate,
+    /// Not enrolled, revoked, or enrolled with another certificate.
+    NotActive,
+    /// The client identifier is not the certificate's device id.
+    ClientId,
+    /// CONNECT asked for a will or for enhanced authentication, which this server does not do.
+    UnsupportedConnect,
+    /// A packet that cannot be read.
+    Malformed,
+    /// A packet that is readable and must not come now.
+    Protocol,
+    /// Larger than the limit.
+    TooLarge,
+    /// A topic alias although none were offered.
+    TopicAlias,
+    /// A subscription identifier although none were offered.
+    SubscriptionIdentifier,
+    /// More unacknowledged messages than the receive maximum.
+    ReceiveMaximum,
+    /// A publish to a topic that is not the device's.
+    NotAuthorized,
+    /// Silent for one and a half keep-alives [MQTT-3.1.2-24].
+    KeepAlive,
+    /// The peer does not read what we send.
+    SlowReader,
+    /// The same device connected again [MQTT-3.1.4-3].
+    TakenOver,
+    /// The device was revoked, or given another certificate, while connected.
+    Revoked,
+    /// A message could not be made durable, so it must not be acknowledged.
+    Storage,
+    /// The server is stopping.
+    Shutdown,
+    /// A limit on connections was reached.
+    Limit,
+    /// Something in this server failed.
+    Internal,
+}
+
+impl Closing {
+    /// All reasons, in the order of their counters.
+    pub const ALL: [Self; 24] = [
+        Self::Goodbye,
+        Self::Gone,
+        Self::Handshake,
+        Self::NoConnect,
+        Self::UnsupportedVersion,
+        Self::Certificate,
+        Self::NotActive,
+        Self::ClientId,
+        Self::UnsupportedConnect,
+        Self::Malformed,
+        Self::Protocol,
+        Self::TooLarge,
+        Self::TopicAlias,
+        Self::SubscriptionIdentifier,
+        Self::ReceiveMaximum,
+        Self::NotAuthorized,
+        Self::KeepAlive,
+        Self::SlowReader,
+        Self::TakenOver,
+        Self::Revoked,
+        Self::Storage,
+        Self::Shutdown,
+        Self::Limit,
+        Self::Internal,
+    ];
+
+    /// Stable name for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Goodbye => "goodbye",
+            Self::Gone => "gone",
+            Self::Handshake => "handshake",
+            Self::NoConnect => "no_connect",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::Certificate => "certificate",
+            Self::NotActive => "not_active",
+            Self::ClientId => "client_id",
+            Self::UnsupportedConnect => "unsupported_connect",
+            Self::Malformed => "malformed",
+            Self::Protocol => "protocol",
+            Self::TooLarge => "too_large",
+            Self::TopicAlias => "topic_alias",
+            Self::SubscriptionIdentifier => "subscription_identifier",
+            Self::ReceiveMaximum => "receive_maximum",
+            Self::NotAuthorized => "not_authorized",
+            Self::KeepAlive => "keep_alive",
+            Self::SlowReader => "slow_reader",
+            Self::TakenOver => "taken_over",
+            Self::Revoked => "revoked",
+            Self::Storage => "storage",
+            Self::Shutdown => "shutdown",
+            Self::Limit => "limit",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The peer's doing, or its bad luck, and not an ordinary end.
+    pub(crate) fn is_refusal(self) -> bool {
+        !matches!(
+            self,
+            Self::Goodbye | Self::Gone | Self::TakenOver | Self::Shutdown
+        )
+    }
+
+    /// What a v5 peer is told, `None` when there is nobody left to tell.
+    pub(crate) fn disconnect_code(self) -> Option<DisconnectCode> {
+        match self {
+            Self::Goodbye
+            | Self::Gone
+            | Self::Handshake
+            | Self::NoConnect
+            | Self::UnsupportedVersion
+            | Self::Certificate
+            | Self::NotActive
+            | Self::ClientId
+            | Self::UnsupportedConnect
+            | Self::SlowReader
+            | Self::Limit => None,
+            Self::Malformed => Some(DisconnectCode::Malformed),
+            Self::Protocol => Some(DisconnectCode::ProtocolError),
+            Self::TooLarge => Some(DisconnectCode::PacketTooLarge),
+            Self::TopicAlias => Some(DisconnectCode::TopicAliasInvalid),
+            Self::SubscriptionIdentifier => {
+                Some(DisconnectCode::SubscriptionIdentifiersNotSupported)
+            }
+            Self::ReceiveMaximum => Some(DisconnectCode::ReceiveMaximumExceeded),
+            Self::NotAuthorized => Some(DisconnectCode::NotAuthorized),
+            Self::KeepAlive => Some(DisconnectCode::KeepAliveTimeout),
+            Self::TakenOver => Some(DisconnectCode::SessionTakenOver),
+            Self::Revoked => Some(DisconnectCode::AdministrativeAction),
+            Self::Shutdown => Some(DisconnectCode::ServerShuttingDown),
+            Self::Storage | Self::Internal => Some(DisconnectCode::Unspecified),
+        }
+    }
+}
+
+impl std::fmt::Display for Closing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,323 @@
+//! One TCP connection from accept to close: handshake, identity, CONNECT, session. All its state is in one task.
+//!
+//! ```text
+//! accept ─▶ TLS, deadline ─▶ certificate ─▶ CONNECT, deadline ─▶ admitted? ─▶ session ─▶ park, close
+//!                            device id      size limit           enrolled, active,
+//!                                                                this very certificate
+//! ```
+//!
+//! Never here: a wait without a deadline or a way to be told to stop; a packet handled before the one before it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use vitalseal_crypto::{DeviceCertificate, DeviceId};
+use vitalseal_storage::{Clock, DeviceState, Store};
+
+use super::closing::Closing;
+use super::codec::{self, HelloError};
+use super::directory::Directory;
+use super::fanout::Fanout;
+use super::frame::{self, FrameError};
+use super::limits::EdgeLimits;
+use super::metrics::EdgeMetrics;
+use super::packet::{ConnectAnswer, Hello, Offer, Outbound, Version};
+use super::refusals::Refusals;
+use super::serving::Serving;
+use super::session::Session;
+use crate::pipeline::Pipeline;
+
+/// What every connection shares.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) refusals: Refusals,
+    pub(crate) limits: EdgeLimits,
+    pub(crate) metrics: Arc<EdgeMetrics>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) fanout: Fanout,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Context {
+    /// Is this device active, and enrolled with this very certificate?
+    ///
+    /// # Errors
+    /// `Internal` when the registry cannot say: then nobody is let in.
+    pub(crate) async fn is_active(
+        &self,
+        device: &DeviceId,
+        certificate: &vitalseal_crypto::Thumbprint,
+    ) -> Result<bool, Closing> {
+        match self.store.registry.device(device).await {
+            Ok(record) => Ok(record.is_some_and(|record| {
+                record.state == DeviceState::Active
+                    && record.certificate.thumbprint() == certificate
+            })),
+            Err(error) => {
+                tracing::error!(%device, %error, "looking up a device failed");
+                Err(Closing::Internal)
+            }
+        }
+    }
+}
+
+/// Takes a connection from accept to close.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) {
+    let _open = context.metrics.connection();
+    let mut device = None;
+    let closing = talk(&context, acceptor, tcp, peer, &mut device).await;
+    context.metrics.count_closed(closing);
+    let device = device.as_ref().map(tracing::field::display);
+    if closing.is_refusal() {
+        tracing::info!(%peer, device, reason = closing.as_str(), "connection refused or closed");
+    } else {
+        tracing::debug!(%peer, device, reason = closing.as_str(), "connection closed");
+    }
+}
+
+async fn talk(
+    context: &Context,
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    identified: &mut Option<DeviceId>,
+) -> Closing {
+    // Acknowledgements are small and waited for.
+    let _ = tcp.set_nodelay(true);
+    let limits = &context.limits;
+    let handshake = tokio::select! {
+        handshake = timeout(limits.handshake_deadline, acceptor.accept(tcp)) => handshake,
+        () = context.shutdown.cancelled() => return Closing::Shutdown,
+    };
+    let Ok(Ok(stream)) = handshake else {
+        return Closing::Handshake;
+    };
+    let Some(certificate) = certificate(&stream) else {
+        return Closing::Certificate;
+    };
+    let device = certificate.device().clone();
+    *identified = Some(device.clone());
+    let mut wire = Wire {
+        stream,
+        buffer: BytesMut::with_capacity(1024),
+    };
+
+    let hello = tokio::select! {
+        hello = hello(&mut wire, limits) => hello,
+        () = context.shutdown.cancelled() => return Closing::Shutdown,
+    };
+    let hello = match hello {
+        Ok(hello) => hello,
+        Err((closing, answer)) => {
+            if let Some((version, answer)) = answer {
+                wire.refuse(version, answer).await;
+            }
+            return closing;
+        }
+    };
+    let version = hello.version;
+    match open_session(context, &hello, &certificate).await {
+        Ok((serving, session, answer, keep_alive)) => {
+            let offer = Offer {
+                receive_maximum: limits.receive_maximum,
+                max_packet: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
+                keep_alive,
+            };
+            let offer = Some(offer);
+            serving
+                .run(wire, session, Outbound::ConnAck { answer, offer })
+                .await
+        }
+        Err((closing, answer)) => {
+            context.refusals.record(&device, peer, closing).await;
+            wire.refuse(version, answer).await;
+            closing
+        }
+    }
+}
+
+type Opened<'a> = (Serving<'a>, Session, ConnectAnswer, Option<u16>);
+
+/// All that is asked of a client before it has a session. In this order, so that a refused one disturbs nobody: only
+/// then is an older connection of the same device closed.
+async fn open_session<'a>(
+    context: &'a Context,
+    hello: &Hello,
+    certificate: &DeviceCertificate,
+) -> Result<Opened<'a>, (Closing, ConnectAnswer)> {
+    let (device, thumbprint) = (certificate.device(), certificate.thumbprint());
+    let now = context.clock.now();
+    // TLS checked this too, but a resumed TLS session does not check it again.
+    if now < certificate.not_before() || certificate.not_after() < now {
+        return Err((Closing::Certificate, ConnectAnswer::NotAuthorized));
+    }
+    if hello.client_id != device.as_str() {
+        return Err((Closing::ClientId, ConnectAnswer::IdentifierRejected));
+    }
+    if hello.has_authentication {
+        return Err((
+            Closing::UnsupportedConnect,
+            ConnectAnswer::BadAuthenticationMethod,
+        ));
+    }
+    // A will would be published in the device's name, unsigned, on a topic that is not its own.
+    if hello.has_will {
+        return Err((Closing::UnsupportedConnect, ConnectAnswer::NotAuthorized));
+    }
+    let active = |active: Result<bool, Closing>| match active {
+        Ok(true) => Ok(()),
+        Ok(false) => Err((Closing::NotActive, ConnectAnswer::NotAuthorized)),
+        Err(closing) => Err((closing, ConnectAnswer::ServerUnavailable)),
+    };
+    active(context.is_active(device, thumbprint).await)?;
+    let patience = context.limits.takeover_deadline;
+    let ticket = context.directory.enter(device, thumbprint, patience).await;
+    // From here on a revocation finds us in the directory; one that came just before is found here.
+    active(context.is_active(device, thumbprint).await)?;
+
+    let parked = ticket.take_parked(Instant::now()).filter(|_| !hello.clean);
+    let answer = ConnectAnswer::Accepted {
+        session_present: parked.is_some(),
+    };
+    let resumed = parked.is_some();
+    let session = Session::new(
+        hello.version,
+        device,
+        context.limits.receive_maximum,
+        parked.unwrap_or_default(),
+    );
+    let (keep_alive, told) = keep_alive(hello, &context.limits);
+    let serving = Serving::new(context, ticket, device.clone(), hello, keep_alive, resumed);
+    Ok((serving, session, answer, told))
+}
+
+/// The keep-alive that is enforced, and what a v5 client must be told about it.
+fn keep_alive(hello: &Hello, limits: &EdgeLimits) -> (Duration, Option<u16>) {
+    let longest = u16::try_from(limits.keep_alive.as_secs()).unwrap_or(u16::MAX);
+    match (hello.version, hello.keep_alive) {
+        (_, 0) => (limits.keep_alive, Some(longest)),
+        (Version::V5, asked) if asked > longest => (limits.keep_alive, Some(longest)),
+        (_, asked) => (Duration::from_secs(u64::from(asked)), None),
+    }
+}
+
+/// Who the peer proved to be.
+fn certificate(stream: &TlsStream<TcpStream>) -> Option<DeviceCertificate> {
+    let (_, tls) = stream.get_ref();
+    let leaf = tls.peer_certificates()?.first()?;
+    DeviceCertificate::from_der(leaf).ok()
+}
+
+type HelloRefused = (Closing, Option<(Version, ConnectAnswer)>);
+
+/// Reads the CONNECT packet. What cannot be read is closed without an answer [MQTT-3.1.4-1], but for a foreign protocol
+/// version, which is told [MQTT-3.1.2-2].
+async fn hello(wire: &mut Wire, limits: &EdgeLimits) -> Result<Hello, HelloRefused> {
+    let deadline = Instant::now() + limits.connect_deadline;
+    let frame = loop {
+        match frame::next(&mut wire.buffer, limits.connect_bytes) {
+            Ok(Some(frame)) => break frame,
+            Ok(None) => {}
+            Err(FrameError::TooLarge) => return Err((Closing::TooLarge, None)),
+            Err(_) => return Err((Closing::NoConnect, None)),
+        }
+        match timeout_at(deadline, wire.stream.read_buf(&mut wire.buffer)).await {
+            Err(_) => return Err((Closing::NoConnect, None)),
+            Ok(Ok(0) | Err(_)) => return Err((Closing::Gone, None)),
+            Ok(Ok(_)) => {}
+        }
+    };
+    codec::hello(frame).map_err(|error| match error {
+        HelloError::NotConnect => (Closing::NoConnect, None),
+        HelloError::Malformed => (Closing::Malformed, None),
+        HelloError::UnsupportedVersion => {
+            let answer = Some((Version::V311, ConnectAnswer::UnsupportedVersion));
+            (Closing::UnsupportedVersion, answer)
+        }
+    })
+}
+
+/// The stream and what has been read from it and not been used.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) buffer: BytesMut,
+}
+
+/// A peer that is refused or left gets this long to take the answer and to close its side.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+impl Wire {
+    /// Writes all of `out` and empties it.
+    ///
+    /// # Errors
+    /// `SlowReader` after `deadline`, `Gone` when the peer is.
+    pub(crate) async fn flush(
+        &mut self,
+        out: &mut BytesMut,
+        deadline: Duration,
+    ) -> Result<(), Closing> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let written = timeout(deadline, async {
+            self.stream.write_all(out).await?;
+            self.stream.flush().await
+        });
+        match written.await {
+            Ok(Ok(())) => {
+                out.clear();
+                Ok(())
+            }
+            Ok(Err(_)) => Err(Closing::Gone),
+            Err(_) => Err(Closing::SlowReader),
+        }
+    }
+
+    /// Sends last words, if any, and closes. What the peer still sends is read and dropped for a moment: closing a
+    /// socket with unread bytes resets it, and the reset would overtake the last words.
+    pub(crate) async fn close(mut self, mut out: BytesMut) {
+        let _ = timeout(LAST_WORDS, async {
+            if self.flush(&mut out, LAST_WORDS).await.is_err() {
+                return;
+            }
+            let _ = self.stream.shutdown().await;
+            let (tcp, _) = self.stream.get_mut();
+            let mut unread = [0; 4096];
+            while matches!(tcp.read(&mut unread).await, Ok(1..)) {}
+        })
+        .await;
+    }
+
+    async fn refuse(self, version: Version, answer: ConnectAnswer) {
+        let mut out = BytesMut::new();
+        if codec::encode(
+            version,
+            &Outbound::ConnAck {
+                answer,
+                offer: None,
+            },
+            &mut out,
+        )
+        .is_ok()
+        {
+            self.close(out).await;
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Who is connected, and the sessions of those who are not.
+//!
+//! A device has one connection. The next one closes the one before and waits until it has let go, so that a session is
+//! never in two hands; its state passes through here.
+//!
+//! Sessions live in memory. After a restart `session present` is false, which is the truth; devices keep an outbox and
+//! the pipeline knows repeated messages, so nothing is lost by it and nothing stored twice.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use vitalseal_crypto::{DeviceId, Thumbprint};
+
+use super::closing::Closing;
+use super::packet::SESSION_NEVER_EXPIRES;
+use super::session::SessionState;
+
+/// Live connections and parked sessions, by device.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    next_ticket: u64,
+    live: HashMap<DeviceId, Live>,
+    parked: HashMap<DeviceId, Parked>,
+}
+
+#[derive(Debug)]
+struct Live {
+    ticket: u64,
+    certificate: Thumbprint,
+    close: Arc<watch::Sender<Option<Closing>>>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    state: SessionState,
+    /// `None`: never.
+    expires_at: Option<Instant>,
+}
+
+/// A connection's right to its device's session. The device counts as connected until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    directory: Arc<Directory>,
+    device: DeviceId,
+    number: u64,
+    close: watch::Receiver<Option<Closing>>,
+}
+
+impl Directory {
+    /// Makes the caller the device's one connection. Closes the one before, and gives it up after `patience`.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        device: &DeviceId,
+        certificate: &Thumbprint,
+        patience: Duration,
+    ) -> Ticket {
+        let deadline = Instant::now() + patience;
+        loop {
+            let Some(before) = self.before(device, deadline) else {
+                return self.admit(device, certificate);
+            };
+            before.send_replace(Some(Closing::TakenOver));
+            // Resolves when the old connection has dropped its ticket, state parked.
+            let _ = tokio::time::timeout_at(deadline, before.closed()).await;
+            // Another newcomer may have been quicker: look again.
+            if Instant::now() >= deadline {
+                return self.admit(device, certificate);
+            }
+        }
+    }
+
+    fn before(
+        &self,
+        device: &DeviceId,
+        deadline: Instant,
+    ) -> Option<Arc<watch::Sender<Option<Closing>>>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = entries
+            .live
+            .get(device)
+            .filter(|_| Instant::now() < deadline)?;
+        Some(Arc::clone(&live.close))
+    }
+
+    fn admit(self: &Arc<Self>, device: &DeviceId, certificate: &Thumbprint) -> Ticket {
+        let (close, receiver) = watch::channel(None);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.next_ticket += 1;
+        let number = entries.next_ticket;
+        let certificate = *certificate;
+        let live = Live {
+            ticket: number,
+            certificate,
+            close: Arc::new(close),
+        };
+        if let Some(before) = entries.live.insert(device.clone(), live) {
+            before.close.send_replace(Some(Closing::TakenOver));
+        }
+        Ticket {
+            directory: Arc::clone(self),
+            device: device.clone(),
+            number,
+            close: receiver,
+        }
+    }
+
+    /// The certificate that the device is connected with, if it is.
+    pub(crate) fn certificate_of(&self, device: &DeviceId) -> Option<Thumbprint> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.live.get(device).map(|live| live.certificate)
+    }
+
+    /// The devices connected now.
+    pub(crate) fn connected(&self) -> Vec<DeviceId> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.live.keys().cloned().collect()
+    }
+
+    /// Asks the device's connection to close, and forgets its session.
+    pub(crate) fn revoke(&self, device: &DeviceId) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.parked.remove(device);
+        if let Some(live) = entries.live.get(device) {
+            live.close.send_replace(Some(Closing::Revoked));
+        }
+    }
+}
+
+impl Ticket {
+    /// The session that the device left here, unless it expired. What is taken is not here any more.
+    pub(crate) fn take_parked(&self, now: Instant) -> Option<SessionState> {
+        let mut entries = self
+            .directory
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let parked = entries.parked.remove(&self.device)?;
+        parked
+            .expires_at
+            .is_none_or(|at| now < at)
+            .then_some(parked.state)
+    }
+
+    /// Leaves the session here for `expiry` seconds; 0 ends it. Ignored when another connection has taken its place.
+    pub(crate) fn park(&self, state: SessionState, expiry: u32, now: Instant) {
+        if expiry == 0 {
+            return;
+        }
+        let expires_at =
+            (expiry != SESSION_NEVER_EXPIRES).then(|| now + Duration::from_secs(u64::from(expiry)));
+        let mut entries = self
+            .directory
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if entries
+            .live
+            .get(&self.device)
+            .is_some_and(|live| live.ticket == self.number)
+        {
+            entries
+                .parked
+                .insert(self.device.clone(), Parked { state, expires_at });
+        }
+    }
+
+    /// Resolves when the connection has to close. Cancel safe.
+    pub(crate) async fn closed(&mut self) -> Closing {
+        match self.close.wait_for(Option::is_some).await {
+            Ok(reason) => reason.unwrap_or(Closing::Internal),
+            // The directory dropped our entry: another connection was let in over our head.
+            Err(_) => Closing::TakenOver,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut entries = self
+            .directory
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if entries
+            .live
+            .get(&self.device)
+            .is_some_and(|live| live.ticket == self.number)
+        {
+            entries.live.remove(&self.device);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(200);
+
+    fn names() -> (Arc<Directory>, DeviceId, Thumbprint) {
+        (
+            Arc::default(),
+            "mon-7".parse().unwrap(),
+            Thumbprint::from_bytes([7; 32]),
+        )
+    }
+
+    #[tokio::test]
+    async fn the_second_connection_gets_what_the_first_one_leaves() {
+        let (directory, device, certificate) = names();
+        let mut first = directory.enter(&device, &certificate, PATIENCE).await;
+        let leaving = tokio::spawn(async move {
+            assert_eq!(first.closed().await, Closing::TakenOver);
+            first.park(SessionState::default(), 60, Instant::now());
+        });
+        let second = directory.enter(&device, &certificate, PATIENCE).await;
+        leaving.await.unwrap();
+        assert!(second.take_parked(Instant::now()).is_some());
+        assert!(second.take_parked(Instant::now()).is_none(), "taken once");
+        drop(second);
+        assert!(directory.connected().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_does_not_let_go_is_left_behind() {
+        let (directory, device, certificate) = names();
+        let mut stuck = directory.enter(&device, &certificate, PATIENCE).await;
+        let second = directory.enter(&device, &certificate, PATIENCE).await;
+        stuck.park(SessionState::default(), 60, Instant::now());
+        assert_eq!(stuck.closed().await, Closing::TakenOver);
+        drop(stuck);
+        assert!(
+            second.take_parked(Instant::now()).is_none(),
+            "a stale state is not taken"
+        );
+        assert_eq!(directory.connected(), [device]);
+    }
+
+    #[tokio::test]
+    async fn sessions_expire_when_they_said_they_would() {
+        let (directory, device, certificate) = names();
+        for (expiry, after, kept) in [
+            (0, 0, false),
+            (60, 59, true),
+            (60, 61, false),
+            (u32::MAX, 1 << 30, true),
+        ] {
+            let ticket = directory.enter(&device, &certificate, PATIENCE).await;
+            let parked_at = Instant::now();
+            ticket.park(SessionState::default(), expiry, parked_at);
+            drop(ticket);
+            let next = directory.enter(&device, &certificate, PATIENCE).await;
+            let later = parked_at + Duration::from_secs(after);
+            let found = next.take_parked(later).is_some();
+            assert_eq!(found, kept, "{expiry} s, after {after} s");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The MQTT front door: one TLS port, v3.1.1 and v5, one task a connection.
+//!
+//! * [`Edge`] accepts and supervises; it never waits for a peer.
+//! * `connection` takes one peer from TLS handshake to session, `serving` runs the session; `session` is the protocol
+//!   itself, without I/O.
+//! * `frame` and `codec` turn bytes into packets; `acl` says which topics exist.
+//! * `directory` knows who is connected, so that a device is there once and a revoked one not at all.
+//! * `fanout` owns the router for what the server says to many.
+
+mod acl;
+mod closing;
+mod codec;
+mod connection;
+mod directory;
+mod fanout;
+mod frame;
+mod limits;
+mod metrics;
+mod packet;
+mod refusals;
+mod serving;
+mod session;
+mod slots;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use vitalseal_crypto::DeviceId;
+use vitalseal_storage::{AuditSink, Clock, Store};
+
+pub use self::acl::RECIPIENT_TOPIC;
+pub use self::closing::Closing;
+pub use self::limits::EdgeLimits;
+pub use self::metrics::EdgeMetrics;
+
+use self::connection::Context;
+use self::directory::Directory;
+use self::fanout::Fanout;
+use self::refusals::Refusals;
+use self::slots::Slots;
+use crate::pipeline::Pipeline;
+
+/// After an accept that failed (out of descriptors, mostly): long enough not to spin, short enough not to be noticed.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// What the edge works with.
+#[derive(Debug, Clone)]
+pub struct EdgeDeps {
+    /// Where messages go.
+    pub pipeline: Pipeline,
+    /// Its registry says who may connect.
+    pub store: Store,
+    /// Where refused devices are recorded.
+    pub audit: Arc<dyn AuditSink>,
+    /// For certificate windows and records.
+    pub clock: Arc<dyn Clock>,
+    /// PEM of the current envelope certificate, retained on [`RECIPIENT_TOPIC`].
+    pub recipient: watch::Receiver<Bytes>,
+}
+
+/// The edge could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EdgeError {
+    /// The address is in use, or not ours.
+    #[error("listening for devices; is another server on this port?")]
+    Listen(#[source] io::Error),
+    /// The fan-out router did not start.
+    #[error("starting the fan-out router")]
+    Fanout(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A bound edge. Connections are taken once [`Edge::serve`] runs.
+#[derive(Debug)]
+pub struct Edge {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    tls: Arc<ServerConfig>,
+    context: Arc<Context>,
+    recipient: watch::Receiver<Bytes>,
+    /// Subscribed before the first connection, so that no revocation is missed.
+    device_changes: broadcast::Receiver<DeviceId>,
+}
+
+impl Edge {
+    /// Listens on `addr`. `tls` must ask for client certificates of the device authority; a connection that brought none
+    /// is closed in any case.
+    ///
+    /// # Errors
+    /// [`EdgeError`].
+    pub async fn bind(
+        addr: impl ToSocketAddrs,
+        tls: Arc<ServerConfig>,
+        deps: EdgeDeps,
+        limits: EdgeLimits,
+    ) -> Result<Self, EdgeError> {
+        let listener = TcpListener::bind(addr).await.map_err(EdgeError::Listen)?;
+        let local_addr = listener.local_addr().map_err(EdgeError::Listen)?;
+        let fanout = tokio::task::spawn_blocking(|| Fanout::start(RECIPIENT_TOPIC))
+            .await
+            .map_err(|error| EdgeError::Fanout(error.into()))?
+            .map_err(|error| EdgeError::Fanout(error.into()))?;
+        let device_changes = deps.store.registry.subscribe_devices();
+        let context = Context {
+            pipeline: deps.pipeline,
+            store: deps.store,
+            refusals: Refusals::new(deps.audit, Arc::clone(&deps.clock)),
+            clock: deps.clock,
+            limits,
+            metrics: Arc::default(),
+            directory: Arc::new(Directory::default()),
+            fanout,
+            shutdown: CancellationToken::new(),
+        };
+        Ok(Self {
+            listener,
+            local_addr,
+            tls,
+            context: Arc::new(context),
+            recipient: deps.recipient,
+            device_changes,
+        })
+    }
+
+    /// Where it listens: the port, when `addr` left it open.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Its counters; they go on living after the edge.
+    pub fn metrics(&self) -> Arc<EdgeMetrics> {
+        Arc::clone(&self.context.metrics)
+    }
+
+    /// Serves until `shutdown`. Then: no more connections, no more reading, acknowledgements under way are sent for a
+    /// bounded time, v5 clients are told 0x8B, and what is left is cut.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let Self {
+            listener,
+            tls,
+            context,
+            recipient,
+            device_changes,
+            ..
+        } = self;
+        let acceptor = TlsAcceptor::from(tls);
+        let limits = &context.limits;
+        let slots = Slots::new(limits.connections, limits.connections_per_address);
+        let mut connections = JoinSet::new();
+        let mut helpers = JoinSet::new();
+        helpers.spawn(announce(Arc::clone(&context), recipient));
+        helpers.spawn(watch_devices(Arc::clone(&context), device_changes));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            let (tcp, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            let Some(slot) = slots.take(peer.ip()) else {
+                context.metrics.count_closed(Closing::Limit);
+                tracing::warn!(%peer, "connection limit reached");
+                continue;
+            };
+            let (context, acceptor) = (Arc::clone(&context), acceptor.clone());
+            connections.spawn(async move {
+                connection::run(context, acceptor, tcp, peer).await;
+                drop(slot);
+            });
+        }
+        drop(listener);
+        tracing::info!(connections = connections.len(), "edge stops");
+        context.shutdown.cancel();
+        // Draining, then one write and the last words.
+        let patience = limits.drain_deadline + limits.write_deadline;
+        let ended = tokio::time::timeout(patience, async {
+            while connections.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            tracing::warn!(
+                connections = connections.len(),
+                "cutting connections that did not end"
+            );
+        }
+        connections.shutdown().await;
+        helpers.shutdown().await;
+    }
+}
+
+/// Publishes the envelope certificate, now and whenever it changes.
+async fn announce(context: Arc<Context>, mut recipient: watch::Receiver<Bytes>) {
+    loop {
+        let newest = recipient.borrow_and_update().clone();
+        if !newest.is_empty() {
+            context.fanout.publish(newest).await;
+        }
+        if recipient.changed().await.is_err() {
+            return; // its owner is gone; what was published stays
+        }
+    }
+}
+
+/// Closes the connection of a device that is no longer active under the certificate that it connected with.
+async fn watch_devices(context: Arc<Context>, mut changes: broadcast::Receiver<DeviceId>) {
+    loop {
+        let changed = match changes.recv().await {
+            Ok(device) => vec![device],
+            // Too many changes at once to have been told each: ask for everybody.
+            Err(broadcast::error::RecvError::Lagged(_)) => context.directory.connected(),
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        for device in changed {
+            let Some(certificate) = context.directory.certificate_of(&device) else {
+                continue;
+            };
+            // When the registry cannot say, the connection ends as well: it may try again.
+            if !context
+                .is_active(&device, &certificate)
+                .await
+                .unwrap_or(false)
+            {
+                context.directory.revoke(&device);
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A connected session at work: packets to the pipeline, outcomes to acknowledgements, in order of arrival.
+//!
+//! Flow control: while as many messages are under way as the limit allows, or the pipeline has no credit, nothing is
+//! read. TCP then holds the client back, and its silence is not counted against it.
+
+use bytes::BytesMut;
+use futures::future::{BoxFuture, FutureExt, ready};
+use futures::stream::{FuturesOrdered, StreamExt};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use vitalseal_crypto::DeviceId;
+
+use super::acl::{RECIPIENT_TOPIC, Subscription};
+use super::closing::Closing;
+use super::codec;
+use super::connection::{Context, Wire};
+use super::directory::Ticket;
+use super::frame::{self, Frame, FrameError};
+use super::packet::{AckReason, Hello, Outbound, Version};
+use super::session::{Delivery, Session, Step};
+use crate::pipeline::{Outcome, PipelineError};
+
+/// One session's connection.
+#[derive(Debug)]
+pub(crate) struct Serving<'a> {
+    context: &'a Context,
+    ticket: Ticket,
+    device: DeviceId,
+    version: Version,
+    /// Seconds that the session outlives the connection.
+    session_expiry: u32,
+    /// The largest packet that the client takes.
+    max_packet: usize,
+    keep_alive: Duration,
+    /// The session was left by an earlier connection.
+    resumed: bool,
+    notices: watch::Receiver<bytes::Bytes>,
+    out: BytesMut,
+    under_way: FuturesOrdered<BoxFuture<'static, (Delivery, Settled)>>,
+}
+
+/// What became of a delivery.
+#[derive(Debug)]
+enum Settled {
+    Durable(Outcome),
+    /// Decided by the session.
+    Without(AckReason),
+    Failed(PipelineError),
+}
+
+impl<'a> Serving<'a> {
+    pub(crate) fn new(
+        context: &'a Context,
+        ticket: Ticket,
+        device: DeviceId,
+        hello: &Hello,
+        keep_alive: Duration,
+        resumed: bool,
+    ) -> Self {
+        let max_packet = hello.max_packet.and_then(|max| usize::try_from(max).ok());
+        Self {
+            context,
+            ticket,
+            device,
+            version: hello.version,
+            session_expiry: hello.session_expiry,
+            max_packet: max_packet.unwrap_or(usize::MAX),
+            keep_alive,
+            resumed,
+            notices: context.fanout.newest(),
+            out: BytesMut::new(),
+            under_way: FuturesOrdered::new(),
+        }
+    }
+
+    /// Serves until the end and says why it came. The session is parked before the device may connect again.
+    pub(crate) async fn run(
+        mut self,
+        mut wire: Wire,
+        mut session: Session,
+        greeting: Outbound,
+    ) -> Closing {
+        let connected = self.context.metrics.session();
+        let Err(mut closing) = self.serve(&mut wire, &mut session, &greeting).await;
+        if closing == Closing::Shutdown {
+            closing = self.drain(&mut wire, &mut session).await;
+        }
+        if self.version == Version::V5
+            && let Some(code) = closing.disconnect_code()
+        {
+            self.send(&Outbound::Disconnect(code)).unwrap_or_default();
+        }
+        if closing != Closing::Revoked {
+            self.ticket
+                .park(session.into_state(), self.session_expiry, Instant::now());
+        }
+        let Self { ticket, out, .. } = self;
+        drop(ticket);
+        drop(connected);
+        wire.close(out).await;
+        closing
+    }
+
+    async fn serve(
+        &mut self,
+        wire: &mut Wire,
+        session: &mut Session,
+        greeting: &Outbound,
+    ) -> Result<std::convert::Infallible, Closing> {
+        let limits = &self.context.limits;
+        self.send(greeting)?;
+        if self.resumed && session.is_subscribed(Subscription::Recipient) {
+            self.notice(false)?; // it may have changed meanwhile
+        }
+        let mut heard_at = Instant::now();
+        loop {
+            while self.under_way.len() < limits.in_flight
+                && let Some(frame) = next_frame(wire, limits.packet_bytes)?
+            {
+                heard_at = Instant::now();
+                self.on_frame(session, frame).await?;
+            }
+            while let Some(Some(settled)) = self.under_way.next().now_or_never() {
+                self.settle(session, settled)?;
+            }
+            wire.flush(&mut self.out, limits.write_deadline).await?;
+
+            let reading = self.under_way.len() < limits.in_flight;
+            if !reading {
+                heard_at = Instant::now();
+            }
+            let listening = session.is_subscribed(Subscription::Recipient);
+            // [MQTT-3.1.2-24]
+            let silent_at = heard_at + self.keep_alive + self.keep_alive / 2;
+            tokio::select! {
+                biased;
+                reason = self.ticket.closed() => return Err(reason),
+                () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
+                Some(settled) = self.under_way.next() => self.settle(session, settled)?,
+                changed = self.notices.changed(), if listening => {
+                    changed.map_err(|_| Closing::Internal)?;
+                    self.notice(false)?;
+                }
+                read = wire.stream.read_buf(&mut wire.buffer), if reading => match read {
+                    Ok(0) | Err(_) => return Err(Closing::Gone),
+                    Ok(_) => {}
+                },
+                () = sleep_until(silent_at), if reading => return Err(Closing::KeepAlive),
+            }
+        }
+    }
+
+    async fn on_frame(&mut self, session: &mut Session, frame: Frame) -> Result<(), Closing> {
+        let packet = codec::inbound(self.version, frame).map_err(|_| Closing::Malformed)?;
+        match session.on_packet(packet)? {
+            Step::Nothing => {}
+            Step::Send(packet) => self.send(&packet)?,
+            Step::Subscribed { answer, retained } => {
+                self.send(&answer)?;
+                match retained {
+                    true => self.notice(true)?,
+                    // What is there already is not news to this subscriber.
+                    false => self.notices.mark_unchanged(),
+                }
+            }
+            Step::Acknowledge(delivery, reason) => {
+                let settled = (delivery, Settled::Without(reason));
+                self.under_way.push_back(ready(settled).boxed());
+            }
+            Step::Submit(delivery, payload) => {
+                let pipeline = &self.context.pipeline;
+                let credit = tokio::select! {
+                    biased;
+                    reason = self.ticket.closed() => return Err(reason),
+                    () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
+                    credit = pipeline.reserve(payload.len()) => credit,
+                };
+                let credit = credit.map_err(|_| Closing::Storage)?;
+                let outcome = pipeline.submit_reserved(credit, self.device.clone(), payload);
+                let settled = outcome.map(move |outcome| {
+                    (
+                        delivery,
+                        outcome.map_or_else(Settled::Failed, Settled::Durable),
+                    )
+                });
+                self.under_way.push_back(settled.boxed());
+            }
+            Step::Goodbye { session_expiry } => {
+                // A session that ends with its connection cannot be prolonged (v5 3.14.2.2.2).
+                match session_expiry {
+                    Some(asked) if self.session_expiry == 0 && asked != 0 => {
+                        return Err(Closing::Protocol);
+                    }
+                    Some(asked) => self.session_expiry = asked,
+                    None => {}
+                }
+                return Err(Closing::Goodbye);
+            }
+        }
+        Ok(())
+    }
+
+    /// Only from here does an acknowledgement come.
+    fn settle(
+        &mut self,
+        session: &mut Session,
+        (delivery, settled): (Delivery, Settled),
+    ) -> Result<(), Closing> {
+        let metrics = &self.context.metrics;
+        let answer = match settled {
+            Settled::Durable(outcome) => {
+                metrics.count_acked();
+                match outcome {
+                    Outcome::Stored { .. } => {}
+                    Outcome::Duplicate => metrics.count_duplicate(),
+                    Outcome::Quarantined(_) => metrics.count_quarantined(),
+                }
+                session.on_outcome(delivery, outcome)
+            }
+            Settled::Without(reason) => session.acknowledge(delivery, reason),
+            Settled::Failed(error) => {
+                let cause = std::error::Error::source(&error).map(tracing::field::display);
+                tracing::error!(
+                    device = %self.device, %error, cause,
+                    "a message could not be made durable; it is not acknowledged"
+                );
+                return Err(Closing::Storage);
+            }
+        };
+        answer.map_or(Ok(()), |answer| self.send(&answer))
+    }
+
+    /// Lets what is under way end, and acknowledges it, for a bounded time.
+    async fn drain(&mut self, wire: &mut Wire, session: &mut Session) -> Closing {
+        let limits = &self.context.limits;
+        let drained = timeout(limits.drain_deadline, async {
+            while let Some(settled) = self.under_way.next().await {
+                self.settle(session, settled)?;
+                wire.flush(&mut self.out, limits.write_deadline).await?;
+            }
+            Ok(())
+        });
+        match drained.await {
+            Ok(Err(closing)) => closing,
+            Ok(Ok(())) | Err(_) => Closing::Shutdown,
+        }
+    }
+
+    /// The newest certificate, `retained` when it answers a SUBSCRIBE [MQTT-3.3.1-8], [MQTT-3.3.1-9].
+    fn notice(&mut self, retained: bool) -> Result<(), Closing> {
+        let payload = self.notices.borrow_and_update().clone();
+        if payload.is_empty() {
+            return Ok(()); // none published yet
+        }
+        let topic = RECIPIENT_TOPIC.to_owned();
+        self.send(&Outbound::Publish {
+            topic,
+            retain: retained,
+            payload,
+        })
+    }
+
+    /// Queues a packet for the next flush; one larger than the client takes is not sent (v5 3.1.2.11.4).
+    fn send(&mut self, packet: &Outbound) -> Result<(), Closing> {
+        let start = self.out.len();
+        codec::encode(self.version, packet, &mut self.out).map_err(|_| Closing::Internal)?;
+        if self.out.len() - start > self.max_packet {
+            self.out.truncate(start);
+        }
+        Ok(())
+    }
+}
+
+fn next_frame(wire: &mut Wire, max_bytes: usize) -> Result<Option<Frame>, Closing> {
+    frame::next(&mut wire.buffer, max_bytes).map_err(|error| match error {
+        FrameError::TooLarge => Closing::TooLarge,
+        FrameError::Malformed => Closing::Malformed,
+        FrameError::Unexpected => Closing::Protocol,
+    })
+}

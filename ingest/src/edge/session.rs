@@ -1,0 +1,273 @@
+//! One MQTT session without I/O: packets and outcomes go in, [`Step`]s come out.
+//!
+//! ```text
+//!                    PUBLISH QoS 1            PUBLISH QoS 2             PUBREL
+//!  session          Submit ─▶ on_outcome     Submit ─▶ on_outcome       Send PUBCOMP
+//!                         └▶ PUBACK                └▶ PUBREC, id kept ─▶ id forgotten
+//! ```
+//!
+//! A QoS 2 identifier is kept only from the moment its message is durable. So a session that outlives its connection
+//! never claims a message that was still on its way, and a client that repeats the PUBLISH after a reconnect is answered
+//! by the pipeline, which knows the message by its own id.
+//!
+//! Never here: a clock, a socket, a payload's content, an acknowledgement before [`Session::on_outcome`] said so.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+use vitalseal_crypto::DeviceId;
+use vitalseal_storage::QuarantineReason;
+
+use super::acl::{DeviceTopics, Subscription};
+use super::closing::Closing;
+use super::packet::{
+    AckReason, Filter, Inbound, Outbound, Publish, Qos, RetainedOnSubscribe, Version,
+};
+use crate::pipeline::Outcome;
+
+/// QoS 2 exchanges that a v3.1.1 client may leave open; it cannot be told a receive maximum. Generous beside the
+/// 10 to 100 that client libraries use, and 2 KiB of identifiers at most.
+const MAX_OPEN_EXACTLY_ONCE: usize = 1_024;
+
+/// What outlives a connection (v5 4.1 "Session State", as far as this server keeps any).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct SessionState {
+    subscriptions: BTreeSet<Subscription>,
+    /// QoS 2 messages that are durable and not yet released.
+    received: HashSet<u16>,
+}
+
+/// A connected session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    version: Version,
+    topics: DeviceTopics,
+    receive_maximum: u16,
+    state: SessionState,
+    /// QoS 2 messages that the pipeline has and that are not durable yet.
+    receiving: HashSet<u16>,
+    /// PUBACKs owed.
+    unacknowledged: usize,
+}
+
+/// What the connection has to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing.
+    Nothing,
+    /// Send at once.
+    Send(Outbound),
+    /// Send a SUBACK, then the retained certificate when `retained`.
+    Subscribed { answer: Outbound, retained: bool },
+    /// Hand this to the pipeline; its outcome comes back through [`Session::on_outcome`], in order of arrival.
+    Submit(Delivery, Bytes),
+    /// An acknowledgement that is due without the pipeline, in order of arrival.
+    Acknowledge(Delivery, AckReason),
+    /// The client said goodbye.
+    Goodbye { session_expiry: Option<u32> },
+}
+
+/// Which PUBLISH an outcome belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    pub(crate) qos: Qos,
+    pub(crate) id: u16,
+}
+
+impl Session {
+    pub(crate) fn new(
+        version: Version,
+        device: &DeviceId,
+        receive_maximum: u16,
+        state: SessionState,
+    ) -> Self {
+        let topics = DeviceTopics::new(device);
+        let (receiving, unacknowledged) = (HashSet::new(), 0);
+        Self {
+            version,
+            topics,
+            receive_maximum,
+            state,
+            receiving,
+            unacknowledged,
+        }
+    }
+
+    /// Does the client hear this?
+    pub(crate) fn is_subscribed(&self, to: Subscription) -> bool {
+        self.state.subscriptions.contains(&to)
+    }
+
+    /// What to keep when the connection is gone.
+    pub(crate) fn into_state(self) -> SessionState {
+        self.state
+    }
+
+    /// Takes one packet.
+    ///
+    /// # Errors
+    /// The reason to close the connection.
+    pub(crate) fn on_packet(&mut self, packet: Inbound) -> Result<Step, Closing> {
+        match packet {
+            Inbound::Publish(publish) => self.on_publish(publish),
+            Inbound::PubRel { id } => self.on_release(id),
+            Inbound::Subscribe {
+                has_identifier: true,
+                ..
+            } => Err(Closing::SubscriptionIdentifier),
+            Inbound::Subscribe { id, filters, .. } => Ok(self.on_subscribe(id, &filters)),
+            Inbound::Unsubscribe { id, filters } => {
+                let existed = filters
+                    .iter()
+                    .map(|filter| self.unsubscribe(filter))
+                    .collect();
+                Ok(Step::Send(Outbound::UnsubAck { id, existed }))
+            }
+            Inbound::PingReq => Ok(Step::Send(Outbound::PingResp)),
+            Inbound::Disconnect { session_expiry } => Ok(Step::Goodbye { session_expiry }),
+            Inbound::Connect => Err(Closing::Protocol),
+        }
+    }
+
+    /// A foreign topic, or a message to be retained, closes a v3.1.1 connection and a v5 one at QoS 0: neither has a word
+    /// for "no" (v3.1.1 3.3.5), and a silent drop would hide a misconfigured device for ever. v5 at QoS 1 and 2 has one,
+    /// and says it (v5 3.4.2.1, 0x87).
+    fn on_publish(&mut self, publish: Publish) -> Result<Step, Closing> {
+        if publish.has_alias {
+            return Err(Closing::TopicAlias);
+        }
+        let delivery = Delivery {
+            qos: publish.qos,
+            id: publish.id,
+        };
+        let permitted = self.topics.may_publish(&publish.topic) && !publish.retain;
+        if !permitted && (self.version == Version::V311 || publish.qos == Qos::AtMostOnce) {
+            return Err(Closing::NotAuthorized);
+        }
+        match publish.qos {
+            Qos::AtMostOnce => return Ok(Step::Submit(delivery, publish.payload)),
+            Qos::AtLeastOnce => {
+                self.check_receive_maximum()?;
+                self.unacknowledged += 1;
+            }
+            // Repeated before we answered: one PUBREC is on its way for both [MQTT-4.3.3-2].
+            Qos::ExactlyOnce if self.receiving.contains(&publish.id) => return Ok(Step::Nothing),
+            // Durable already, and not released: the same message [MQTT-4.3.3-2].
+            Qos::ExactlyOnce if self.state.received.contains(&publish.id) => {
+                return Ok(Step::Acknowledge(delivery, AckReason::Success));
+            }
+            Qos::ExactlyOnce => {
+                self.check_receive_maximum()?;
+                self.receiving.insert(publish.id);
+            }
+        }
+        match permitted {
+            true => Ok(Step::Submit(delivery, publish.payload)),
+            false => Ok(Step::Acknowledge(delivery, AckReason::NotAuthorized)),
+        }
+    }
+
+    /// [MQTT-3.3.4-7] for v5. A v3.1.1 client was never told a maximum and is throttled by not being read; only its open
+    /// QoS 2 exchanges need a bound, because we remember those.
+    fn check_receive_maximum(&self) -> Result<(), Closing> {
+        let open = self.unacknowledged + self.receiving.len() + self.state.received.len();
+        let limit = match self.version {
+            Version::V5 => usize::from(self.receive_maximum),
+            Version::V311 => MAX_OPEN_EXACTLY_ONCE,
+        };
+        if open < limit {
+            Ok(())
+        } else {
+            Err(Closing::ReceiveMaximum)
+        }
+    }
+
+    /// [MQTT-4.3.3-2]: PUBREL is answered even when the identifier is unknown, as it is after our restart.
+    fn on_release(&mut self, id: u16) -> Result<Step, Closing> {
+        if self.receiving.contains(&id) {
+            return Err(Closing::Protocol); // releases what we have not received
+        }
+        let known = self.state.received.remove(&id);
+        Ok(Step::Send(Outbound::PubComp { id, known }))
+    }
+
+    fn on_subscribe(&mut self, id: u16, filters: &[Filter]) -> Step {
+        let mut retained = false;
+        let mut granted = Vec::with_capacity(filters.len());
+        for filter in filters {
+            let subscription = self.topics.subscription(&filter.path);
+            granted.push(subscription.is_some());
+            let Some(subscription) = subscription else {
+                continue;
+            };
+            let new = self.state.subscriptions.insert(subscription);
+            retained |= subscription == Subscription::Recipient
+                && match filter.retained {
+                    RetainedOnSubscribe::Always => true,
+                    RetainedOnSubscribe::IfNew => new,
+                    RetainedOnSubscribe::Never => false,
+                };
+        }
+        Step::Subscribed {
+            answer: Outbound::SubAck { id, granted },
+            retained,
+        }
+    }
+
+    fn unsubscribe(&mut self, filter: &str) -> bool {
+        self.topics
+            .subscription(filter)
+            .is_some_and(|subscription| self.state.subscriptions.remove(&subscription))
+    }
+
+    /// The pipeline's word on a submitted message: what to send for it, if its QoS has an acknowledgement at all.
+    pub(crate) fn on_outcome(&mut self, delivery: Delivery, outcome: Outcome) -> Option<Outbound> {
+        let reason = match outcome {
+            Outcome::Stored { .. } | Outcome::Duplicate => AckReason::Success,
+            Outcome::Quarantined(reason) => ack_reason(reason),
+        };
+        self.acknowledge(delivery, reason)
+    }
+
+    /// Settles a delivery. An error in PUBREC ends a QoS 2 exchange, so its identifier is not kept (v5 4.3.3).
+    pub(crate) fn acknowledge(
+        &mut self,
+        Delivery { qos, id }: Delivery,
+        reason: AckReason,
+    ) -> Option<Outbound> {
+        match qos {
+            Qos::AtMostOnce => None,
+            Qos::AtLeastOnce => {
+                self.unacknowledged = self.unacknowledged.saturating_sub(1);
+                Some(Outbound::PubAck { id, reason })
+            }
+            Qos::ExactlyOnce => {
+                self.receiving.remove(&id);
+                // v3.1.1 has no reason codes: whatever came of it, the exchange goes on to PUBREL.
+                if reason == AckReason::Success || self.version == Version::V311 {
+                    self.state.received.insert(id);
+                }
+                Some(Outbound::PubRec { id, reason })
+            }
+        }
+    }
+}
+
+/// What a device is told about its quarantined message: that its payload is wrong, that it may not send at present, or
+/// nothing. Which cryptographic check failed stays with us.
+fn ack_reason(reason: QuarantineReason) -> AckReason {
+    match reason {
+        QuarantineReason::Shape
+        | QuarantineReason::Algorithm
+        | QuarantineReason::TooLarge
+        | QuarantineReason::Payload
+        | QuarantineReason::Implausible => AckReason::PayloadFormatInvalid,
+        QuarantineReason::DeviceNotActive
+        | QuarantineReason::NotAssigned
+        | QuarantineReason::PatientErased => AckReason::NotAuthorized,
+        _ => AckReason::ImplementationSpecific,
+    }
+}
+
+#[cfg(test)]
+mod tests;

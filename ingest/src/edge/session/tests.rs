@@ -1,0 +1,295 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const STORED: Outcome = Outcome::Stored { readings: 1 };
+
+fn session(version: Version) -> Session {
+    Session::new(
+        version,
+        &"mon-7".parse().unwrap(),
+        4,
+        SessionState::default(),
+    )
+}
+
+fn publish(qos: Qos, id: u16) -> Inbound {
+    publish_to("v1/d/mon-7/vitals", qos, id)
+}
+
+fn publish_to(topic: &str, qos: Qos, id: u16) -> Inbound {
+    Inbound::Publish(Publish {
+        topic: Bytes::copy_from_slice(topic.as_bytes()),
+        qos,
+        id,
+        retain: false,
+        has_alias: false,
+        payload: Bytes::from_static(b"envelope"),
+    })
+}
+
+fn submitted(session: &mut Session, qos: Qos, id: u16) -> Delivery {
+    match session.on_packet(publish(qos, id)) {
+        Ok(Step::Submit(delivery, _)) => delivery,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn exactly_once_submits_once_and_remembers_until_released() {
+    for version in [Version::V311, Version::V5] {
+        let mut session = session(version);
+        let delivery = submitted(&mut session, Qos::ExactlyOnce, 5);
+        // Repeated while the first is under way: no second submission, no second PUBREC.
+        assert_eq!(
+            session.on_packet(publish(Qos::ExactlyOnce, 5)),
+            Ok(Step::Nothing)
+        );
+        assert_eq!(
+            session.on_packet(Inbound::PubRel { id: 5 }),
+            Err(Closing::Protocol)
+        );
+
+        let received = Some(Outbound::PubRec {
+            id: 5,
+            reason: AckReason::Success,
+        });
+        assert_eq!(session.on_outcome(delivery, STORED), received);
+        // Repeated after that, perhaps on a new connection.
+        let mut session = Session::new(version, &"mon-7".parse().unwrap(), 4, session.into_state());
+        let again = session.on_packet(publish(Qos::ExactlyOnce, 5));
+        assert_eq!(again, Ok(Step::Acknowledge(delivery, AckReason::Success)));
+        assert_eq!(session.acknowledge(delivery, AckReason::Success), received);
+
+        let complete = |known| Ok(Step::Send(Outbound::PubComp { id: 5, known }));
+        assert_eq!(session.on_packet(Inbound::PubRel { id: 5 }), complete(true));
+        assert_eq!(
+            session.on_packet(Inbound::PubRel { id: 5 }),
+            complete(false)
+        );
+        // The identifier is free for another message.
+        submitted(&mut session, Qos::ExactlyOnce, 5);
+    }
+}
+
+#[test]
+fn a_message_on_its_way_is_not_part_of_what_outlives_the_connection() {
+    let mut session = session(Version::V311);
+    submitted(&mut session, Qos::ExactlyOnce, 5);
+    assert_eq!(session.into_state(), SessionState::default());
+}
+
+#[test]
+fn v5_is_told_what_became_of_it_and_v311_goes_on() {
+    let quarantined = Outcome::Quarantined(QuarantineReason::Payload);
+    let mut v5 = session(Version::V5);
+    let delivery = submitted(&mut v5, Qos::ExactlyOnce, 5);
+    let reason = AckReason::PayloadFormatInvalid;
+    assert_eq!(
+        v5.on_outcome(delivery, quarantined),
+        Some(Outbound::PubRec { id: 5, reason })
+    );
+    // An error ends the exchange: the next use of the identifier is a new message.
+    submitted(&mut v5, Qos::ExactlyOnce, 5);
+
+    let mut v311 = session(Version::V311);
+    let delivery = submitted(&mut v311, Qos::ExactlyOnce, 5);
+    v311.on_outcome(delivery, quarantined);
+    let released = Ok(Step::Send(Outbound::PubComp { id: 5, known: true }));
+    assert_eq!(v311.on_packet(Inbound::PubRel { id: 5 }), released);
+}
+
+#[test]
+fn which_cryptographic_check_failed_is_not_told() {
+    use QuarantineReason as R;
+    for reason in [
+        R::Identity,
+        R::Signature,
+        R::UnknownKey,
+        R::Unwrap,
+        R::Commitment,
+        R::Open,
+        R::Fork,
+    ] {
+        assert_eq!(
+            ack_reason(reason),
+            AckReason::ImplementationSpecific,
+            "{reason:?}"
+        );
+    }
+}
+
+#[test]
+fn a_foreign_topic_is_refused_in_the_words_of_the_version() {
+    for topic in [
+        "v1/d/mon-8/vitals",
+        "v1/d/mon-7/down",
+        "v1/recipient",
+        "",
+        "é",
+    ] {
+        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+            let packet = publish_to(topic, qos, 3);
+            let refused = session(Version::V311).on_packet(packet.clone());
+            assert_eq!(refused, Err(Closing::NotAuthorized));
+            let refused = session(Version::V5).on_packet(packet);
+            match qos {
+                Qos::AtMostOnce => assert_eq!(refused, Err(Closing::NotAuthorized)),
+                _ => {
+                    let delivery = Delivery { qos, id: 3 };
+                    assert_eq!(
+                        refused,
+                        Ok(Step::Acknowledge(delivery, AckReason::NotAuthorized))
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn v5_is_held_to_the_receive_maximum() {
+    let mut session = session(Version::V5);
+    for id in 1..=4 {
+        submitted(&mut session, Qos::AtLeastOnce, id);
+    }
+    assert_eq!(
+        session.on_packet(publish(Qos::AtLeastOnce, 5)),
+        Err(Closing::ReceiveMaximum)
+    );
+    // QoS 0 is not counted; an acknowledged one no longer is.
+    submitted(&mut session, Qos::AtMostOnce, 0);
+    session.on_outcome(
+        Delivery {
+            qos: Qos::AtLeastOnce,
+            id: 1,
+        },
+        STORED,
+    );
+    submitted(&mut session, Qos::AtLeastOnce, 5);
+}
+
+#[test]
+fn what_is_repeated_after_a_reconnect_is_not_counted_twice() {
+    let mut before = session(Version::V5);
+    for id in 1..=4 {
+        let delivery = submitted(&mut before, Qos::ExactlyOnce, id);
+        before.on_outcome(delivery, STORED);
+    }
+    let device = "mon-7".parse().unwrap();
+    let mut session = Session::new(Version::V5, &device, 4, before.into_state());
+    for id in 1..=4 {
+        let delivery = Delivery {
+            qos: Qos::ExactlyOnce,
+            id,
+        };
+        let repeated = session.on_packet(publish(Qos::ExactlyOnce, id));
+        assert_eq!(
+            repeated,
+            Ok(Step::Acknowledge(delivery, AckReason::Success))
+        );
+    }
+    assert_eq!(
+        session.on_packet(publish(Qos::AtLeastOnce, 9)),
+        Err(Closing::ReceiveMaximum)
+    );
+}
+
+#[test]
+fn the_retained_certificate_comes_as_the_subscriber_asked() {
+    let subscribe = |retained| Inbound::Subscribe {
+        id: 1,
+        filters: vec![Filter {
+            path: "v1/recipient".into(),
+            retained,
+        }],
+        has_identifier: false,
+    };
+    let mut session = session(Version::V5);
+    let mut delivered = |retained| match session.on_packet(subscribe(retained)) {
+        Ok(Step::Subscribed { retained, .. }) => retained,
+        other => panic!("{other:?}"),
+    };
+    assert!(!delivered(RetainedOnSubscribe::Never));
+    assert!(!delivered(RetainedOnSubscribe::IfNew), "there already");
+    assert!(delivered(RetainedOnSubscribe::Always));
+    let filters = vec!["v1/recipient".into(), "v1/d/mon-7/down".into(), "#".into()];
+    let existed = vec![true, false, false];
+    let answer = session.on_packet(Inbound::Unsubscribe { id: 2, filters });
+    assert_eq!(
+        answer,
+        Ok(Step::Send(Outbound::UnsubAck { id: 2, existed }))
+    );
+    assert!(!session.is_subscribed(Subscription::Recipient));
+}
+
+/// What a model of the session does next.
+#[derive(Debug, Clone)]
+enum Event {
+    Publish(Qos, u16),
+    Release(u16),
+    Outcome(bool),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let qos = prop::sample::select(vec![Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]);
+    let event = prop_oneof![
+        (qos, 1..5_u16).prop_map(|(qos, id)| Event::Publish(qos, id)),
+        (1..5_u16).prop_map(Event::Release),
+        any::<bool>().prop_map(Event::Outcome),
+    ];
+    prop::collection::vec(event, 0..60)
+}
+
+proptest! {
+    /// Whatever a client sends in whatever order: never two submissions of one open QoS 2 identifier, never an
+    /// acknowledgement without an outcome or a durable predecessor, acknowledgements in order of arrival.
+    #[test]
+    fn acknowledgements_follow_outcomes(events in events(), v5: bool) {
+        let version = if v5 { Version::V5 } else { Version::V311 };
+        let mut session = session(version);
+        let mut under_way: Vec<Delivery> = Vec::new();
+        let mut durable: HashSet<u16> = HashSet::new();
+        for event in events {
+            let step = match event {
+                Event::Publish(qos, id) => session.on_packet(publish(qos, id)),
+                Event::Release(id) => {
+                    let known = durable.remove(&id);
+                    let step = session.on_packet(Inbound::PubRel { id });
+                    if let Ok(step) = &step {
+                        prop_assert_eq!(step, &Step::Send(Outbound::PubComp { id, known }));
+                    }
+                    step
+                }
+                Event::Outcome(good) => {
+                    if under_way.is_empty() {
+                        continue;
+                    }
+                    let delivery = under_way.remove(0);
+                    let outcome = if good { STORED } else { Outcome::Quarantined(QuarantineReason::Shape) };
+                    let answer = session.on_outcome(delivery, outcome);
+                    prop_assert_eq!(answer.is_some(), delivery.qos != Qos::AtMostOnce);
+                    if delivery.qos == Qos::ExactlyOnce && (good || version == Version::V311) {
+                        durable.insert(delivery.id);
+                    }
+                    Ok(Step::Nothing)
+                }
+            };
+            match step {
+                Ok(Step::Submit(delivery, _)) => {
+                    if delivery.qos == Qos::ExactlyOnce {
+                        prop_assert!(!durable.contains(&delivery.id));
+                        prop_assert!(!under_way.contains(&delivery));
+                    }
+                    under_way.push(delivery);
+                }
+                Ok(Step::Acknowledge(delivery, reason)) => {
+                    prop_assert!(durable.contains(&delivery.id));
+                    session.acknowledge(delivery, reason);
+                }
+                Ok(_) => {}
+                Err(_) => return Ok(()), // closed
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Second stage: what the registry, the inbox and the key store know, before any expensive arithmetic.
+//!
+//! A replay ends here: the same device, boot and sequence with the same signed bytes was stored before, so nothing needs
+//! to be verified again. With *other* signed bytes it goes on, because only a valid signature makes it a fork; anybody
+//! could otherwise accuse a device of having a twin.
+
+use std::sync::Arc;
+
+use vitalseal_crypto::{Backend, DeviceCertificate, Kek, Received, SubjectPseudonym};
+use vitalseal_storage::{DeviceState, PatientState, QuarantineReason, Store};
+
+use super::quarantine::Refusal;
+use super::received::Arrived;
+use super::{PipelineError, Stop};
+
+/// An envelope of an active device that is not stored yet, with what is needed to verify and open it.
+#[derive(Debug)]
+pub(super) struct Expected {
+    pub(super) envelope: Received,
+    pub(super) certificate: Arc<DeviceCertificate>,
+    pub(super) replay: Replay,
+    pub(super) patient: Patient,
+}
+
+/// Whether the message's counters were used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// No.
+    New,
+    /// Yes, for other signed bytes.
+    OtherBytes,
+}
+
+/// How the envelope's subject stands to the device.
+#[derive(Debug)]
+pub(super) enum Patient {
+    /// The device is assigned to this patient, whose key is here.
+    Assigned(Arc<Kek>),
+    /// It is not.
+    NotAssigned,
+    /// The patient was erased. Late messages never make a new key.
+    Erased,
+}
+
+impl Arrived {
+    /// `None` for a replay of what is stored.
+    ///
+    /// # Errors
+    /// `DeviceNotActive`; `Signature` when no certificate of this device has the signer's thumbprint; a failed lookup.
+    pub(super) async fn expect(
+        self,
+        store: &Store,
+        backend: &dyn Backend,
+    ) -> Result<Option<Expected>, Stop> {
+        let envelope = self.envelope;
+        let header = envelope.header();
+        let record = store.registry.device(&header.device).await?;
+        let Some(record) = record.filter(|record| record.state == DeviceState::Active) else {
+            let detail = "device is not enrolled, or revoked";
+            return Err(Refusal::new(QuarantineReason::DeviceNotActive, detail)
+                .about(header)
+                .into());
+        };
+        let replay = match store.inbox.seen(&header.message_id()).await? {
+            None => Replay::New,
+            Some(hash) if hash == envelope.signed_hash(backend) => return Ok(None),
+            Some(_) => Replay::OtherBytes,
+        };
+        let Some(certificate) = store.registry.device_certificate(envelope.signer()).await? else {
+            let detail = "signed under a certificate that was never enrolled";
+            return Err(Refusal::new(QuarantineReason::Signature, detail)
+                .about(header)
+                .into());
+        };
+        let patient = patient(store, record.patient.as_ref(), &header.subject).await?;
+        Ok(Some(Expected {
+            envelope,
+            certificate,
+            replay,
+            patient,
+        }))
+    }
+}
+
+async fn patient(
+    store: &Store,
+    assigned: Option<&SubjectPseudonym>,
+    subject: &SubjectPseudonym,
+) -> Result<Patient, PipelineError> {
+    if assigned == Some(subject)
+        && let Some(kek) = store.keys.kek(subject).await?
+    {
+        return Ok(Patient::Assigned(kek));
+    }
+    Ok(if is_erased(store, subject).await? {
+        Patient::Erased
+    } else {
+        Patient::NotAssigned
+    })
+}
+
+/// Was this patient erased? A pseudonym that never existed was not.
+pub(super) async fn is_erased(
+    store: &Store,
+    subject: &SubjectPseudonym,
+) -> Result<bool, PipelineError> {
+    let row = store.registry.patient(subject).await?;
+    Ok(row.is_some_and(|row| row.state == PatientState::Erased))
+}

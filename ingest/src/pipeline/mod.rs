@@ -1,0 +1,250 @@
+//! From received bytes to a durable, patient-sealed row, or to the quarantine. One message, one [`Outcome`].
+//!
+//! ```text
+//! bytes ─▶ Arrived ─▶ Expected ─▶ Proven ─▶ Checked ─▶ Rewrapped ─▶ inbox       ─▶ Stored | Duplicate
+//!          shape      state       signature open       patient KEK  admit, fsync
+//!          issuer     replay      fork      payload
+//!                     patient     assigned  plausible
+//!             └─────────┴───────────┴─────────┴────────▶ Refusal ─▶ quarantine, audit ─▶ Quarantined
+//! ```
+//!
+//! Checks run cheapest first, and each stage consumes the proof of the one before, so that none can be skipped or
+//! reordered: there is no other way to make an `Expected` than from an `Arrived`, and so on.
+//!
+//! Lookups and storage are awaited on the caller's runtime; signature, opening and re-wrapping run on the threads of
+//! `workers`. What is in flight is bounded in bytes ([`IN_FLIGHT_BYTES`]).
+//!
+//! Never here: an outcome before it is durable; a plaintext payload that outlives its stage; a reason told to a peer.
+
+mod admitted;
+mod expected;
+mod opened;
+mod quarantine;
+mod received;
+mod verified;
+mod workers;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vitalseal_crypto::{Backend, BackendError, DeviceId};
+use vitalseal_storage::{
+    AuditError, AuditSink, Clock, InboxError, KeyError, QuarantineReason, RegistryError, Store,
+};
+
+use self::quarantine::Refusal;
+use self::received::Arrived;
+use self::workers::Workers;
+
+/// Bytes of envelopes between arrival and outcome, over all connections. 64 MiB is 256 envelopes of the largest size or
+/// about 60,000 ordinary ones: more than two seconds of the fastest verification measured on two cores, so storage is
+/// the one to be waited for, and little beside the memory of ten thousand TLS connections.
+pub const IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
+
+/// One credit. Small messages cost a whole one, which also pays for their bookkeeping.
+const CREDIT_BYTES: usize = 1024;
+
+/// What became of a message. All three are durable, and all three are to be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Verified, sealed for the patient, in the inbox.
+    Stored {
+        /// Readings in the message.
+        readings: u32,
+    },
+    /// The same signed bytes were stored before.
+    Duplicate,
+    /// Refused for ever, and kept aside with this reason.
+    Quarantined(QuarantineReason),
+}
+
+/// The message could not be made durable: do not acknowledge it, close the session, let the device try again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// Reading or writing the inbox.
+    #[error("keeping the message in the inbox")]
+    Inbox(#[from] InboxError),
+    /// Reading the registry.
+    #[error("looking up the device or the patient")]
+    Registry(#[from] RegistryError),
+    /// Reading the key store.
+    #[error("loading the keys that the message needs")]
+    Keys(#[from] KeyError),
+    /// The refusal could not be recorded.
+    #[error("recording the refusal in the audit log")]
+    Audit(#[from] AuditError),
+    /// The primitives failed at wrapping.
+    #[error("re-wrapping the content key for the patient")]
+    Rewrap(#[from] BackendError),
+    /// The operating system refused a thread.
+    #[error("starting the pipeline's threads")]
+    Threads(#[source] std::io::Error),
+    /// A stage panicked, or the runtime or the worker threads are going away.
+    #[error("the pipeline is not running")]
+    Stopped,
+}
+
+/// What the pipeline works with.
+#[derive(Debug, Clone)]
+pub struct PipelineDeps {
+    /// Registry, keys and inbox.
+    pub store: Store,
+    /// Where refusals are recorded.
+    pub audit: Arc<dyn AuditSink>,
+    /// Gives `received_at`.
+    pub clock: Arc<dyn Clock>,
+    /// Primitives.
+    pub backend: &'static dyn Backend,
+}
+
+/// Handle to the pipeline; clones share its workers and its credits. The workers end when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    deps: PipelineDeps,
+    workers: Workers,
+    credits: Arc<Semaphore>,
+}
+
+/// Room for one message, given back when its outcome is known. Wait for it *before* reading more from a connection.
+#[derive(Debug)]
+#[must_use = "credit that is dropped is given back"]
+pub struct Credit(#[expect(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
+
+impl Pipeline {
+    /// Starts `workers` threads (at least one) and returns the handle.
+    ///
+    /// # Errors
+    /// [`PipelineError::Threads`].
+    pub fn start(deps: PipelineDeps, workers: usize) -> Result<Self, PipelineError> {
+        let workers = Workers::start(workers.max(1)).map_err(PipelineError::Threads)?;
+        let credits = Arc::new(Semaphore::new(IN_FLIGHT_BYTES / CREDIT_BYTES));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                deps,
+                workers,
+                credits,
+            }),
+        })
+    }
+
+    /// Takes a device's message to its outcome. `device` is the one that the connection proved to be.
+    ///
+    /// Once started, a message runs to its end even when this future is dropped: a disconnect cannot leave a quarantined
+    /// message without its audit record.
+    ///
+    /// # Errors
+    /// [`PipelineError`]: not durable, so not to be acknowledged.
+    pub async fn submit(
+        &self,
+        device: &DeviceId,
+        payload: Bytes,
+    ) -> Result<Outcome, PipelineError> {
+        let credit = self.reserve(payload.len()).await?;
+        self.submit_reserved(credit, device.clone(), payload).await
+    }
+
+    /// Waits until a message of `bytes` may come in.
+    ///
+    /// # Errors
+    /// [`PipelineError::Stopped`].
+    pub async fn reserve(&self, bytes: usize) -> Result<Credit, PipelineError> {
+        // A message larger than all credits together would wait for ever; the edge's packet limit is far below.
+        let wanted = bytes
+            .div_ceil(CREDIT_BYTES)
+            .clamp(1, IN_FLIGHT_BYTES / CREDIT_BYTES);
+        let wanted = u32::try_from(wanted).map_err(|_| PipelineError::Stopped)?;
+        let credits = Arc::clone(&self.shared.credits);
+        let permit = credits.acquire_many_owned(wanted).await;
+        permit.map(Credit).map_err(|_| PipelineError::Stopped)
+    }
+
+    /// [`Pipeline::submit`] with the credit in hand. The work starts now, not when the future is first polled.
+    ///
+    /// # Errors
+    /// As [`Pipeline::submit`].
+    pub fn submit_reserved(
+        &self,
+        credit: Credit,
+        device: DeviceId,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<Outcome, PipelineError>> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        let work = tokio::spawn(async move {
+            let outcome = shared.take(device, payload).await;
+            drop(credit);
+            outcome
+        });
+        async move { work.await.map_err(|_| PipelineError::Stopped)? }
+    }
+}
+
+impl Shared {
+    async fn take(&self, device: DeviceId, body: Bytes) -> Result<Outcome, PipelineError> {
+        let received_at = self.deps.clock.now();
+        match self.stages(&device, &body, received_at).await {
+            Ok(outcome) => Ok(outcome),
+            Err(Stop::Refused(refusal)) => {
+                quarantine::keep(&self.deps, &device, refusal, &body, received_at).await
+            }
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn stages(
+        &self,
+        device: &DeviceId,
+        body: &Bytes,
+        received_at: jiff::Timestamp,
+    ) -> Result<Outcome, Stop> {
+        let (store, backend) = (&self.deps.store, self.deps.backend);
+        let arrived = Arrived::decode(device, body)?;
+        let Some(expected) = arrived.expect(store, backend).await? else {
+            return Ok(Outcome::Duplicate);
+        };
+        let ring = store
+            .keys
+            .recipient_ring()
+            .await
+            .map_err(PipelineError::from)?;
+        let rewrapped = self
+            .workers
+            .run(move || {
+                expected
+                    .verify(backend)?
+                    .open(&ring, backend)?
+                    .check()?
+                    .rewrap(backend)
+            })
+            .await
+            .ok_or(PipelineError::Stopped)??;
+        rewrapped.admit(&store.inbox, received_at).await
+    }
+}
+
+/// Why a message does not reach the next stage.
+#[derive(Debug)]
+enum Stop {
+    /// It never will: quarantine.
+    Refused(Refusal),
+    /// It could not be found out: no acknowledgement.
+    Failed(PipelineError),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl<E: Into<PipelineError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}

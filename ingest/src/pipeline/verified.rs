@@ -1,0 +1,45 @@
+//! Third stage: the device's signature holds, so what follows is about the device and no longer about a stranger.
+
+use std::sync::Arc;
+
+use vitalseal_crypto::{Backend, Kek, Verified};
+use vitalseal_storage::QuarantineReason;
+
+use super::expected::{Expected, Patient, Replay};
+use super::quarantine::Refusal;
+
+/// A signed envelope of an active device about the patient that it is assigned to.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub(super) envelope: Verified,
+    pub(super) kek: Arc<Kek>,
+}
+
+impl Expected {
+    /// # Errors
+    /// `Signature`, `Identity`; `Fork` for counters that were used for other signed bytes; `NotAssigned`;
+    /// `PatientErased`.
+    pub(super) fn verify(self, backend: &dyn Backend) -> Result<Proven, Refusal> {
+        let header = self.envelope.header().clone();
+        let envelope = self
+            .envelope
+            .verify(&self.certificate, backend)
+            .map_err(|rejection| Refusal::from(rejection).about(&header))?;
+        if self.replay == Replay::OtherBytes {
+            return Err(Refusal::fork().about(&header));
+        }
+        match self.patient {
+            Patient::Assigned(kek) => Ok(Proven { envelope, kek }),
+            Patient::NotAssigned => Err(Refusal::new(
+                QuarantineReason::NotAssigned,
+                "device is not assigned to the envelope's subject",
+            )
+            .about(&header)),
+            Patient::Erased => Err(Refusal::new(
+                QuarantineReason::PatientErased,
+                "subject was erased",
+            )
+            .about(&header)),
+        }
+    }
+}
