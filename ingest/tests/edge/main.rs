@@ -1,0 +1,17 @@
+//! The edge as devices meet it: real TLS, real clients, real store. What counts as failure: an acknowledgement for what
+//! is not durable, a second row for one message, a session for who should have none, a peer that holds up others.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so"
+)]
+
+mod delivery;
+mod doors;
+mod hostile;
+mod library;
+mod raw;
+mod rig;
+mod sessions;

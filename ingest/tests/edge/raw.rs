@@ -1,0 +1,139 @@
+//! A client that writes what it is told to, byte by byte, for what no library would send.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use rumqttc::mqttbytes::v4;
+use rumqttc::v5::mqttbytes::v5;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::rig::{Device, PATIENCE, Rig};
+
+pub(crate) struct Raw {
+    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) buffer: BytesMut,
+}
+
+impl Raw {
+    pub(crate) async fn tls(rig: &Rig, device: &Device) -> std::io::Result<Self> {
+        let tcp = TcpStream::connect(rig.addr).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = TlsConnector::from(Arc::clone(&device.tls))
+            .connect(name, tcp)
+            .await?;
+        Ok(Self {
+            stream,
+            buffer: BytesMut::new(),
+        })
+    }
+
+    /// Connects with v3.1.1 and reads the CONNACK.
+    pub(crate) async fn v4(rig: &Rig, device: &Device, clean: bool) -> (Self, v4::ConnAck) {
+        let mut raw = Self::tls(rig, device).await.unwrap();
+        let mut connect = v4::Connect::new(device.id.as_str());
+        connect.clean_session = clean;
+        raw.send4(&v4::Packet::Connect(connect)).await;
+        match raw.read4().await {
+            Some(v4::Packet::ConnAck(ack)) => (raw, ack),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Connects with v5 and reads the CONNACK.
+    pub(crate) async fn v5(rig: &Rig, device: &Device, client_id: &str) -> (Self, v5::ConnAck) {
+        let mut raw = Self::tls(rig, device).await.unwrap();
+        let (client_id, clean_start) = (client_id.to_owned(), true);
+        let connect = v5::Connect {
+            keep_alive: 30,
+            client_id,
+            clean_start,
+            properties: None,
+        };
+        raw.send5(&v5::Packet::Connect(connect, None, None)).await;
+        match raw.read5().await {
+            Some(v5::Packet::ConnAck(ack)) => (raw, ack),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        // A server that closed already is found out by reading.
+        let _ = self.stream.write_all(bytes).await;
+        let _ = self.stream.flush().await;
+    }
+
+    pub(crate) async fn send4(&mut self, packet: &v4::Packet) {
+        let mut out = BytesMut::new();
+        packet.write(&mut out, 1 << 20).unwrap();
+        self.send(&out).await;
+    }
+
+    pub(crate) async fn send5(&mut self, packet: &v5::Packet) {
+        let mut out = BytesMut::new();
+        packet.write(&mut out, None).unwrap();
+        self.send(&out).await;
+    }
+
+    async fn more(&mut self) -> bool {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer));
+        matches!(
+            read.await.expect("the server neither answers nor closes"),
+            Ok(1..)
+        )
+    }
+
+    /// The next packet; `None` when the server closed.
+    pub(crate) async fn read4(&mut self) -> Option<v4::Packet> {
+        loop {
+            match v4::Packet::read(&mut self.buffer, 1 << 20) {
+                Ok(packet) => return Some(packet),
+                Err(rumqttc::mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            if !self.more().await {
+                return None;
+            }
+        }
+    }
+
+    /// The next packet; `None` when the server closed.
+    pub(crate) async fn read5(&mut self) -> Option<v5::Packet> {
+        loop {
+            match v5::Packet::read(&mut self.buffer, None) {
+                Ok(packet) => return Some(packet),
+                Err(rumqttc::v5::mqttbytes::Error::InsufficientBytes(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            if !self.more().await {
+                return None;
+            }
+        }
+    }
+}
+
+pub(crate) fn publish4(
+    device: &Device,
+    qos: rumqttc::QoS,
+    id: u16,
+    payload: Vec<u8>,
+) -> v4::Packet {
+    let mut publish = v4::Publish::new(device.vitals(), qos, payload);
+    publish.pkid = id;
+    v4::Packet::Publish(publish)
+}
+
+pub(crate) fn publish5(
+    topic: &str,
+    qos: rumqttc::v5::mqttbytes::QoS,
+    id: u16,
+    payload: Vec<u8>,
+) -> v5::Packet {
+    let mut publish = v5::Publish::new(topic, qos, payload, None);
+    publish.pkid = id;
+    v5::Packet::Publish(publish)
+}

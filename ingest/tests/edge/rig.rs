@@ -1,0 +1,344 @@
+//! A whole edge on 127.0.0.1: real authority, real TLS, real store in a temporary directory, an audit sink that can be
+//! stopped and broken. Devices are made here, and messages sealed as a device seals them.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use vitalseal_crypto::{
+    Agreement, CertificateAuthority, ContentType, DeviceCertificate, DeviceId, DeviceSigner,
+    KeyEpoch, MessageId, RecipientCertificate, SealRequest, SubjectPseudonym, default_backend,
+    new_device_key_and_csr, seal,
+};
+use vitalseal_ingest::{Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
+use vitalseal_storage::{
+    AuditError, AuditEvent, AuditRecord, AuditSink, Clock, FileRootProvider, QuarantineReason,
+    Store, StorePaths, SystemClock,
+};
+use vitalseal_vitals::{Reading, senml, signal};
+
+/// Longer than anything here takes; only a failing test waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Audit records in memory. `gate` holds `record` back, `broken` makes it fail.
+#[derive(Debug)]
+pub(crate) struct TestAudit {
+    records: Mutex<Vec<AuditRecord>>,
+    pub(crate) gate: watch::Sender<Gate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    Held,
+    Broken,
+}
+
+#[async_trait]
+impl AuditSink for TestAudit {
+    async fn record(&self, record: AuditRecord) -> Result<(), AuditError> {
+        let state = *self
+            .gate
+            .subscribe()
+            .wait_for(|gate| *gate != Gate::Held)
+            .await
+            .unwrap();
+        if state == Gate::Broken {
+            return Err(AuditError::new("disk full"));
+        }
+        self.records.lock().unwrap().push(record);
+        Ok(())
+    }
+}
+
+impl TestAudit {
+    pub(crate) fn quarantined(&self) -> Vec<QuarantineReason> {
+        let records = self.records.lock().unwrap();
+        let reason = |record: &AuditRecord| match record.event {
+            AuditEvent::MessageQuarantined { reason, .. } => Some(reason),
+            _ => None,
+        };
+        records.iter().filter_map(reason).collect()
+    }
+
+    pub(crate) fn refused(&self) -> Vec<String> {
+        let records = self.records.lock().unwrap();
+        let reason = |record: &AuditRecord| match &record.event {
+            AuditEvent::ConnectionRefused { reason, .. } => Some(reason.clone()),
+            _ => None,
+        };
+        records.iter().filter_map(reason).collect()
+    }
+}
+
+pub(crate) struct Rig {
+    pub(crate) store: Store,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) audit: Arc<TestAudit>,
+    pub(crate) authority: CertificateAuthority,
+    pub(crate) recipient: RecipientCertificate,
+    pub(crate) recipient_pem: watch::Sender<Bytes>,
+    pub(crate) patient: SubjectPseudonym,
+    pub(crate) addr: SocketAddr,
+    pub(crate) metrics: Arc<EdgeMetrics>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+    _dir: TempDir,
+}
+
+pub(crate) fn new_authority() -> CertificateAuthority {
+    let new = CertificateAuthority::create(SystemClock.now()).unwrap();
+    CertificateAuthority::open(
+        &new.issuing_key_pem,
+        &new.issuing_cert_pem,
+        &new.root_cert_pem,
+    )
+    .unwrap()
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        Self::with_limits(EdgeLimits::default()).await
+    }
+
+    pub(crate) async fn with_limits(limits: EdgeLimits) -> Self {
+        let now = SystemClock.now();
+        let dir = tempfile::tempdir().unwrap();
+        let root_keys = dir.path().join("root");
+        let paths = StorePaths::new(&dir.path().join("data"), Some(&root_keys));
+        let roots = Arc::new(FileRootProvider::new(&root_keys));
+        let store = Store::create(&paths, roots, now).await.unwrap();
+
+        let authority = new_authority();
+        let backend = default_backend();
+        let (from, until) = (now, now + SignedDuration::from_hours(24));
+        let key = authority
+            .issue_recipient(KeyEpoch(1), from, until, backend)
+            .unwrap();
+        store
+            .keys
+            .put_recipient(&key, KeyEpoch(1), from, until)
+            .await
+            .unwrap();
+        let recipient = RecipientCertificate::from_pem(&key.certificate().to_pem()).unwrap();
+        let patient = store
+            .registry
+            .add_patient(Some("A B"), None, now)
+            .await
+            .unwrap();
+
+        let audit = Arc::new(TestAudit {
+            records: Mutex::default(),
+            gate: watch::Sender::new(Gate::Open),
+        });
+        let sink: Arc<dyn AuditSink> = Arc::clone(&audit) as _;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let pipeline = Pipeline::start(
+            PipelineDeps {
+                store: store.clone(),
+                audit: Arc::clone(&sink),
+                clock: Arc::clone(&clock),
+                backend,
+            },
+            2,
+        )
+        .unwrap();
+        let server = authority.issue_server(&["localhost"], now).unwrap();
+        let tls = server_config(&server.chain_pem, &server.key_pem, &authority.bundle_pem());
+        let recipient_pem = watch::Sender::new(Bytes::from(recipient.to_pem()));
+        let deps = EdgeDeps {
+            pipeline: pipeline.clone(),
+            store: store.clone(),
+            audit: sink,
+            clock,
+            recipient: recipient_pem.subscribe(),
+        };
+        let edge = Edge::bind("127.0.0.1:0", tls, deps, limits).await.unwrap();
+        let (addr, metrics) = (edge.local_addr(), edge.metrics());
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(edge.serve(shutdown.clone()));
+        Self {
+            store,
+            pipeline,
+            audit,
+            authority,
+            recipient,
+            recipient_pem,
+            patient,
+            addr,
+            metrics,
+            shutdown,
+            serving,
+            _dir: dir,
+        }
+    }
+
+    /// An enrolled device, assigned to the rig's patient.
+    pub(crate) async fn device(&self, name: &str) -> Device {
+        let device = self.stranger(name, &self.authority);
+        let now = SystemClock.now();
+        self.store
+            .registry
+            .enroll_device(&device.certificate, now)
+            .await
+            .unwrap();
+        self.store
+            .registry
+            .assign_device(&device.id, &self.patient, now)
+            .await
+            .unwrap();
+        device
+    }
+
+    /// A device with a certificate of `authority` that was never enrolled.
+    pub(crate) fn stranger(&self, name: &str, authority: &CertificateAuthority) -> Device {
+        let id: DeviceId = name.parse().unwrap();
+        let (key_pem, csr) = new_device_key_and_csr(&id).unwrap();
+        let issued = authority
+            .issue_device(&csr, &id, SystemClock.now())
+            .unwrap();
+        let signer = DeviceSigner::from_pkcs8_pem(&key_pem, &issued.pem).unwrap();
+        let tls = client_config(&issued.pem, &key_pem, &self.authority.bundle_pem());
+        Device {
+            id,
+            certificate: issued.certificate,
+            signer,
+            tls,
+        }
+    }
+
+    /// An envelope with one reading.
+    pub(crate) fn seal(&self, device: &Device, sequence: u64) -> Vec<u8> {
+        self.seal_value(device, sequence, 72.0)
+    }
+
+    pub(crate) fn seal_value(&self, device: &Device, sequence: u64, value: f64) -> Vec<u8> {
+        let at = Timestamp::from_second(SystemClock.now().as_second()).unwrap();
+        let readings = [Reading {
+            signal: signal("8867-4").unwrap(),
+            value,
+            at,
+        }];
+        self.seal_payload(device, &self.patient, sequence, &senml::encode(&readings))
+    }
+
+    pub(crate) fn seal_payload(
+        &self,
+        device: &Device,
+        subject: &SubjectPseudonym,
+        sequence: u64,
+        payload: &[u8],
+    ) -> Vec<u8> {
+        let request = SealRequest {
+            content_type: ContentType::SenmlCbor,
+            device: &device.id,
+            subject,
+            issued_at: SystemClock.now(),
+            boot: 1,
+            sequence,
+            previous: None,
+        };
+        let (signer, backend) = (&device.signer, default_backend());
+        seal(
+            &request,
+            payload,
+            &self.recipient,
+            Agreement::Ephemeral,
+            signer,
+            backend,
+        )
+        .unwrap()
+        .bytes
+    }
+
+    pub(crate) async fn rows(&self) -> u64 {
+        self.store.inbox.pending().await.unwrap().0
+    }
+
+    pub(crate) async fn is_stored(&self, device: &Device, sequence: u64) -> bool {
+        let message = MessageId {
+            device: device.id.clone(),
+            boot: 1,
+            sequence,
+        };
+        self.store.inbox.seen(&message).await.unwrap().is_some()
+    }
+}
+
+pub(crate) struct Device {
+    pub(crate) id: DeviceId,
+    pub(crate) certificate: DeviceCertificate,
+    pub(crate) signer: DeviceSigner,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+impl Device {
+    pub(crate) fn vitals(&self) -> String {
+        format!("v1/d/{}/vitals", self.id)
+    }
+}
+
+fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    rustls_pemfile::certs(&mut pem.as_bytes())
+        .map(Result::unwrap)
+        .collect()
+}
+
+fn private_key(pem: &str) -> PrivateKeyDer<'static> {
+    rustls_pemfile::private_key(&mut pem.as_bytes())
+        .unwrap()
+        .unwrap()
+}
+
+fn roots(ca_pem: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(ca_pem) {
+        roots.add(authority).unwrap();
+    }
+    roots
+}
+
+/// TLS as the server sets it up: everybody is asked for a certificate of the authority.
+fn server_config(chain_pem: &str, key_pem: &str, ca_pem: &str) -> Arc<ServerConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)), Arc::clone(&provider));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(certificates(chain_pem), private_key(key_pem))
+        .unwrap();
+    Arc::new(config)
+}
+
+fn client_config(chain_pem: &str, key_pem: &str, ca_pem: &str) -> Arc<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots(ca_pem))
+        .with_client_auth_cert(certificates(chain_pem), private_key(key_pem))
+        .unwrap();
+    Arc::new(config)
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
