@@ -216,7 +216,7 @@ fn audit_line(entry: &Value) -> String {
     let (seq, at, actor, event) = (take("seq"), take("at"), take("actor"), take("event"));
     let mut line = format!(
         "{:>8}  {}  {:<8}  {}",
-        seq,
+        seq.to_string(),
         at.as_str().unwrap_or("-"),
         actor["id"].as_str().or(actor["kind"].as_str()).unwrap_or("-"),
         event.as_str().unwrap_or("-")

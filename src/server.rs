@@ -139,8 +139,9 @@ impl Server {
         )
         .context("starting the verification workers")?;
         // Every door is bound before any is served: an address in use leaves nothing half-started.
+        let mqtt = overrides.mqtt.unwrap_or(config.mqtt.listen);
         let edge = Edge::bind(
-            overrides.mqtt.unwrap_or(config.mqtt.listen),
+            mqtt,
             mutual,
             EdgeDeps {
                 pipeline,
@@ -152,7 +153,7 @@ impl Server {
             EdgeLimits { connections: config.mqtt.connections, ..EdgeLimits::default() },
         )
         .await
-        .context("opening the MQTT edge (another address: `--mqtt ADDR`, or `mqtt.listen`)")?;
+        .with_context(|| format!("opening the MQTT edge on {mqtt} (another: `--mqtt ADDR`)"))?;
         let query = QueryService::new(
             QueryDeps {
                 store: store.clone(),
@@ -170,10 +171,10 @@ impl Server {
         let sql = overrides.sql.unwrap_or(config.sql.listen);
         let sql = SqlServer::bind(sql, server, Arc::clone(&query))
             .await
-            .context("opening the SQL door (another address: `--sql ADDR`, or `sql.listen`)")?;
+            .with_context(|| format!("opening the SQL door on {sql} (another: `--sql ADDR`)"))?;
         let http = overrides.http.unwrap_or(config.http.listen);
         let http = TcpListener::bind(http).await.with_context(|| {
-            format!("listening on {http} for health (another address: `--http ADDR`)")
+            format!("opening health and metrics on {http} (another: `--http ADDR`)")
         })?;
         let socket = admin::listen(&paths.admin_socket())?;
         let addresses = Addresses {

@@ -96,6 +96,6 @@ mod tests {
     #[test]
     fn an_unknown_request_or_field_is_refused() {
         assert!(serde_json::from_str::<Request>(r#"{"do":"shell"}"#).is_err());
-        assert!(serde_json::from_str::<Request>(r#"{"do":"flush","x":1}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"do":"audit_tail","lines":1,"x":1}"#).is_err());
     }
 }

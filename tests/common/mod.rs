@@ -1,6 +1,6 @@
 //! A real store, a real server process, the real command line: what every system test stands on.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the fixture")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the fixture")]
 
 pub mod device;
 

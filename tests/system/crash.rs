@@ -57,7 +57,7 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
     let mut produced = BTreeMap::new();
     let mut producers = Vec::new();
     let stop = tokio_util::sync::CancellationToken::new();
-    for (name, mut publisher, count, producer) in devices {
+    for (name, publisher, count, producer) in devices {
         let stop = stop.clone();
         publishing.push(runtime.spawn(async move {
             publisher.run(stop).await.unwrap();
@@ -95,7 +95,7 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
     }
     stop.cancel();
     for task in publishing {
-        let mut publisher = runtime.block_on(task).unwrap();
+        let publisher = runtime.block_on(task).unwrap();
         runtime.block_on(publisher.run_until_drained(Duration::from_secs(60))).unwrap();
     }
 

@@ -68,6 +68,7 @@ fn nothing_planted_rests_in_the_clear() {
 
     let planted = planted(&site, &clinician, &token, &directory);
     let live = site.log_text();
+    assert!(live.contains("TRACE") || live.contains("DEBUG"), "the log is not at trace");
     look(&planted, "the log at trace", live.as_bytes());
     look(&planted, "an error or an answer", said.join("\n").as_bytes());
     for file in files_below(&site.data) {

@@ -27,10 +27,21 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Makes the empty file that only its owner may read; SQLite gives the files beside it the same mode.
+pub(super) async fn create_file(path: &Path) -> Result<(), AuditLogError> {
+    tokio::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .await
+        .map(drop)
+        .map_err(|cause| AuditLogError::database("creating")(cause.into()))
+}
+
 /// The connection of the writer.
-pub(super) async fn connect(path: &Path, create: bool) -> Result<SqliteConnection, AuditLogError> {
+pub(super) async fn connect(path: &Path) -> Result<SqliteConnection, AuditLogError> {
     options(path)
-        .create_if_missing(create)
         .connect()
         .await
         .map_err(AuditLogError::database("opening"))

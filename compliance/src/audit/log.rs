@@ -65,7 +65,8 @@ impl AuditLog {
             return Err(AuditLogError::Exists(path.display().to_string()));
         }
         let (identity, skey) = AuditIdentity::generate(origin)?;
-        let mut conn = database::connect(path, true).await?;
+        database::create_file(path).await?;
+        let mut conn = database::connect(path).await?;
         database::create_schema(&mut conn).await?;
         let frontier = Frontier::empty();
         let note = checkpoint::sign(&identity, 0, frontier.root()?)?;
@@ -91,7 +92,7 @@ impl AuditLog {
             return Err(AuditLogError::Absent(path.display().to_string()));
         }
         let identity = AuditIdentity::parse(skey, vkey)?;
-        let mut conn = database::connect(path, false).await?;
+        let mut conn = database::connect(path).await?;
         let frontier = check_head(&mut conn, identity.key()).await?;
         Self::start(path, conn, identity, frontier).await
     }

@@ -7,6 +7,7 @@ use arrow_pg::datatypes::df::deserialize_parameters;
 use arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch, into_pg_type};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::DataType;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::{Sink, StreamExt, stream};
@@ -21,6 +22,7 @@ use pgwire::messages::PgWireBackendMessage;
 
 use super::connection::Connection;
 use super::error;
+use super::float_text::as_postgres_text;
 use crate::error::QueryError;
 use crate::statement::{Verdict, verdict};
 
@@ -230,7 +232,13 @@ fn fields(plan: &LogicalPlan, format: &Format) -> PgWireResult<Arc<Vec<FieldInfo
 fn respond(rows: SendableRecordBatchStream, fields: Arc<Vec<FieldInfo>>) -> QueryResponse {
     let encode = Arc::clone(&fields);
     let rows = rows.flat_map(move |batch| match batch {
-        Ok(batch) => stream::iter(encode_recordbatch(Arc::clone(&encode), batch)).left_stream(),
+        Ok(batch) => match as_postgres_text(&batch, &encode) {
+            Ok(batch) => stream::iter(encode_recordbatch(Arc::clone(&encode), batch)).left_stream(),
+            Err(cause) => {
+                let cause = DataFusionError::from(cause);
+                stream::iter([Err(answer(cause.into()))]).right_stream()
+            }
+        },
         Err(cause) => stream::iter([Err(answer(cause.into()))]).right_stream(),
     });
     QueryResponse::new(fields, rows)

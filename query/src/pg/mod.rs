@@ -13,6 +13,7 @@
 
 mod cancel;
 mod connection;
+mod float_text;
 mod handlers;
 mod login;
 mod negotiate;
