@@ -7,6 +7,20 @@
 //!
 //! `cargo bench --bench ingest_throughput [-- --quick]`
 
+#![allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a bench has nobody to answer to; it stops where something is wrong"
+)]
+
 mod common;
 
 use std::sync::Arc;
@@ -18,8 +32,8 @@ use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS, TlsConfiguration, Tr
 use vitalseal::init::{self, NewStore};
 use vitalseal::server::{Addresses, Overrides, Server, System};
 use vitalseal_crypto::{
-    Agreement, ContentType, DeviceCertificate, DeviceId, DeviceSigner, Received, SealRequest, SessionKey,
-    default_backend, new_device_key_and_csr, seal,
+    Agreement, ContentType, DeviceCertificate, DeviceId, DeviceSigner, Received, SealRequest,
+    SessionKey, default_backend, new_device_key_and_csr, seal,
 };
 use vitalseal_vitals::senml;
 
@@ -27,7 +41,10 @@ use vitalseal_vitals::senml;
 const WINDOW: u16 = 100;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let mut figures = Figures::of("ingest_throughput");
     runtime.block_on(run(&mut figures));
     figures.print_json();
@@ -44,7 +61,16 @@ async fn run(figures: &mut Figures) {
     };
     init::create(new, jiff_now()).await.unwrap();
     let any = Some("127.0.0.1:0".parse().unwrap());
-    let server = Server::start(&data, Overrides { mqtt: any, sql: any, http: any }).await.unwrap();
+    let server = Server::start(
+        &data,
+        Overrides {
+            mqtt: any,
+            sql: any,
+            http: any,
+        },
+    )
+    .await
+    .unwrap();
 
     let connections = [1, 8];
     let mut fleet = Vec::new();
@@ -62,8 +88,10 @@ async fn run(figures: &mut Figures) {
                 (_, true) => 800,
             };
             let peers = &mut fleet[..connections];
-            let loads: Vec<Vec<Vec<u8>>> =
-                peers.iter_mut().map(|peer| peer.seal(total / connections, count)).collect();
+            let loads: Vec<Vec<Vec<u8>>> = peers
+                .iter_mut()
+                .map(|peer| peer.seal(total / connections, count))
+                .collect();
             let ceiling = verify_ceiling(&peers[0].certificate, &loads[0]);
             let acked = acked_per_second(server.addresses, peers, loads).await;
             let label = |what: &str| format!("{what}_{count}_readings_{connections}_connections");
@@ -116,7 +144,10 @@ async fn acked_per_second(addresses: Addresses, peers: &[Peer], loads: Vec<Vec<V
             let publisher = client.clone();
             let publishing = tokio::spawn(async move {
                 for message in load {
-                    publisher.publish(&topic, QoS::AtLeastOnce, false, message).await.unwrap();
+                    publisher
+                        .publish(&topic, QoS::AtLeastOnce, false, message)
+                        .await
+                        .unwrap();
                 }
             });
             while open > 0 {
@@ -154,15 +185,33 @@ impl Peer {
         let device: DeviceId = format!("bench-{index:03}").parse().unwrap();
         let (key_pem, csr_pem) = new_device_key_and_csr(&device).unwrap();
         let now = jiff_now();
-        let issued = system.authority.issue_device(&csr_pem, &device, now).unwrap();
+        let issued = system
+            .authority
+            .issue_device(&csr_pem, &device, now)
+            .unwrap();
         let registry = &system.store.registry;
         let subject = registry.add_patient(None, None, now).await.unwrap();
-        registry.enroll_device(&issued.certificate, now).await.unwrap();
-        registry.assign_device(&device, &subject, now).await.unwrap();
+        registry
+            .enroll_device(&issued.certificate, now)
+            .await
+            .unwrap();
+        registry
+            .assign_device(&device, &subject, now)
+            .await
+            .unwrap();
         Self {
-            tls: Arc::new(vitalseal::tls::device(&system.authority.bundle_pem(), &issued.pem, &key_pem).unwrap()),
+            tls: Arc::new(
+                vitalseal::tls::device(&system.authority.bundle_pem(), &issued.pem, &key_pem)
+                    .unwrap(),
+            ),
             signer: DeviceSigner::from_pkcs8_pem(&key_pem, &issued.pem).unwrap(),
-            recipient: system.store.keys.current_recipient(now).await.unwrap().unwrap(),
+            recipient: system
+                .store
+                .keys
+                .current_recipient(now)
+                .await
+                .unwrap()
+                .unwrap(),
             session: SessionKey::generate(default_backend()).unwrap(),
             certificate: issued.certificate,
             subject,
@@ -191,26 +240,38 @@ impl Peer {
                     previous: None,
                 };
                 let agreement = Agreement::Session(&self.session);
-                seal(&request, &payload, &self.recipient, agreement, &self.signer, default_backend())
-                    .unwrap()
-                    .bytes
+                seal(
+                    &request,
+                    &payload,
+                    &self.recipient,
+                    agreement,
+                    &self.signer,
+                    default_backend(),
+                )
+                .unwrap()
+                .bytes
             })
             .collect()
     }
 
     async fn connect(&self, addresses: Addresses) -> (AsyncClient, rumqttc::EventLoop) {
-        let mut options = MqttOptions::new(self.device.as_str(), "localhost", addresses.mqtt.port());
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(&self.tls))));
+        let mut options =
+            MqttOptions::new(self.device.as_str(), "localhost", addresses.mqtt.port());
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
+            Arc::clone(&self.tls),
+        )));
         options.set_max_packet_size(512 * 1024, 512 * 1024);
         options.set_inflight(WINDOW);
         options.set_keep_alive(Duration::from_secs(30));
         let (client, mut events) = AsyncClient::new(options, usize::from(WINDOW));
-        while !matches!(events.poll().await.unwrap(), Event::Incoming(Packet::ConnAck(_))) {}
+        while !matches!(
+            events.poll().await.unwrap(),
+            Event::Incoming(Packet::ConnAck(_))
+        ) {}
         (client, events)
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bench runs in real time; certificates must be valid now")]
 fn jiff_now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }

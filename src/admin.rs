@@ -73,7 +73,10 @@ pub(crate) async fn serve(listener: UnixListener, system: Arc<System>, stop: Can
 }
 
 async fn session(stream: UnixStream, system: &System) -> anyhow::Result<()> {
-    let uid = stream.peer_cred().context("reading the peer's credentials")?.uid();
+    let uid = stream
+        .peer_cred()
+        .context("reading the peer's credentials")?
+        .uid();
     let (read, mut write) = stream.into_split();
     let answer = if uid != 0 && uid != files::own_uid() {
         Response::Failed(format!(

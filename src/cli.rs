@@ -13,7 +13,12 @@ use vitalseal_storage::ports::{Role, UserName};
 
 /// Sealed vital signs: signed by the device, one key per patient, answered under policy.
 #[derive(Debug, Parser)]
-#[command(name = "vitalseal", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "vitalseal",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
-use vitalseal_compliance::erasure;
+use vitalseal_compliance::erasure::{self, ErasureCertificate};
 use vitalseal_crypto::DeviceId;
 use vitalseal_storage::StorePaths;
 use vitalseal_storage::ports::{Clock as _, SystemClock};
@@ -68,7 +68,11 @@ pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> 
     forbid_core_dumps()?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let overrides = Overrides { mqtt: args.mqtt, sql: args.sql, http: args.http };
+    let overrides = Overrides {
+        mqtt: args.mqtt,
+        sql: args.sql,
+        http: args.http,
+    };
     let server = Server::start(&args.at.data, overrides).await?;
     let addresses = server.addresses;
     if as_json {
@@ -92,8 +96,14 @@ pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> 
 fn forbid_core_dumps() -> anyhow::Result<()> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbidding core dumps")?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
-        .context("forbidding core dumps")
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    )
+    .context("forbidding core dumps")
 }
 
 pub(crate) async fn simulate(args: SimulateArgs, as_json: bool) -> anyhow::Result<()> {
@@ -112,18 +122,40 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
         Command::Device(command) => device(command, json).await,
         Command::User(command) => match command {
             UserCommand::Add { at, user, role } => {
-                relay(&at, Request::UserAdd { user, role: role.into() }, json).await
+                relay(
+                    &at,
+                    Request::UserAdd {
+                        user,
+                        role: role.into(),
+                    },
+                    json,
+                )
+                .await
             }
             UserCommand::Grant { at, user, patient } => {
                 relay(&at, Request::UserGrant { user, patient }, json).await
             }
             UserCommand::List(at) => relay(&at, Request::UserList, json).await,
         },
-        Command::Token(TokenCommand::Issue { at, user, password_file, totp }) => {
+        Command::Token(TokenCommand::Issue {
+            at,
+            user,
+            password_file,
+            totp,
+        }) => {
             let password = read(&password_file)?;
             let password = Private::new(password.trim_end_matches(['\r', '\n']).to_owned());
             let totp = Private::new(totp);
-            relay(&at, Request::TokenIssue { user, password, totp }, json).await
+            relay(
+                &at,
+                Request::TokenIssue {
+                    user,
+                    password,
+                    totp,
+                },
+                json,
+            )
+            .await
         }
         Command::Quarantine(QuarantineCommand::List { at, limit }) => {
             relay(&at, Request::QuarantineList { limit }, json).await
@@ -131,7 +163,13 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
         Command::Audit(AuditCommand::Tail { at, lines }) => audit_tail(&at, lines, json).await,
         Command::Audit(AuditCommand::Verify { at, checkpoint }) => {
             let checkpoint = checkpoint.as_deref().map(read).transpose()?;
-            relay(&at, Request::AuditVerify { checkpoint }, json).await
+            let verified = send(&at, Request::AuditVerify { checkpoint }).await?;
+            output::print(&verified, json)?;
+            anyhow::ensure!(
+                verified["ok"] == true,
+                "the audit log does not verify: keep a copy of the store as it is, and find out why"
+            );
+            Ok(())
         }
         Command::Keys(KeysCommand::Status(at)) => relay(&at, Request::KeysStatus, json).await,
         Command::Flush { at } => relay(&at, Request::Flush, json).await,
@@ -158,22 +196,35 @@ async fn patient(command: PatientCommand, json: bool) -> anyhow::Result<()> {
 
 async fn device(command: DeviceCommand, json: bool) -> anyhow::Result<()> {
     match command {
-        DeviceCommand::Enroll { at, device, csr: Some(csr), out: Some(out), new_key: None } => {
+        DeviceCommand::Enroll {
+            at,
+            device,
+            csr: Some(csr),
+            out: Some(out),
+            new_key: None,
+        } => {
             let csr_pem = read(&csr)?;
             let answer = send(&at, Request::DeviceEnroll { device, csr_pem }).await?;
             files::write_public(&out, text(&answer, "pem")?.as_bytes())?;
             output::print(&without_pems(answer), json)
         }
-        DeviceCommand::Enroll { at, device, new_key: Some(directory), .. } => {
+        DeviceCommand::Enroll {
+            at,
+            device,
+            new_key: Some(directory),
+            ..
+        } => {
             let answer = enroll_with_new_key(&socket(&at), &device, &directory).await?;
             output::print(&without_pems(answer), json)
         }
         DeviceCommand::Enroll { .. } => {
             anyhow::bail!("give either --csr FILE --out CERT or --new-key DIR")
         }
-        DeviceCommand::Assign { at, device, patient } => {
-            relay(&at, Request::DeviceAssign { device, patient }, json).await
-        }
+        DeviceCommand::Assign {
+            at,
+            device,
+            patient,
+        } => relay(&at, Request::DeviceAssign { device, patient }, json).await,
         DeviceCommand::List(at) => relay(&at, Request::DeviceList, json).await,
         DeviceCommand::Revoke { at, device, reason } => {
             relay(&at, Request::DeviceRevoke { device, reason }, json).await
@@ -189,12 +240,21 @@ pub(crate) async fn enroll_with_new_key(
 ) -> anyhow::Result<Value> {
     let (key_pem, csr_pem) =
         vitalseal_crypto::new_device_key_and_csr(device).context("making a key")?;
-    let request = Request::DeviceEnroll { device: device.clone(), csr_pem };
+    let request = Request::DeviceEnroll {
+        device: device.clone(),
+        csr_pem,
+    };
     let answer = ask(socket, &request).await?;
     files::create_private_dir(directory)?;
     files::write_private(&directory.join("key.pem"), key_pem.as_bytes())?;
-    files::write_public(&directory.join("cert.pem"), text(&answer, "pem")?.as_bytes())?;
-    files::write_public(&directory.join("ca.pem"), text(&answer, "ca_pem")?.as_bytes())?;
+    files::write_public(
+        &directory.join("cert.pem"),
+        text(&answer, "pem")?.as_bytes(),
+    )?;
+    files::write_public(
+        &directory.join("ca.pem"),
+        text(&answer, "ca_pem")?.as_bytes(),
+    )?;
     Ok(answer)
 }
 
@@ -218,11 +278,16 @@ fn audit_line(entry: &Value) -> String {
         "{:>8}  {}  {:<8}  {}",
         seq.to_string(),
         at.as_str().unwrap_or("-"),
-        actor["id"].as_str().or(actor["kind"].as_str()).unwrap_or("-"),
+        actor["id"]
+            .as_str()
+            .or(actor["kind"].as_str())
+            .unwrap_or("-"),
         event.as_str().unwrap_or("-")
     );
     for (name, value) in &fields {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         line.push_str(&format!("  {name}={value}"));
     }
     line
@@ -238,12 +303,19 @@ pub(crate) async fn erase(args: EraseArgs, as_json: bool) -> anyhow::Result<()> 
         };
         let verified = erasure::verify(&certificate, vkey.trim())
             .with_context(|| format!("verifying {}", file.display()))?;
-        return output::print(&serde_json::to_value(&verified)?, as_json);
+        if as_json {
+            return output::print(&serde_json::to_value(&verified)?, true);
+        }
+        return output::line(&format!(
+            "The certificate is genuine.\n\n{}",
+            verified.to_text()
+        ));
     }
     let (Some(data), Some(patient), Some(reason)) = (args.data, args.patient, args.reason) else {
         anyhow::bail!("give --data DIR, the patient and --reason");
     };
-    let certificate = send(&DataArgs { data }, Request::Erase { patient, reason }).await?;
+    let at = DataArgs { data: data.clone() };
+    let certificate = send(&at, Request::Erase { patient, reason }).await?;
     if let Some(out) = args.out {
         let text = serde_json::to_string_pretty(&certificate)?;
         files::write_public(&out, text.as_bytes())?;
@@ -251,7 +323,15 @@ pub(crate) async fn erase(args: EraseArgs, as_json: bool) -> anyhow::Result<()> 
     if as_json {
         return output::print(&certificate, true);
     }
-    output::line(&serde_json::to_string_pretty(&certificate)?)
+    let certificate: ErasureCertificate =
+        serde_json::from_value(certificate).context("reading the certificate")?;
+    output::line(&certificate.to_text())?;
+    let kept = StorePaths::new(&data, None).erasures();
+    output::line(&format!(
+        "Kept in {}/{}.json",
+        kept.display(),
+        certificate.statement.erasure
+    ))
 }
 
 async fn incident(command: IncidentCommand, json: bool) -> anyhow::Result<()> {
@@ -268,7 +348,11 @@ async fn incident(command: IncidentCommand, json: bool) -> anyhow::Result<()> {
             };
             relay(&args.at, request, json).await
         }
-        IncidentCommand::Report { at, incident, format } => {
+        IncidentCommand::Report {
+            at,
+            incident,
+            format,
+        } => {
             let answer = send(&at, Request::IncidentReport { incident }).await?;
             if json || format == ReportFormat::Json {
                 return output::print(&answer["report"], true);
@@ -281,7 +365,11 @@ async fn incident(command: IncidentCommand, json: bool) -> anyhow::Result<()> {
 
 async fn show_pem(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
     let answer = send(at, request).await?;
-    if as_json { output::print(&answer, true) } else { output::line(text(&answer, "pem")?) }
+    if as_json {
+        output::print(&answer, true)
+    } else {
+        output::line(text(&answer, "pem")?)
+    }
 }
 
 async fn relay(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {

@@ -47,7 +47,10 @@ pub struct Mqtt {
 
 impl Default for Mqtt {
     fn default() -> Self {
-        Self { listen: loopback(8883), connections: 10_000 }
+        Self {
+            listen: loopback(8883),
+            connections: 10_000,
+        }
     }
 }
 
@@ -67,7 +70,12 @@ pub struct Sql {
 
 impl Default for Sql {
     fn default() -> Self {
-        Self { listen: loopback(5433), connections: 64, memory_mib: 1024, deadline_s: 60 }
+        Self {
+            listen: loopback(5433),
+            connections: 64,
+            memory_mib: 1024,
+            deadline_s: 60,
+        }
     }
 }
 
@@ -81,7 +89,9 @@ pub struct Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: loopback(9464) }
+        Self {
+            listen: loopback(9464),
+        }
     }
 }
 
@@ -97,7 +107,10 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { flush_interval_s: 60, flush_mib: 64 }
+        Self {
+            flush_interval_s: 60,
+            flush_mib: 64,
+        }
     }
 }
 
@@ -114,7 +127,10 @@ pub struct Recipient {
 
 impl Default for Recipient {
     fn default() -> Self {
-        Self { epoch_h: 24, overlap_h: 6 }
+        Self {
+            epoch_h: 24,
+            overlap_h: 6,
+        }
     }
 }
 
@@ -161,7 +177,15 @@ impl Config {
     /// The commented file that `init` writes.
     #[must_use]
     pub fn commented(&self) -> String {
-        let Self { root_keys, mqtt, sql, http, storage, recipient, controller: _ } = self;
+        let Self {
+            root_keys,
+            mqtt,
+            sql,
+            http,
+            storage,
+            recipient,
+            controller: _,
+        } = self;
         format!(
             r#"# vitalseal: settings of this store. Unknown fields are refused; a server restart applies changes.
 

@@ -17,8 +17,16 @@ pub(crate) struct CredentialsView<'a> {
 
 impl<'a> From<&'a NewCredentials> for CredentialsView<'a> {
     fn from(made: &'a NewCredentials) -> Self {
-        let NewCredentials { user, password, totp_secret } = made;
-        Self { user: user.as_str(), password, totp_secret }
+        let NewCredentials {
+            user,
+            password,
+            totp_secret,
+        } = made;
+        Self {
+            user: user.as_str(),
+            password,
+            totp_secret,
+        }
     }
 }
 

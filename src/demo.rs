@@ -57,7 +57,11 @@ pub async fn run(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
             Err(error) => (false, format!("{error:#}")),
         };
         progress.end(ok, step.name, &detail);
-        outcomes.push(StepOutcome { name: step.name, ok, detail });
+        outcomes.push(StepOutcome {
+            name: step.name,
+            ok,
+            detail,
+        });
         if !ok {
             break;
         }
@@ -65,7 +69,9 @@ pub async fn run(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
     drop(progress);
     let stopped = site.stop().await;
     let outcome = Outcome {
-        ok: stopped.is_ok() && outcomes.len() == steps::ALL.len() && outcomes.iter().all(|step| step.ok),
+        ok: stopped.is_ok()
+            && outcomes.len() == steps::ALL.len()
+            && outcomes.iter().all(|step| step.ok),
         acked: site.acked,
         rows: site.rows,
         elapsed_s: started.elapsed().as_secs_f64(),
@@ -77,7 +83,11 @@ pub async fn run(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
         output::line(&summary(&outcome, &args))?;
     }
     stopped.context("stopping the server")?;
-    Ok(if outcome.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcome.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn summary(outcome: &Outcome, args: &DemoArgs) -> String {
@@ -99,7 +109,8 @@ fn summary(outcome: &Outcome, args: &DemoArgs) -> String {
 /// The directory of this run, and the guard that removes it unless it is to be kept.
 fn directory(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(keep) = &args.keep {
-        files::create_private_dir(keep).context("--keep wants a directory that does not exist yet")?;
+        files::create_private_dir(keep)
+            .context("--keep wants a directory that does not exist yet")?;
         return Ok((keep.clone(), None));
     }
     let temporary = tempfile::Builder::new()

@@ -15,7 +15,10 @@ pub(crate) fn create_private_dir(path: &Path) -> anyhow::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     }
-    DirBuilder::new().mode(0o700).create(path).with_context(|| format!("creating {}", path.display()))
+    DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("creating {}", path.display()))
 }
 
 /// Writes a new file that everyone may read.
@@ -34,9 +37,25 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> anyhow::Result<()> 
     write_new(path, contents, 0o600)
 }
 
+/// Writes a document that only its owner may read into a directory that is made if it is missing.
+///
+/// # Errors
+/// The document exists already, or cannot be written.
+pub(crate) fn keep_document(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        create_private_dir(directory)?;
+        sync_parent(directory)?;
+    }
+    write_private(path, contents)
+}
+
 fn write_new(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {
     let attempt = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)?;
         file.write_all(contents)?;
         file.sync_all()
     };
@@ -49,7 +68,9 @@ fn write_new(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {
 /// # Errors
 /// The directory cannot be synced.
 pub(crate) fn sync_parent(path: &Path) -> anyhow::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     File::open(parent)
         .and_then(|directory| directory.sync_all())

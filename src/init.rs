@@ -59,7 +59,10 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
         data.display()
     );
     refuse_existing(&data, "a store, or other files; choose a new directory")?;
-    refuse_existing(&root_keys, "root keys of another store; choose another --root-keys")?;
+    refuse_existing(
+        &root_keys,
+        "root keys of another store; choose another --root-keys",
+    )?;
 
     let building = sibling(&data)?;
     files::create_private_dir(&building)?;
@@ -79,7 +82,11 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
     fs::rename(&building, &data)
         .with_context(|| format!("moving the finished store to {}", data.display()))?;
     files::sync_parent(&data)?;
-    Ok(Created { data, root_keys, administrator })
+    Ok(Created {
+        data,
+        root_keys,
+        administrator,
+    })
 }
 
 async fn build(
@@ -90,9 +97,12 @@ async fn build(
 ) -> anyhow::Result<NewCredentials> {
     let paths = StorePaths::new(building, Some(root_keys));
     let roots: Arc<dyn RootProvider> = Arc::new(FileRootProvider::new(root_keys));
-    let store = Store::create(&paths, roots, now).await.context("creating the store")?;
+    let store = Store::create(&paths, roots, now)
+        .await
+        .context("creating the store")?;
 
-    let authority = CertificateAuthority::create(now).context("creating the certificate authority")?;
+    let authority =
+        CertificateAuthority::create(now).context("creating the certificate authority")?;
     keep_authority(&store, &paths, &authority).await?;
     let authority = CertificateAuthority::open(
         &authority.issuing_key_pem,
@@ -103,20 +113,36 @@ async fn build(
 
     let mut names = vec!["localhost", "127.0.0.1", "::1"];
     names.extend(new.names.iter().map(String::as_str));
-    let server = authority.issue_server(&names, now).context("issuing the server certificate")?;
+    let server = authority
+        .issue_server(&names, now)
+        .context("issuing the server certificate")?;
     files::write_public(&paths.server_certificate(), server.chain_pem.as_bytes())?;
-    store.keys.put_secret(secrets::SERVER_KEY, server.key_pem.as_bytes()).await?;
+    store
+        .keys
+        .put_secret(secrets::SERVER_KEY, server.key_pem.as_bytes())
+        .await?;
 
     let created = AuditLog::create(&paths.audit(), secrets::AUDIT_ORIGIN)
         .await
         .context("creating the audit log")?;
-    store.keys.put_secret(secrets::AUDIT_KEY, created.skey.as_bytes()).await?;
+    store
+        .keys
+        .put_secret(secrets::AUDIT_KEY, created.skey.as_bytes())
+        .await?;
     files::write_public(&paths.audit_vkey(), created.vkey.as_bytes())?;
     let audit = created.log;
 
-    let local = Actor::Local { uid: files::own_uid() };
+    let local = Actor::Local {
+        uid: files::own_uid(),
+    };
     let event = AuditEvent::StoreInitialized {};
-    audit.record(AuditRecord { at: now, actor: local.clone(), event }).await?;
+    audit
+        .record(AuditRecord {
+            at: now,
+            actor: local.clone(),
+            event,
+        })
+        .await?;
     let config = Config::new(root_keys.to_owned());
     recipient::start_epoch(&store, &authority, &audit, &config.recipient, now).await?;
 
@@ -135,17 +161,33 @@ async fn keep_authority(
     paths: &StorePaths,
     authority: &NewAuthority,
 ) -> anyhow::Result<()> {
-    files::write_private(&paths.root_authority_key(), authority.root_key_pem.as_bytes())?;
-    files::write_public(&paths.root_certificate(), authority.root_cert_pem.as_bytes())?;
-    files::write_public(&paths.issuing_certificate(), authority.issuing_cert_pem.as_bytes())?;
-    store.keys.put_secret(secrets::ISSUING_KEY, authority.issuing_key_pem.as_bytes()).await?;
+    files::write_private(
+        &paths.root_authority_key(),
+        authority.root_key_pem.as_bytes(),
+    )?;
+    files::write_public(
+        &paths.root_certificate(),
+        authority.root_cert_pem.as_bytes(),
+    )?;
+    files::write_public(
+        &paths.issuing_certificate(),
+        authority.issuing_cert_pem.as_bytes(),
+    )?;
+    store
+        .keys
+        .put_secret(secrets::ISSUING_KEY, authority.issuing_key_pem.as_bytes())
+        .await?;
     Ok(())
 }
 
 fn refuse_existing(directory: &Path, what: &str) -> anyhow::Result<()> {
     match fs::read_dir(directory) {
         Ok(mut entries) => {
-            anyhow::ensure!(entries.next().is_none(), "{} already holds {what}", directory.display());
+            anyhow::ensure!(
+                entries.next().is_none(),
+                "{} already holds {what}",
+                directory.display()
+            );
             Ok(())
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -155,7 +197,9 @@ fn refuse_existing(directory: &Path, what: &str) -> anyhow::Result<()> {
 
 /// `DIR.init`, on the same file system as `DIR`, so that the final rename is atomic.
 fn sibling(data: &Path) -> anyhow::Result<PathBuf> {
-    let name = data.file_name().context("the data directory needs a name")?;
+    let name = data
+        .file_name()
+        .context("the data directory needs a name")?;
     let mut building = name.to_owned();
     building.push(".init");
     let building = data.with_file_name(building);

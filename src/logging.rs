@@ -13,9 +13,15 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 /// Starts logging for this process; a second call changes nothing.
 pub fn start(default: &str) {
-    let levels = EnvFilter::try_from_env("VITALSEAL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_filter(filter_fn(is_ours));
-    let _ = tracing_subscriber::registry().with(levels).with(lines).try_init();
+    let levels =
+        EnvFilter::try_from_env("VITALSEAL_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_filter(filter_fn(is_ours));
+    let _ = tracing_subscriber::registry()
+        .with(levels)
+        .with(lines)
+        .try_init();
 }
 
 /// Whether a line comes from one of vitalseal's own crates.

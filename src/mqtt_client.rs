@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport,
+};
 use rustls::ClientConfig;
 
 /// Longer than any answer of a healthy server on the same machine.
@@ -55,9 +57,15 @@ impl Session {
     /// # Errors
     /// The server closed the session instead, or did not answer in time.
     pub async fn publish(&mut self, topic: &str, payload: Vec<u8>) -> anyhow::Result<()> {
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload).await.context("publishing")?;
+        self.client
+            .publish(topic, QoS::AtLeastOnce, false, payload)
+            .await
+            .context("publishing")?;
         let acked = async {
-            while !matches!(self.events.poll().await?, Event::Incoming(Packet::PubAck(_))) {}
+            while !matches!(
+                self.events.poll().await?,
+                Event::Incoming(Packet::PubAck(_))
+            ) {}
             Ok::<_, rumqttc::ConnectionError>(())
         };
         tokio::time::timeout(ANSWER_DEADLINE, acked)

@@ -20,7 +20,13 @@ pub(crate) async fn tend(
     settings: &Recipient,
     now: Timestamp,
 ) -> anyhow::Result<bool> {
-    let newest_end = store.keys.recipients().await?.iter().map(|key| key.not_after).max();
+    let newest_end = store
+        .keys
+        .recipients()
+        .await?
+        .iter()
+        .map(|key| key.not_after)
+        .max();
     let overlap = SignedDuration::from_hours(i64::from(settings.overlap_h));
     let ending = newest_end.is_none_or(|end| end.duration_since(now) <= overlap);
     if ending {
@@ -28,8 +34,17 @@ pub(crate) async fn tend(
     }
     let ended = store.keys.destroy_recipients_ended_before(now).await?;
     for (epoch, kid) in &ended {
-        let event = AuditEvent::RecipientKeyDestroyed { epoch: *epoch, kid: kid.clone() };
-        audit.record(AuditRecord { at: now, actor: Actor::System, event }).await?;
+        let event = AuditEvent::RecipientKeyDestroyed {
+            epoch: *epoch,
+            kid: kid.clone(),
+        };
+        audit
+            .record(AuditRecord {
+                at: now,
+                actor: Actor::System,
+                event,
+            })
+            .await?;
     }
     Ok(ending || !ended.is_empty())
 }
@@ -45,7 +60,13 @@ pub(crate) async fn start_epoch(
     settings: &Recipient,
     now: Timestamp,
 ) -> anyhow::Result<()> {
-    let last = store.keys.recipients().await?.iter().map(|key| key.epoch.0).max();
+    let last = store
+        .keys
+        .recipients()
+        .await?
+        .iter()
+        .map(|key| key.epoch.0)
+        .max();
     let epoch = KeyEpoch(last.map_or(0, |last| last + 1));
     let until = now
         .checked_add(SignedDuration::from_hours(i64::from(settings.epoch_h)))
@@ -54,8 +75,17 @@ pub(crate) async fn start_epoch(
         .issue_recipient(epoch, now, until, default_backend())
         .context("issuing the envelope certificate")?;
     store.keys.put_recipient(&key, epoch, now, until).await?;
-    let event = AuditEvent::RecipientEpochStarted { epoch, kid: key.kid().clone() };
-    audit.record(AuditRecord { at: now, actor: Actor::System, event }).await?;
+    let event = AuditEvent::RecipientEpochStarted {
+        epoch,
+        kid: key.kid().clone(),
+    };
+    audit
+        .record(AuditRecord {
+            at: now,
+            actor: Actor::System,
+            event,
+        })
+        .await?;
     Ok(())
 }
 
@@ -64,6 +94,10 @@ pub(crate) async fn start_epoch(
 /// # Errors
 /// The key store cannot be read, or holds no key that is valid now.
 pub(crate) async fn current(store: &Store, now: Timestamp) -> anyhow::Result<RecipientCertificate> {
-    let current = store.keys.current_recipient(now).await.context("loading the envelope key")?;
+    let current = store
+        .keys
+        .current_recipient(now)
+        .await
+        .context("loading the envelope key")?;
     current.context("no envelope key is valid now; check the machine's clock")
 }

@@ -150,7 +150,10 @@ impl Server {
                 clock: Arc::clone(&clock),
                 recipient: published,
             },
-            EdgeLimits { connections: config.mqtt.connections, ..EdgeLimits::default() },
+            EdgeLimits {
+                connections: config.mqtt.connections,
+                ..EdgeLimits::default()
+            },
         )
         .await
         .with_context(|| format!("opening the MQTT edge on {mqtt} (another: `--mqtt ADDR`)"))?;
@@ -215,10 +218,19 @@ impl Server {
         doors.spawn(admin::serve(socket, Arc::clone(&system), stop.clone()));
         let mut background = JoinSet::new();
         background.spawn(background::flush(Arc::clone(&system), stop.clone()));
-        background.spawn(background::tend_recipient(Arc::clone(&system), stop.clone()));
+        background.spawn(background::tend_recipient(
+            Arc::clone(&system),
+            stop.clone(),
+        ));
         let addresses = system.addresses;
         tracing::info!(mqtt = %addresses.mqtt, sql = %addresses.sql, http = %addresses.http, "serving");
-        Self { addresses, system, stop, doors, background }
+        Self {
+            addresses,
+            system,
+            stop,
+            doors,
+            background,
+        }
     }
 
     /// Stops in order: no new connections, sessions finish, flush, close.
@@ -233,7 +245,9 @@ impl Server {
         while self.background.join_next().await.is_some() {}
         let system = self.system;
         let flushed = system.flush().await.context("flushing the inbox");
-        let recorded = system.audited(Actor::System, AuditEvent::ServerStopped {}).await;
+        let recorded = system
+            .audited(Actor::System, AuditEvent::ServerStopped {})
+            .await;
         let _ = std::fs::remove_file(system.paths.admin_socket());
         system.audit.close().await;
         system.store.clone().close().await;
@@ -250,8 +264,15 @@ impl System {
     /// # Errors
     /// The audit log cannot be written; then the act it describes must not happen.
     pub async fn audited(&self, actor: Actor, event: AuditEvent) -> anyhow::Result<()> {
-        let record = AuditRecord { at: self.clock.now(), actor, event };
-        self.audit.record(record).await.context("writing the audit log")
+        let record = AuditRecord {
+            at: self.clock.now(),
+            actor,
+            event,
+        };
+        self.audit
+            .record(record)
+            .await
+            .context("writing the audit log")
     }
 
     /// Moves the inbox into Parquet and audits the file.
@@ -267,7 +288,11 @@ impl System {
                 flushed.readings += report.readings;
                 flushed.files.push(file.clone());
                 let (messages, readings) = (report.messages, report.readings);
-                let event = AuditEvent::ReadingsFlushed { file, messages, readings };
+                let event = AuditEvent::ReadingsFlushed {
+                    file,
+                    messages,
+                    readings,
+                };
                 self.audited(Actor::System, event).await?;
             }
             if !report.more {
@@ -278,7 +303,9 @@ impl System {
 }
 
 fn started() -> AuditEvent {
-    AuditEvent::ServerStarted { version: env!("CARGO_PKG_VERSION").to_owned() }
+    AuditEvent::ServerStarted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 async fn open_audit(store: &Store, paths: &StorePaths) -> anyhow::Result<Arc<AuditLog>> {
@@ -305,7 +332,11 @@ async fn tls_configs(
     let key = secret_text(store, secrets::SERVER_KEY).await?;
     let chain = read(&paths.server_certificate())?;
     let authorities = authority.bundle_pem();
-    let pems = tls::ServerPems { chain: &chain, key: &key, authorities: &authorities };
+    let pems = tls::ServerPems {
+        chain: &chain,
+        key: &key,
+        authorities: &authorities,
+    };
     Ok((tls::mutual(&pems)?, tls::server(&pems)?))
 }
 
@@ -316,7 +347,8 @@ async fn secret_text(store: &Store, name: &str) -> anyhow::Result<Zeroizing<Stri
         .await
         .with_context(|| format!("opening the secret {name}"))?
         .with_context(|| format!("the store holds no secret {name}; it was not made by `init`"))?;
-    let text = std::str::from_utf8(&secret).with_context(|| format!("reading the secret {name}"))?;
+    let text =
+        std::str::from_utf8(&secret).with_context(|| format!("reading the secret {name}"))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 

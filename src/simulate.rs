@@ -1,6 +1,6 @@
 //! Devices that play recordings: what `simulate` and `demo` run, on the SDK that firmware would link.
 //!
-//! Heart rate and pulse waveform are real recordings, moved in time so that they end now. SpO2, blood
+//! Heart rate and pulse waveform are real recordings, moved in time so that they end now. `SpO2`, blood
 //! pressure, temperature and respiration are simulated, and are called simulated wherever they show.
 
 use std::net::SocketAddr;
@@ -47,7 +47,7 @@ pub enum Source {
     HeartRate,
     /// Recorded pulse waveform.
     PulseWaveform,
-    /// Simulated SpO2, blood pressure, temperature, respiration.
+    /// Simulated `SpO2`, blood pressure, temperature, respiration.
     Simulated {
         /// The same seed gives the same patient.
         seed: u64,
@@ -84,13 +84,26 @@ impl Player {
         mode: AgreementMode,
         now: Timestamp,
     ) -> anyhow::Result<Self> {
-        let identity = Arc::new(DeviceIdentity::load(directory).context("loading the device's identity")?);
+        let identity =
+            Arc::new(DeviceIdentity::load(directory).context("loading the device's identity")?);
         let recipient: RecipientCertificate = identity
             .trust_recipient(recipient_pem, now)
             .context("checking the server's envelope certificate")?;
-        let outbox = Outbox::open(directory.join("outbox")).context("opening the device's outbox")?;
-        let sealer = Sealer::new(Arc::clone(&identity), subject, recipient, mode, outbox.boot());
-        Ok(Self { identity, outbox, sealer, readings: 0 })
+        let outbox =
+            Outbox::open(directory.join("outbox")).context("opening the device's outbox")?;
+        let sealer = Sealer::new(
+            Arc::clone(&identity),
+            subject,
+            recipient,
+            mode,
+            outbox.boot(),
+        );
+        Ok(Self {
+            identity,
+            outbox,
+            sealer,
+            readings: 0,
+        })
     }
 
     /// Seals what a source has to say, ending at `now`, into the outbox.
@@ -135,7 +148,11 @@ impl Player {
     ///
     /// # Errors
     /// As [`Player::record`].
-    pub fn record_readings(&mut self, readings: Vec<Reading>, now: Timestamp) -> anyhow::Result<()> {
+    pub fn record_readings(
+        &mut self,
+        readings: Vec<Reading>,
+        now: Timestamp,
+    ) -> anyhow::Result<()> {
         let mut batcher = Batcher::new(READINGS_PER_MESSAGE, MESSAGE_SPAN);
         for reading in readings {
             if let Some(batch) = batcher.push(reading) {
@@ -167,13 +184,23 @@ impl Player {
     /// # Errors
     /// The server did not acknowledge everything in time.
     pub async fn drain(&mut self, mqtt: SocketAddr) -> anyhow::Result<Played> {
-        let endpoint = Endpoint { host: "localhost".to_owned(), port: mqtt.port() };
+        let endpoint = Endpoint {
+            host: "localhost".to_owned(),
+            port: mqtt.port(),
+        };
         let settings = PublisherSettings::new(|| SystemClock.now());
-        let publisher =
-            Publisher::new(Arc::clone(&self.identity), self.outbox.clone(), endpoint, settings)?;
+        let publisher = Publisher::new(
+            Arc::clone(&self.identity),
+            self.outbox.clone(),
+            endpoint,
+            settings,
+        )?;
         publisher.run_until_drained(DRAIN_DEADLINE).await?;
         let acked = publisher.stats().acked();
-        Ok(Played { acked, readings: std::mem::take(&mut self.readings) })
+        Ok(Played {
+            acked,
+            readings: std::mem::take(&mut self.readings),
+        })
     }
 
     fn push(&mut self, batch: &[Reading], now: Timestamp) -> anyhow::Result<()> {
@@ -208,19 +235,28 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
     let started = Instant::now();
     let socket = StorePaths::new(&args.at.data, None).admin_socket();
     let status = ask(&socket, &Request::ServerStatus).await?;
-    let mqtt: SocketAddr = text(&status, "mqtt")?.parse().context("reading the MQTT address")?;
+    let mqtt: SocketAddr = text(&status, "mqtt")?
+        .parse()
+        .context("reading the MQTT address")?;
     if !args.state.exists() {
         files::create_private_dir(&args.state)?;
     }
     let now = SystemClock.now();
-    let mut summary = Summary { devices: Vec::new(), acked: 0, readings: 0, elapsed_s: 0.0 };
+    let mut summary = Summary {
+        devices: Vec::new(),
+        acked: 0,
+        readings: 0,
+        elapsed_s: 0.0,
+    };
     let mut playing = tokio::task::JoinSet::new();
     for index in 0..args.devices {
         let (source, plays) = match index % 3 {
             0 => (Source::HeartRate, "recorded heart rate"),
             1 => (Source::PulseWaveform, "recorded pulse waveform"),
             _ => (
-                Source::Simulated { seed: args.seed + u64::from(index) },
+                Source::Simulated {
+                    seed: args.seed + u64::from(index),
+                },
                 "simulated SpO2, blood pressure, temperature, respiration",
             ),
         };
@@ -229,10 +265,18 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
         let directory = args.state.join(device.as_str());
         let patient = enrol(&socket, &device, &directory).await?;
         let recipient = ask(&socket, &Request::RecipientShow).await?;
-        let subject = patient.parse().context("reading the new patient's pseudonym")?;
-        let mode = AgreementMode::Ss { messages_per_session: MESSAGES_PER_SESSION };
+        let subject = patient
+            .parse()
+            .context("reading the new patient's pseudonym")?;
+        let mode = AgreementMode::Ss {
+            messages_per_session: MESSAGES_PER_SESSION,
+        };
         let mut player = Player::open(&directory, subject, text(&recipient, "pem")?, mode, now)?;
-        summary.devices.push(SimulatedDevice { device: device.to_string(), patient, plays });
+        summary.devices.push(SimulatedDevice {
+            device: device.to_string(),
+            patient,
+            plays,
+        });
         playing.spawn(async move {
             player.record(source, now)?;
             player.drain(mqtt).await
@@ -252,7 +296,14 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
 /// # Errors
 /// The server refuses, or the key's directory cannot be written.
 pub async fn enrol(socket: &Path, device: &DeviceId, directory: &Path) -> anyhow::Result<String> {
-    let added = ask(socket, &Request::PatientAdd { name: None, mrn: None }).await?;
+    let added = ask(
+        socket,
+        &Request::PatientAdd {
+            name: None,
+            mrn: None,
+        },
+    )
+    .await?;
     let patient = text(&added, "patient")?.to_owned();
     enrol_for(socket, device, directory, &patient).await?;
     Ok(patient)
@@ -270,6 +321,13 @@ pub async fn enrol_for(
 ) -> anyhow::Result<()> {
     enroll_with_new_key(socket, device, directory).await?;
     let subject = patient.parse().context("reading the patient's pseudonym")?;
-    ask(socket, &Request::DeviceAssign { device: device.clone(), patient: subject }).await?;
+    ask(
+        socket,
+        &Request::DeviceAssign {
+            device: device.clone(),
+            patient: subject,
+        },
+    )
+    .await?;
     Ok(())
 }

@@ -37,8 +37,10 @@ pub async fn connect(
         .password(token)
         .dbname("vitalseal")
         .ssl_mode(SslMode::Require);
-    let (client, connection) =
-        config.connect(tls).await.with_context(|| format!("logging in to SQL at {address}"))?;
+    let (client, connection) = config
+        .connect(tls)
+        .await
+        .with_context(|| format!("logging in to SQL at {address}"))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "the SQL connection ended");
@@ -56,7 +58,10 @@ impl MakeTlsConnect<Socket> for Tls {
     type Error = rustls::pki_types::InvalidDnsNameError;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<Handshake, Self::Error> {
-        Ok(Handshake(self.0.clone(), ServerName::try_from(host.to_owned())?))
+        Ok(Handshake(
+            self.0.clone(),
+            ServerName::try_from(host.to_owned())?,
+        ))
     }
 }
 

@@ -95,7 +95,9 @@ fn finish(
 fn roots(pem: &str) -> anyhow::Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(pem).context("reading the certificate authorities")? {
-        store.add(certificate).context("trusting a certificate authority")?;
+        store
+            .add(certificate)
+            .context("trusting a certificate authority")?;
     }
     Ok(store)
 }

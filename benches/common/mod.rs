@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use vitalseal_crypto::{
-    Agreement, Backend, CertificateAuthority, ContentType, DeviceCertificate, DeviceId, DeviceSigner, Kek, KeyEpoch,
-    RecipientCertificate, RecipientKeyRing, SealRequest, SealedMessage, SubjectPseudonym, default_backend,
-    new_device_key_and_csr, seal,
+    Agreement, Backend, CertificateAuthority, ContentType, DeviceCertificate, DeviceId,
+    DeviceSigner, Kek, KeyEpoch, RecipientCertificate, RecipientKeyRing, SealRequest,
+    SealedMessage, SubjectPseudonym, default_backend, new_device_key_and_csr, seal,
 };
 use vitalseal_vitals::{Reading, senml, signal};
 
@@ -28,9 +28,16 @@ pub struct Figures {
 
 impl Figures {
     pub fn of(bench: &'static str) -> Self {
-        let build = if cfg!(debug_assertions) { ", DEBUG BUILD: not a measurement" } else { "" };
+        let build = if cfg!(debug_assertions) {
+            ", DEBUG BUILD: not a measurement"
+        } else {
+            ""
+        };
         println!("{bench}{}{build}", if quick() { " (quick)" } else { "" });
-        Self { bench, figures: Vec::new() }
+        Self {
+            bench,
+            figures: Vec::new(),
+        }
     }
 
     pub fn add(&mut self, figure: impl Into<String>, value: f64, unit: &'static str) {
@@ -92,13 +99,19 @@ impl Fixture {
         let now = now();
         let backend = default_backend();
         let made = CertificateAuthority::create(now).unwrap();
-        let authority =
-            CertificateAuthority::open(&made.issuing_key_pem, &made.issuing_cert_pem, &made.root_cert_pem).unwrap();
+        let authority = CertificateAuthority::open(
+            &made.issuing_key_pem,
+            &made.issuing_cert_pem,
+            &made.root_cert_pem,
+        )
+        .unwrap();
         let device: DeviceId = "bench-001".parse().unwrap();
         let (key_pem, csr_pem) = new_device_key_and_csr(&device).unwrap();
         let issued = authority.issue_device(&csr_pem, &device, now).unwrap();
         let later = now + jiff::SignedDuration::from_hours(24);
-        let recipient = authority.issue_recipient(KeyEpoch(0), now, later, backend).unwrap();
+        let recipient = authority
+            .issue_recipient(KeyEpoch(0), now, later, backend)
+            .unwrap();
         Self {
             subject: SubjectPseudonym::random(backend).unwrap(),
             signer: DeviceSigner::from_pkcs8_pem(&key_pem, &issued.pem).unwrap(),
@@ -126,7 +139,15 @@ impl Fixture {
             sequence,
             previous: None,
         };
-        seal(&request, payload, &self.recipient, agreement, &self.signer, backend).unwrap()
+        seal(
+            &request,
+            payload,
+            &self.recipient,
+            agreement,
+            &self.signer,
+            backend,
+        )
+        .unwrap()
     }
 }
 
@@ -137,8 +158,13 @@ pub fn payload(count: usize) -> Vec<u8> {
 
 /// The readings of [`payload`].
 pub fn readings(count: usize, from: Timestamp) -> Vec<Reading> {
-    const CODES: [(&str, f64); 5] =
-        [("8867-4", 72.0), ("59408-5", 97.0), ("9279-1", 16.0), ("8310-5", 36.8), ("8480-6", 121.0)];
+    const CODES: [(&str, f64); 5] = [
+        ("8867-4", 72.0),
+        ("59408-5", 97.0),
+        ("9279-1", 16.0),
+        ("8310-5", 36.8),
+        ("8480-6", 121.0),
+    ];
     (0..count)
         .map(|index| {
             let (code, base) = CODES[index % CODES.len()];

@@ -22,10 +22,16 @@ pub async fn ask(socket: &Path, request: &Request) -> anyhow::Result<serde_json:
     })?;
     let mut line = Zeroizing::new(serde_json::to_vec(request).context("encoding the request")?);
     line.push(b'\n');
-    stream.write_all(&line).await.context("sending the request")?;
+    stream
+        .write_all(&line)
+        .await
+        .context("sending the request")?;
     stream.shutdown().await.context("sending the request")?;
     let mut answer = Zeroizing::new(Vec::new());
-    stream.read_to_end(&mut answer).await.context("reading the answer")?;
+    stream
+        .read_to_end(&mut answer)
+        .await
+        .context("reading the answer")?;
     anyhow::ensure!(
         !answer.is_empty(),
         "the server closed the connection without an answer; its log says why"

@@ -12,6 +12,7 @@ use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
 
 use super::protocol::Request;
 use crate::credentials::CredentialsView;
+use crate::files;
 use crate::recipient;
 use crate::server::System;
 
@@ -20,13 +21,23 @@ const MAX_REASON_CHARS: usize = 500;
 
 /// Performs one request of the local user `uid`.
 pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyhow::Result<Value> {
-    let act = Act { system, actor: Actor::Local { uid }, now: system.clock.now() };
+    let act = Act {
+        system,
+        actor: Actor::Local { uid },
+        now: system.clock.now(),
+    };
     match request {
         Request::ServerStatus => json(&system.addresses),
-        Request::CaShow => json(&CaView { pem: system.authority.bundle_pem() }),
+        Request::CaShow => json(&CaView {
+            pem: system.authority.bundle_pem(),
+        }),
         Request::RecipientShow => act.recipient_show().await,
         Request::PatientAdd { name, mrn } => {
-            act.patient_add(name.as_ref().map(|n| n.expose()), mrn.as_ref().map(|m| m.expose())).await
+            act.patient_add(
+                name.as_ref().map(|n| n.expose()),
+                mrn.as_ref().map(|m| m.expose()),
+            )
+            .await
         }
         Request::PatientList => act.patient_list().await,
         Request::PatientShow { patient } => act.patient_show(&patient).await,
@@ -37,26 +48,48 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::UserAdd { user, role } => {
             let registry = &system.store.registry;
             let actor = act.actor.clone();
-            let made = access::add_user(registry, &*system.audit, actor, user, role, act.now).await?;
+            let made =
+                access::add_user(registry, &*system.audit, actor, user, role, act.now).await?;
             json(&CredentialsView::from(&made))
         }
         Request::UserGrant { user, patient } => act.user_grant(user, patient).await,
         Request::UserList => act.user_list().await,
-        Request::TokenIssue { user, password, totp } => {
+        Request::TokenIssue {
+            user,
+            password,
+            totp,
+        } => {
             let (password, totp) = (password.expose(), totp.expose());
-            let token = system.login.login(user.as_str(), password, totp, act.now).await?;
-            json(&TokenView { token: token.token.as_str(), expires_at: token.expires_at })
+            let token = system
+                .login
+                .login(user.as_str(), password, totp, act.now)
+                .await?;
+            json(&TokenView {
+                token: token.token.as_str(),
+                expires_at: token.expires_at,
+            })
         }
         Request::QuarantineList { limit } => act.quarantine_list(limit).await,
         Request::AuditTail { lines } => json(&system.audit.tail(lines).await?),
         Request::AuditVerify { checkpoint } => {
             let verified = system.audit.verify(checkpoint.as_deref()).await?;
-            json(&VerifiedView { ok: verified.is_sound(), verified })
-        },
+            json(&VerifiedView {
+                ok: verified.is_sound(),
+                verified,
+            })
+        }
         Request::KeysStatus => act.keys_status().await,
         Request::Flush => json(&system.flush().await?),
         Request::Erase { patient, reason } => act.erase(&patient, &reason).await,
-        Request::IncidentOpen { kind, from, to, devices, users, aware_at, aware_reason } => {
+        Request::IncidentOpen {
+            kind,
+            from,
+            to,
+            devices,
+            users,
+            aware_at,
+            aware_reason,
+        } => {
             let kind: incident::IncidentKind = kind.parse()?;
             let new = incident::NewIncident {
                 devices,
@@ -89,7 +122,12 @@ impl Act<'_> {
     }
 
     fn incident_deps(&self) -> incident::IncidentDeps {
-        let System { store, audit, config, .. } = self.system;
+        let System {
+            store,
+            audit,
+            config,
+            ..
+        } = self.system;
         incident::IncidentDeps {
             store: store.clone(),
             audit: AuditLog::clone(audit),
@@ -115,7 +153,12 @@ impl Act<'_> {
         for json in stored {
             incidents.push(serde_json::from_str(&json).context("reading an incident")?);
         }
-        json(&incidents.iter().map(|incident| self.incident_view(incident)).collect::<Vec<_>>())
+        json(
+            &incidents
+                .iter()
+                .map(|incident| self.incident_view(incident))
+                .collect::<Vec<_>>(),
+        )
     }
 
     async fn keys_status(&self) -> anyhow::Result<Value> {
@@ -139,9 +182,19 @@ impl Act<'_> {
     }
 
     async fn patient_add(&self, name: Option<&str>, mrn: Option<&str>) -> anyhow::Result<Value> {
-        let patient = self.system.store.registry.add_patient(name, mrn, self.now).await?;
-        self.audited(AuditEvent::PatientAdded { patient: patient.clone() }).await?;
-        json(&PatientView { patient: patient.as_str() })
+        let patient = self
+            .system
+            .store
+            .registry
+            .add_patient(name, mrn, self.now)
+            .await?;
+        self.audited(AuditEvent::PatientAdded {
+            patient: patient.clone(),
+        })
+        .await?;
+        json(&PatientView {
+            patient: patient.as_str(),
+        })
     }
 
     async fn patient_list(&self) -> anyhow::Result<Value> {
@@ -160,7 +213,10 @@ impl Act<'_> {
     async fn patient_show(&self, patient: &SubjectPseudonym) -> anyhow::Result<Value> {
         let row = self.system.store.registry.patient(patient).await?;
         let row = row.with_context(|| no_patient(patient))?;
-        self.audited(AuditEvent::IdentityResolved { patient: patient.clone() }).await?;
+        self.audited(AuditEvent::IdentityResolved {
+            patient: patient.clone(),
+        })
+        .await?;
         let identity = row.identity.as_ref();
         json(&PatientIdentityView {
             patient: row.subject.as_str(),
@@ -182,9 +238,15 @@ impl Act<'_> {
             .authority
             .issue_device(csr_pem, device, self.now)
             .with_context(|| format!("certifying device {device}"))?;
-        registry.enroll_device(&issued.certificate, self.now).await?;
+        registry
+            .enroll_device(&issued.certificate, self.now)
+            .await?;
         let certificate = *issued.certificate.thumbprint();
-        self.audited(AuditEvent::DeviceEnrolled { device: device.clone(), certificate }).await?;
+        self.audited(AuditEvent::DeviceEnrolled {
+            device: device.clone(),
+            certificate,
+        })
+        .await?;
         json(&EnrolledView {
             device,
             certificate: certificate.to_string(),
@@ -194,11 +256,23 @@ impl Act<'_> {
         })
     }
 
-    async fn device_assign(&self, device: &DeviceId, patient: &SubjectPseudonym) -> anyhow::Result<Value> {
-        self.system.store.registry.assign_device(device, patient, self.now).await?;
+    async fn device_assign(
+        &self,
+        device: &DeviceId,
+        patient: &SubjectPseudonym,
+    ) -> anyhow::Result<Value> {
+        self.system
+            .store
+            .registry
+            .assign_device(device, patient, self.now)
+            .await?;
         let (device, patient) = (device.clone(), patient.clone());
-        let view = json(&AssignedView { device: &device, patient: patient.as_str() })?;
-        self.audited(AuditEvent::DeviceAssigned { device, patient }).await?;
+        let view = json(&AssignedView {
+            device: &device,
+            patient: patient.as_str(),
+        })?;
+        self.audited(AuditEvent::DeviceAssigned { device, patient })
+            .await?;
         Ok(view)
     }
 
@@ -218,15 +292,34 @@ impl Act<'_> {
 
     async fn device_revoke(&self, device: &DeviceId, reason: String) -> anyhow::Result<Value> {
         let reason = reason_text(&reason)?;
-        self.system.store.registry.revoke_device(device, &reason, self.now).await?;
-        self.audited(AuditEvent::DeviceRevoked { device: device.clone(), reason }).await?;
-        json(&RevokedView { device, state: "revoked" })
+        self.system
+            .store
+            .registry
+            .revoke_device(device, &reason, self.now)
+            .await?;
+        self.audited(AuditEvent::DeviceRevoked {
+            device: device.clone(),
+            reason,
+        })
+        .await?;
+        json(&RevokedView {
+            device,
+            state: "revoked",
+        })
     }
 
     async fn user_grant(&self, user: UserName, patient: SubjectPseudonym) -> anyhow::Result<Value> {
-        self.system.store.registry.grant(&user, &patient, self.now).await?;
-        let view = json(&GrantView { user: user.as_str(), patient: patient.as_str() })?;
-        self.audited(AuditEvent::AccessGranted { user, patient }).await?;
+        self.system
+            .store
+            .registry
+            .grant(&user, &patient, self.now)
+            .await?;
+        let view = json(&GrantView {
+            user: user.as_str(),
+            patient: patient.as_str(),
+        })?;
+        self.audited(AuditEvent::AccessGranted { user, patient })
+            .await?;
         Ok(view)
     }
 
@@ -234,7 +327,10 @@ impl Act<'_> {
         let rows = self.system.store.registry.users().await?;
         let view: Vec<_> = rows
             .iter()
-            .map(|(user, role)| UserView { user: user.as_str(), role: role.as_str() })
+            .map(|(user, role)| UserView {
+                user: user.as_str(),
+                role: role.as_str(),
+            })
             .collect();
         json(&view)
     }
@@ -257,10 +353,20 @@ impl Act<'_> {
 
     async fn erase(&self, patient: &SubjectPseudonym, reason: &str) -> anyhow::Result<Value> {
         let System { store, audit, .. } = self.system;
-        let deps = erasure::ErasureDeps { store: store.clone(), audit: AuditLog::clone(audit) };
+        let deps = erasure::ErasureDeps {
+            store: store.clone(),
+            audit: AuditLog::clone(audit),
+        };
         let reason = reason_text(reason)?;
         let certificate =
             erasure::erase(&deps, patient, &reason, self.actor.clone(), self.now).await?;
+        // Whatever becomes of the answer, the certificate is kept: it cannot be issued twice.
+        let kept = self
+            .system
+            .paths
+            .erasures()
+            .join(format!("{}.json", certificate.statement.erasure));
+        files::keep_document(&kept, certificate.to_json()?.as_bytes())?;
         json(&certificate)
     }
 }
@@ -268,7 +374,10 @@ impl Act<'_> {
 /// A reason that an operator typed: one line, not empty, not a novel.
 fn reason_text(text: &str) -> anyhow::Result<String> {
     let text = text.trim();
-    anyhow::ensure!(!text.is_empty(), "a reason is needed; it is kept in the audit log");
+    anyhow::ensure!(
+        !text.is_empty(),
+        "a reason is needed; it is kept in the audit log"
+    );
     anyhow::ensure!(
         text.chars().count() <= MAX_REASON_CHARS && !text.chars().any(char::is_control),
         "a reason is one line of at most {MAX_REASON_CHARS} characters"
@@ -277,7 +386,10 @@ fn reason_text(text: &str) -> anyhow::Result<String> {
 }
 
 fn no_patient(patient: &SubjectPseudonym) -> String {
-    format!("there is no patient {} here (`vitalseal patient list`)", patient.as_str())
+    format!(
+        "there is no patient {} here (`vitalseal patient list`)",
+        patient.as_str()
+    )
 }
 
 fn json(view: &impl Serialize) -> anyhow::Result<Value> {

@@ -17,30 +17,76 @@ pub const MAX_REQUEST_BYTES: u64 = 256 * 1024;
 /// One administrative act.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
-#[expect(missing_docs, reason = "each variant is the subcommand of the same name")]
+#[expect(
+    missing_docs,
+    reason = "each variant is the subcommand of the same name"
+)]
 pub enum Request {
     ServerStatus,
     CaShow,
     RecipientShow,
-    PatientAdd { name: Option<Private>, mrn: Option<Private> },
+    PatientAdd {
+        name: Option<Private>,
+        mrn: Option<Private>,
+    },
     PatientList,
-    PatientShow { patient: SubjectPseudonym },
-    DeviceEnroll { device: DeviceId, csr_pem: String },
-    DeviceAssign { device: DeviceId, patient: SubjectPseudonym },
+    PatientShow {
+        patient: SubjectPseudonym,
+    },
+    DeviceEnroll {
+        device: DeviceId,
+        csr_pem: String,
+    },
+    DeviceAssign {
+        device: DeviceId,
+        patient: SubjectPseudonym,
+    },
     DeviceList,
-    DeviceRevoke { device: DeviceId, reason: String },
-    UserAdd { user: UserName, role: Role },
-    UserGrant { user: UserName, patient: SubjectPseudonym },
+    DeviceRevoke {
+        device: DeviceId,
+        reason: String,
+    },
+    UserAdd {
+        user: UserName,
+        role: Role,
+    },
+    UserGrant {
+        user: UserName,
+        patient: SubjectPseudonym,
+    },
     UserList,
-    TokenIssue { user: UserName, password: Private, totp: Private },
-    QuarantineList { limit: u32 },
-    AuditTail { lines: u32 },
-    AuditVerify { checkpoint: Option<String> },
+    TokenIssue {
+        user: UserName,
+        password: Private,
+        totp: Private,
+    },
+    QuarantineList {
+        limit: u32,
+    },
+    AuditTail {
+        lines: u32,
+    },
+    AuditVerify {
+        checkpoint: Option<String>,
+    },
     KeysStatus,
     Flush,
-    Erase { patient: SubjectPseudonym, reason: String },
-    IncidentOpen { kind: String, from: Timestamp, to: Timestamp, devices: Vec<DeviceId>, users: Vec<UserName>, aware_at: Timestamp, aware_reason: String },
-    IncidentReport { incident: String },
+    Erase {
+        patient: SubjectPseudonym,
+        reason: String,
+    },
+    IncidentOpen {
+        kind: String,
+        from: Timestamp,
+        to: Timestamp,
+        devices: Vec<DeviceId>,
+        users: Vec<UserName>,
+        aware_at: Timestamp,
+        aware_reason: String,
+    },
+    IncidentReport {
+        incident: String,
+    },
     IncidentList,
 }
 
@@ -90,7 +136,10 @@ mod tests {
             mrn: Some(Private::new("MRN-77".into())),
         };
         let shown = format!("{request:?}");
-        assert!(!shown.contains("Lovelace") && !shown.contains("MRN-77"), "{shown}");
+        assert!(
+            !shown.contains("Lovelace") && !shown.contains("MRN-77"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -18,7 +18,8 @@ impl Progress {
     pub(super) fn new(steps: usize, quiet: bool) -> Self {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(u64::try_from(steps).unwrap_or(u64::MAX));
-            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {spinner} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {spinner} {msg}")
+            {
                 bar.set_style(style);
             }
             bar.enable_steady_tick(Duration::from_millis(100));

@@ -89,18 +89,32 @@ impl Site {
     /// A connection through the PostgreSQL door, as `psql` makes one.
     pub(super) async fn sql(&self) -> anyhow::Result<Client> {
         let address = self.running()?.addresses.sql;
-        sql_client::connect(address, &self.authorities, self.clinician.as_str(), &self.token).await
+        sql_client::connect(
+            address,
+            &self.authorities,
+            self.clinician.as_str(),
+            &self.token,
+        )
+        .await
     }
 
     /// One number that a statement answers.
     pub(super) async fn count(&self, sql: &str) -> anyhow::Result<u64> {
-        let row = self.sql().await?.query_one(sql, &[]).await.context("asking SQL")?;
+        let row = self
+            .sql()
+            .await?
+            .query_one(sql, &[])
+            .await
+            .context("asking SQL")?;
         u64::try_from(row.get::<_, i64>(0)).context("reading a count")
     }
 
     /// The member of that name.
     pub(super) fn member(&mut self, name: &str) -> anyhow::Result<&mut Member> {
-        self.members.iter_mut().find(|member| member.name == name).context("no such device")
+        self.members
+            .iter_mut()
+            .find(|member| member.name == name)
+            .context("no such device")
     }
 
     /// Stops the server, if it runs.

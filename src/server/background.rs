@@ -27,7 +27,10 @@ pub(super) async fn flush(system: Arc<System>, stop: CancellationToken) {
         let full = match system.store.inbox.pending().await {
             Ok((_, bytes)) => bytes >= at_bytes,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "measuring the inbox");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "measuring the inbox"
+                );
                 false
             }
         };
@@ -37,7 +40,11 @@ pub(super) async fn flush(system: Arc<System>, stop: CancellationToken) {
         last = Instant::now();
         match system.flush().await {
             Ok(report) if report.messages > 0 => {
-                tracing::info!(messages = report.messages, readings = report.readings, "flushed");
+                tracing::info!(
+                    messages = report.messages,
+                    readings = report.readings,
+                    "flushed"
+                );
             }
             Ok(_) => {}
             // The rows stay in the inbox, which is durable; the next tick tries again.
@@ -58,7 +65,13 @@ pub(super) async fn tend_recipient(system: Arc<System>, stop: CancellationToken)
 }
 
 async fn tend_once(system: &System) -> anyhow::Result<()> {
-    let System { store, authority, audit, config, .. } = system;
+    let System {
+        store,
+        authority,
+        audit,
+        config,
+        ..
+    } = system;
     let now = system.clock.now();
     if recipient::tend(store, authority, &**audit, &config.recipient, now).await? {
         let current = recipient::current(store, now).await?;

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,9 @@ pub(super) async fn serve(listener: TcpListener, system: Arc<System>, stop: Canc
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
         .with_state(system);
-    let served = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
+    let served = axum::serve(listener, routes)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await;
     if let Err(error) = served {
         tracing::error!(%error, "serving health and metrics");
     }
@@ -31,7 +33,10 @@ async fn health(State(system): State<Arc<System>>) -> impl IntoResponse {
         Ok(_) => (StatusCode::OK, "ok\n"),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "health check");
-            (StatusCode::SERVICE_UNAVAILABLE, "the inbox cannot be read; the log says why\n")
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the inbox cannot be read; the log says why\n",
+            )
         }
     }
 }
@@ -44,14 +49,49 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
         (inbox_rows, inbox_bytes) = pending;
     }
     let all = [
-        ("connections", "gauge", "TCP connections of the MQTT edge", edge.connections()),
+        (
+            "connections",
+            "gauge",
+            "TCP connections of the MQTT edge",
+            edge.connections(),
+        ),
         ("sessions", "gauge", "MQTT sessions", edge.sessions()),
-        ("acked_total", "counter", "Messages made durable and acknowledged", edge.acked()),
-        ("duplicates_total", "counter", "Acknowledged messages known already", edge.duplicates()),
-        ("quarantined_total", "counter", "Acknowledged messages refused", edge.quarantined()),
-        ("refused_total", "counter", "Connections ended for a fault", edge.refused()),
-        ("inbox_messages", "gauge", "Messages not flushed yet", inbox_rows),
-        ("inbox_bytes", "gauge", "Sealed bytes not flushed yet", inbox_bytes),
+        (
+            "acked_total",
+            "counter",
+            "Messages made durable and acknowledged",
+            edge.acked(),
+        ),
+        (
+            "duplicates_total",
+            "counter",
+            "Acknowledged messages known already",
+            edge.duplicates(),
+        ),
+        (
+            "quarantined_total",
+            "counter",
+            "Acknowledged messages refused",
+            edge.quarantined(),
+        ),
+        (
+            "refused_total",
+            "counter",
+            "Connections ended for a fault",
+            edge.refused(),
+        ),
+        (
+            "inbox_messages",
+            "gauge",
+            "Messages not flushed yet",
+            inbox_rows,
+        ),
+        (
+            "inbox_bytes",
+            "gauge",
+            "Sealed bytes not flushed yet",
+            inbox_bytes,
+        ),
     ];
     let mut text = String::new();
     for (name, kind, help, value) in all {

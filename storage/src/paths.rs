@@ -10,6 +10,7 @@
 //!   ca-root.pem           certificate of the root certificate authority
 //!   ca-issuing.pem        certificate of the issuing authority (its key is sealed in the registry)
 //!   server.pem            certificate chain of both TLS doors
+//!   erasures/<id>.json    certificates of erasure; no personal data
 //!   vitalseal.toml        configuration
 //!   vitalseal.lock        held while a process has the store open
 //!   admin.sock            administrator's door
@@ -85,6 +86,12 @@ impl StorePaths {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.data.join("vitalseal.toml")
+    }
+
+    /// Certificates of erasure.
+    #[must_use]
+    pub fn erasures(&self) -> PathBuf {
+        self.data.join("erasures")
     }
 
     /// Certificate of the root certificate authority.

@@ -28,8 +28,11 @@ impl<'a> Device<'a> {
         let recipient = site.json(&["recipient", "show"]);
         let recipient = recipient["pem"].as_str().unwrap();
         let now = Timestamp::now();
-        let mode = AgreementMode::Ss { messages_per_session: 50 };
-        let player = Player::open(directory, patient.parse().unwrap(), recipient, mode, now).unwrap();
+        let mode = AgreementMode::Ss {
+            messages_per_session: 50,
+        };
+        let player =
+            Player::open(directory, patient.parse().unwrap(), recipient, mode, now).unwrap();
         Self {
             site,
             name: directory.file_name().unwrap().to_str().unwrap().to_owned(),
@@ -41,7 +44,9 @@ impl<'a> Device<'a> {
 
     /// Seals readings into the outbox.
     pub fn push(&mut self, readings: &[Reading]) {
-        self.player.record_readings(readings.to_vec(), Timestamp::now()).unwrap();
+        self.player
+            .record_readings(readings.to_vec(), Timestamp::now())
+            .unwrap();
     }
 
     /// Seals one message, for [`Device::publish_raw`].
@@ -61,8 +66,13 @@ impl<'a> Device<'a> {
         let tls = tls::device(&read("ca.pem"), &read("cert.pem"), &read("key.pem")).unwrap();
         self.runtime.block_on(async {
             let mqtt = self.site.address("mqtt");
-            let mut session = Session::connect(mqtt, &self.name, Arc::new(tls)).await.unwrap();
-            session.publish(&format!("v1/d/{}/vitals", self.name), payload).await.unwrap();
+            let mut session = Session::connect(mqtt, &self.name, Arc::new(tls))
+                .await
+                .unwrap();
+            session
+                .publish(&format!("v1/d/{}/vitals", self.name), payload)
+                .await
+                .unwrap();
             session.close().await;
         });
     }

@@ -1,6 +1,10 @@
 //! A real store, a real server process, the real command line: what every system test stands on.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the fixture")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part of the fixture"
+)]
 
 pub mod device;
 
@@ -42,7 +46,12 @@ impl Site {
             .output()
             .unwrap();
         let created = parse(&output);
-        Self { dir, data, administrator: created["administrator"].clone(), server: None }
+        Self {
+            dir,
+            data,
+            administrator: created["administrator"].clone(),
+            server: None,
+        }
     }
 
     /// `vitalseal init` and `vitalseal serve`.
@@ -59,9 +68,15 @@ impl Site {
             None => "127.0.0.1:0".to_owned(),
         };
         let (mqtt, sql, http) = (port("mqtt"), port("sql"), port("http"));
-        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .unwrap();
         let mut child = Command::new(VITALSEAL)
-            .args(["serve", "--json", "--mqtt", &mqtt, "--sql", &sql, "--http", &http, "--data"])
+            .args([
+                "serve", "--json", "--mqtt", &mqtt, "--sql", &sql, "--http", &http, "--data",
+            ])
             .arg(&self.data)
             .env("VITALSEAL_LOG", "trace")
             .stdout(Stdio::piped())
@@ -69,9 +84,18 @@ impl Site {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the server did not start:\n{}", self.log_tail());
-        self.server = Some(Running { child, addresses: serde_json::from_str(&line).unwrap() });
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(
+            !line.is_empty(),
+            "the server did not start:\n{}",
+            self.log_tail()
+        );
+        self.server = Some(Running {
+            child,
+            addresses: serde_json::from_str(&line).unwrap(),
+        });
     }
 
     /// Address of one door.
@@ -96,20 +120,34 @@ impl Site {
     pub fn terminate(&mut self) -> i32 {
         let running = self.server.as_mut().expect("the server runs");
         let pid = running.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             if let Some(status) = running.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
-            assert!(Instant::now() < deadline, "the server did not stop:\n{}", self.log_tail());
+            assert!(
+                Instant::now() < deadline,
+                "the server did not stop:\n{}",
+                self.log_tail()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// One administrative command; its whole output.
     pub fn run(&self, args: &[&str]) -> Output {
-        Command::new(VITALSEAL).args(args).env("VITALSEAL_DATA", &self.data).output().unwrap()
+        Command::new(VITALSEAL)
+            .args(args)
+            .env("VITALSEAL_DATA", &self.data)
+            .output()
+            .unwrap()
     }
 
     /// One administrative command that must succeed; its JSON.
@@ -128,13 +166,22 @@ impl Site {
 
     /// A new patient's pseudonym.
     pub fn patient(&self) -> String {
-        self.json(&["patient", "add"])["patient"].as_str().unwrap().to_owned()
+        self.json(&["patient", "add"])["patient"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// Enrols a device with a key of its own, assigned to `patient`; its directory.
     pub fn device(&self, id: &str, patient: &str) -> PathBuf {
         let directory = self.dir.path().join(id);
-        self.json(&["device", "enroll", id, "--new-key", directory.to_str().unwrap()]);
+        self.json(&[
+            "device",
+            "enroll",
+            id,
+            "--new-key",
+            directory.to_str().unwrap(),
+        ]);
         self.json(&["device", "assign", id, "--patient", patient]);
         directory
     }
@@ -155,8 +202,16 @@ impl Site {
         std::fs::write(&file, credentials["password"].as_str().unwrap()).unwrap();
         let code = totp_now(credentials["totp_secret"].as_str().unwrap());
         let file = file.to_str().unwrap();
-        let issued =
-            self.json(&["token", "issue", "--user", user, "--password-file", file, "--totp", &code]);
+        let issued = self.json(&[
+            "token",
+            "issue",
+            "--user",
+            user,
+            "--password-file",
+            file,
+            "--totp",
+            &code,
+        ]);
         issued["token"].as_str().unwrap().to_owned()
     }
 
@@ -171,7 +226,14 @@ impl Site {
     pub fn psql(&self, user: &str, token: &str, sql: &str) -> Result<Vec<String>, String> {
         let address = self.address("sql");
         let output = Command::new("psql")
-            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "-c", sql])
+            .args([
+                "--no-psqlrc",
+                "--tuples-only",
+                "--no-align",
+                "--set=ON_ERROR_STOP=1",
+                "-c",
+                sql,
+            ])
             .env("PGHOST", "localhost")
             .env("PGHOSTADDR", address.ip().to_string())
             .env("PGPORT", address.port().to_string())
@@ -186,7 +248,11 @@ impl Site {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
         let text = String::from_utf8(output.stdout).unwrap();
-        Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        Ok(text
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// The server's log so far, all starts together.

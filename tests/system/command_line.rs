@@ -29,7 +29,10 @@ fn init_refuses_root_keys_inside_the_data_directory() {
         .unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("must be outside the data directory"), "{said}");
+    assert!(
+        said.contains("must be outside the data directory"),
+        "{said}"
+    );
     assert!(!data.exists());
 }
 
@@ -61,8 +64,19 @@ fn a_store_without_its_root_keys_does_not_open_and_says_what_is_missing() {
 #[test]
 fn a_second_server_on_one_store_is_refused() {
     let site = Site::serving();
-    let said = site.refused(&["serve", "--mqtt", "127.0.0.1:0", "--sql", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
-    assert!(said.contains("lock") || said.contains("another process"), "{said}");
+    let said = site.refused(&[
+        "serve",
+        "--mqtt",
+        "127.0.0.1:0",
+        "--sql",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+    ]);
+    assert!(
+        said.contains("lock") || said.contains("another process"),
+        "{said}"
+    );
     site.json(&["keys", "status"]);
 }
 
@@ -74,10 +88,20 @@ fn a_port_in_use_stops_the_start_and_names_the_option() {
     for door in ["--mqtt", "--sql", "--http"] {
         let mut args = vec!["serve"];
         for option in ["--mqtt", "--sql", "--http"] {
-            args.extend([option, if option == door { &taken } else { "127.0.0.1:0" }]);
+            args.extend([
+                option,
+                if option == door {
+                    &taken
+                } else {
+                    "127.0.0.1:0"
+                },
+            ]);
         }
         let said = site.refused(&args);
-        assert!(said.contains(&taken) && said.contains(door), "{door}: {said}");
+        assert!(
+            said.contains(&taken) && said.contains(door),
+            "{door}: {said}"
+        );
     }
 }
 
@@ -100,7 +124,12 @@ fn sigterm_stops_in_order_and_the_store_opens_again() {
     let verified = site.json(&["audit", "verify"]);
     assert_eq!(verified["ok"], true, "{verified}");
     let tail = site.json(&["audit", "tail", "-n", "50"]).to_string();
-    for event in ["store_initialized", "patient_added", "server_stopped", "server_started"] {
+    for event in [
+        "store_initialized",
+        "patient_added",
+        "server_stopped",
+        "server_started",
+    ] {
         assert!(tail.contains(event), "{event} is not in {tail}");
     }
 }
@@ -108,14 +137,27 @@ fn sigterm_stops_in_order_and_the_store_opens_again() {
 #[test]
 fn an_identity_is_shown_to_the_administrator_only_and_the_look_up_is_audited() {
     let site = Site::serving();
-    let added = site.json(&["patient", "add", "--name", "Grace Hopper", "--mrn", "H-1906"]);
+    let added = site.json(&[
+        "patient",
+        "add",
+        "--name",
+        "Grace Hopper",
+        "--mrn",
+        "H-1906",
+    ]);
     let patient = added["patient"].as_str().unwrap();
     let listed = site.json(&["patient", "list"]).to_string();
     assert!(!listed.contains("Hopper"), "{listed}");
     let shown = site.json(&["patient", "show", patient]);
-    assert_eq!((&shown["name"], &shown["mrn"]), (&"Grace Hopper".into(), &"H-1906".into()));
+    assert_eq!(
+        (&shown["name"], &shown["mrn"]),
+        (&"Grace Hopper".into(), &"H-1906".into())
+    );
     let tail = site.json(&["audit", "tail", "-n", "5"]).to_string();
-    assert!(tail.contains("identity_resolved") && !tail.contains("Hopper"), "{tail}");
+    assert!(
+        tail.contains("identity_resolved") && !tail.contains("Hopper"),
+        "{tail}"
+    );
 }
 
 #[test]
@@ -129,7 +171,16 @@ fn a_wrong_password_and_a_wrong_code_get_the_same_answer() {
     let code = crate::common::totp_now(made["totp_secret"].as_str().unwrap());
     let bad_code = if code == "000000" { "111111" } else { "000000" };
     let attempt = |user: &str, file: &std::path::Path, code: &str| {
-        site.refused(&["token", "issue", "--user", user, "--password-file", file.to_str().unwrap(), "--totp", code])
+        site.refused(&[
+            "token",
+            "issue",
+            "--user",
+            user,
+            "--password-file",
+            file.to_str().unwrap(),
+            "--totp",
+            code,
+        ])
     };
     let first = attempt("nora", &wrong, &code);
     assert_eq!(attempt("nora", &right, bad_code), first);
@@ -146,8 +197,12 @@ fn help_reads_well() {
         ("help_erase", &["erase", "--help"]),
         ("help_incident_open", &["incident", "open", "--help"]),
     ] {
-        let output =
-            Command::new(VITALSEAL).args(args).env_remove("VITALSEAL_DATA").env("COLUMNS", "100").output().unwrap();
+        let output = Command::new(VITALSEAL)
+            .args(args)
+            .env_remove("VITALSEAL_DATA")
+            .env("COLUMNS", "100")
+            .output()
+            .unwrap();
         insta::assert_snapshot!(name, String::from_utf8(output.stdout).unwrap());
     }
 }

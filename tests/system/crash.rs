@@ -26,7 +26,10 @@ const DEVICES: usize = 3;
 fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
     let mut site = Site::serving();
     let mqtt = site.address("mqtt");
-    let recipient = site.json(&["recipient", "show"])["pem"].as_str().unwrap().to_owned();
+    let recipient = site.json(&["recipient", "show"])["pem"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let patients: Vec<String> = (0..DEVICES).map(|_| site.patient()).collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let producing = Arc::new(AtomicBool::new(true));
@@ -35,15 +38,28 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
         let name = format!("crash-{index}");
         let directory = site.device(&name, patient);
         let identity = Arc::new(DeviceIdentity::load(&directory).unwrap());
-        let certificate = identity.trust_recipient(&recipient, Timestamp::now()).unwrap();
+        let certificate = identity
+            .trust_recipient(&recipient, Timestamp::now())
+            .unwrap();
         let outbox = Outbox::open(directory.join("outbox")).unwrap();
-        let mode = AgreementMode::Ss { messages_per_session: 1_000 };
+        let mode = AgreementMode::Ss {
+            messages_per_session: 1_000,
+        };
         let subject = patient.parse().unwrap();
-        let sealer = Sealer::new(Arc::clone(&identity), subject, certificate, mode, outbox.boot());
+        let sealer = Sealer::new(
+            Arc::clone(&identity),
+            subject,
+            certificate,
+            mode,
+            outbox.boot(),
+        );
         let mut settings = PublisherSettings::new(Timestamp::now);
         settings.first_pause = Duration::from_millis(20);
         settings.longest_pause = Duration::from_millis(200);
-        let endpoint = Endpoint { host: "localhost".to_owned(), port: mqtt.port() };
+        let endpoint = Endpoint {
+            host: "localhost".to_owned(),
+            port: mqtt.port(),
+        };
         let publisher = Publisher::new(identity, outbox.clone(), endpoint, settings).unwrap();
         let produced = Arc::new(AtomicU64::new(0));
         let producer = std::thread::spawn({
@@ -52,7 +68,10 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
         });
         devices.push((name, publisher, produced, producer));
     }
-    let stats: Vec<_> = devices.iter().map(|(_, publisher, ..)| publisher.stats()).collect();
+    let stats: Vec<_> = devices
+        .iter()
+        .map(|(_, publisher, ..)| publisher.stats())
+        .collect();
     let mut publishing = Vec::new();
     let mut produced = BTreeMap::new();
     let mut producers = Vec::new();
@@ -76,7 +95,10 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
         random ^= random << 17;
         // Load, not merely time: some message of this life must be acknowledged before its end.
         let acked = || stats.iter().map(|stats| stats.acked()).sum::<u64>();
-        wait_until(|| acked() > acked_before, "no message was acknowledged after a restart");
+        wait_until(
+            || acked() > acked_before,
+            "no message was acknowledged after a restart",
+        );
         std::thread::sleep(Duration::from_millis(30 + random % 300));
         acked_before = acked();
         site.kill();
@@ -96,23 +118,37 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
     stop.cancel();
     for task in publishing {
         let publisher = runtime.block_on(task).unwrap();
-        runtime.block_on(publisher.run_until_drained(Duration::from_secs(60))).unwrap();
+        runtime
+            .block_on(publisher.run_until_drained(Duration::from_secs(60)))
+            .unwrap();
     }
 
     let granted: Vec<&str> = patients.iter().map(String::as_str).collect();
     let token = site.clinician("nora", &granted);
     // Every instant of a device is its own, so a doubled reading makes the two counts differ.
-    let sql = "SELECT device, count(*), count(DISTINCT ts) FROM vitals GROUP BY device ORDER BY device";
+    let sql =
+        "SELECT device, count(*), count(DISTINCT ts) FROM vitals GROUP BY device ORDER BY device";
     let count = |count: &Arc<AtomicU64>| count.load(Ordering::SeqCst);
     let total: u64 = produced.values().map(count).sum();
     let expected: Vec<String> = produced
         .iter()
         .map(|(name, produced)| format!("{name}|{0}|{0}", count(produced)))
         .collect();
-    assert_eq!(site.psql("nora", &token, sql).unwrap(), expected, "before the last flush");
+    assert_eq!(
+        site.psql("nora", &token, sql).unwrap(),
+        expected,
+        "before the last flush"
+    );
     site.json(&["flush"]);
-    assert_eq!(site.psql("nora", &token, sql).unwrap(), expected, "after the last flush");
-    assert!(total > u64::from(KILLS) * 10, "{total} readings are no load");
+    assert_eq!(
+        site.psql("nora", &token, sql).unwrap(),
+        expected,
+        "after the last flush"
+    );
+    assert!(
+        total > u64::from(KILLS) * 10,
+        "{total} readings are no load"
+    );
     let verified = site.json(&["audit", "verify"]);
     assert_eq!(verified["ok"], true, "{verified}");
     assert_eq!(site.json(&["quarantine", "list"]), serde_json::json!([]));

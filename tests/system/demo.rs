@@ -10,11 +10,22 @@ use crate::common::VITALSEAL;
 fn the_demo_holds_in_every_step() {
     let dir = tempfile::tempdir().unwrap();
     let keep = dir.path().join("kept");
-    let output =
-        Command::new(VITALSEAL).args(["demo", "--json", "--keep"]).arg(&keep).output().unwrap();
+    let output = Command::new(VITALSEAL)
+        .args(["demo", "--json", "--keep"])
+        .arg(&keep)
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said.lines().count(), 1, "one object on standard output:\n{said}");
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        said.lines().count(),
+        1,
+        "one object on standard output:\n{said}"
+    );
     let result: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(result["ok"], true);
     assert!(result["acked"].as_u64().unwrap() > 100, "{result}");

@@ -10,12 +10,17 @@ use crate::common::Site;
 
 /// The environment that `test.sh` makes; without it the test cannot speak for anyone.
 fn python() -> PathBuf {
-    std::env::var_os("VITALSEAL_INTEROP_PYTHON").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
-            PathBuf::from(std::env::var_os("HOME").expect("a home directory")).join(".cache")
-        });
-        cache.join("vitalseal/interop/bin/python")
-    })
+    std::env::var_os("VITALSEAL_INTEROP_PYTHON")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let cache = std::env::var_os("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .unwrap_or_else(|| {
+                    PathBuf::from(std::env::var_os("HOME").expect("a home directory"))
+                        .join(".cache")
+                });
+            cache.join("vitalseal/interop/bin/python")
+        })
 }
 
 fn device(args: &[&str]) -> Output {
@@ -42,9 +47,28 @@ fn a_device_of_public_python_libraries_is_read_back_exactly_by_psql() {
 
     // Enrolment: the key is made by openssl and never leaves the device's side.
     let (key, csr, cert) = (path("key.pem"), path("device.csr"), path("cert.pem"));
-    let made = device(&["--device", "foreign-01", "--key", text(&key), "--csr", text(&csr)]);
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    site.json(&["device", "enroll", "foreign-01", "--csr", text(&csr), "--out", text(&cert)]);
+    let made = device(&[
+        "--device",
+        "foreign-01",
+        "--key",
+        text(&key),
+        "--csr",
+        text(&csr),
+    ]);
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    site.json(&[
+        "device",
+        "enroll",
+        "foreign-01",
+        "--csr",
+        text(&csr),
+        "--out",
+        text(&cert),
+    ]);
     site.json(&["device", "assign", "foreign-01", "--patient", &patient]);
     let recipient = path("recipient.pem");
     std::fs::write(&recipient, site.run(&["recipient", "show"]).stdout).unwrap();
@@ -57,11 +81,36 @@ fn a_device_of_public_python_libraries_is_read_back_exactly_by_psql() {
         std::fs::write(&file, serde_json::to_vec(&readings).unwrap()).unwrap();
         let mqtt = format!("localhost:{}", site.address("mqtt").port());
         let sent = device(&[
-            "--device", "foreign-01", "--patient", &patient, "--key", text(&key), "--cert", text(&cert),
-            "--recipient", text(&recipient), "--ca", text(&ca), "--readings", text(&file), "--mode", mode,
-            "--mqtt-version", version, "--per-message", "25", "--boot", &format!("{}", 10 + run), "--mqtt", &mqtt,
+            "--device",
+            "foreign-01",
+            "--patient",
+            &patient,
+            "--key",
+            text(&key),
+            "--cert",
+            text(&cert),
+            "--recipient",
+            text(&recipient),
+            "--ca",
+            text(&ca),
+            "--readings",
+            text(&file),
+            "--mode",
+            mode,
+            "--mqtt-version",
+            version,
+            "--per-message",
+            "25",
+            "--boot",
+            &format!("{}", 10 + run),
+            "--mqtt",
+            &mqtt,
         ]);
-        assert!(sent.status.success(), "{mode}: {}", String::from_utf8_lossy(&sent.stderr));
+        assert!(
+            sent.status.success(),
+            "{mode}: {}",
+            String::from_utf8_lossy(&sent.stderr)
+        );
         expected.extend(readings);
     }
 
@@ -70,7 +119,13 @@ fn a_device_of_public_python_libraries_is_read_back_exactly_by_psql() {
     let mut expected: Vec<String> = expected
         .iter()
         .map(|reading| {
-            format!("{}|{}|{}|{}", text_of(&reading["code"]), text_of(&reading["unit"]), reading["value"], reading["time"])
+            format!(
+                "{}|{}|{}|{}",
+                text_of(&reading["code"]),
+                text_of(&reading["unit"]),
+                reading["value"],
+                reading["time"]
+            )
         })
         .collect();
     expected.sort_by_key(|row| {
@@ -78,9 +133,17 @@ fn a_device_of_public_python_libraries_is_read_back_exactly_by_psql() {
         let code = parts.next().unwrap();
         (parts.next_back().unwrap(), code)
     });
-    assert_eq!(site.psql("nora", &token, sql).unwrap(), expected, "from the inbox");
+    assert_eq!(
+        site.psql("nora", &token, sql).unwrap(),
+        expected,
+        "from the inbox"
+    );
     site.json(&["flush"]);
-    assert_eq!(site.psql("nora", &token, sql).unwrap(), expected, "from Parquet");
+    assert_eq!(
+        site.psql("nora", &token, sql).unwrap(),
+        expected,
+        "from Parquet"
+    );
     assert_eq!(site.json(&["quarantine", "list"]), json!([]));
 }
 

@@ -1,5 +1,19 @@
 //! The whole system from outside: the real binary, real clients, real files.
 
+#![allow(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a test argues with panics, in real time"
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -35,14 +35,18 @@ fn nothing_planted_rests_in_the_clear() {
     device.drain();
     // A firmware bug: the payload is published without an envelope. It is quarantined, sealed.
     device.publish_raw(senml::encode(&[reading]));
-    device.publish_raw(format!("{{\"temperature\": {PLANTED}, \"name\": \"{NAME}\"}}").into_bytes());
+    device
+        .publish_raw(format!("{{\"temperature\": {PLANTED}, \"name\": \"{NAME}\"}}").into_bytes());
     // A broken and a forged message.
     let sealed = device.seal(&[reading]);
     device.publish_raw(tamper(&sealed));
 
     // Asked by someone who may, so that every layer has held the value in clear.
     let asked = format!("SELECT value FROM vitals WHERE value = {PLANTED}");
-    assert_eq!(site.psql("nora", &token, &asked).unwrap(), [PLANTED.to_string()]);
+    assert_eq!(
+        site.psql("nora", &token, &asked).unwrap(),
+        [PLANTED.to_string()]
+    );
     let mut said = Vec::new();
     for bad in [
         format!("SELECT value / (value - {PLANTED})::BIGINT FROM vitals"),
@@ -54,29 +58,55 @@ fn nothing_planted_rests_in_the_clear() {
     ] {
         if let Err(error) = site.psql("nora", &token, &bad) {
             // psql echoes the statement's own line under the error: that is the client, not us.
-            said.extend(error.lines().filter(|line| !line.starts_with("LINE ")).map(str::to_owned));
+            said.extend(
+                error
+                    .lines()
+                    .filter(|line| !line.starts_with("LINE "))
+                    .map(str::to_owned),
+            );
         }
     }
-    said.push(site.psql("nora", "vs_not-the-token", "SELECT 1").unwrap_err());
+    said.push(
+        site.psql("nora", "vs_not-the-token", "SELECT 1")
+            .unwrap_err(),
+    );
     site.json(&["flush"]);
     site.psql("nora", &token, &asked).unwrap();
     let shown = site.json(&["patient", "show", &patient]);
     assert_eq!(shown["name"], NAME);
-    assert_eq!(site.json(&["quarantine", "list"]).as_array().unwrap().len(), 3);
+    assert_eq!(
+        site.json(&["quarantine", "list"]).as_array().unwrap().len(),
+        3
+    );
     said.push(site.json(&["quarantine", "list"]).to_string());
     said.push(site.json(&["audit", "tail", "-n", "500"]).to_string());
 
     let planted = planted(&site, &clinician, &token, &directory);
     let live = site.log_text();
-    assert!(live.contains("TRACE") || live.contains("DEBUG"), "the log is not at trace");
+    assert!(
+        live.contains("TRACE") || live.contains("DEBUG"),
+        "the log is not at trace"
+    );
     look(&planted, "the log at trace", live.as_bytes());
-    look(&planted, "an error or an answer", said.join("\n").as_bytes());
+    look(
+        &planted,
+        "an error or an answer",
+        said.join("\n").as_bytes(),
+    );
     for file in files_below(&site.data) {
-        look(&planted, &file.display().to_string(), &std::fs::read(&file).unwrap());
+        look(
+            &planted,
+            &file.display().to_string(),
+            &std::fs::read(&file).unwrap(),
+        );
     }
     site.kill();
     for file in files_below(&site.data) {
-        look(&planted, &file.display().to_string(), &std::fs::read(&file).unwrap());
+        look(
+            &planted,
+            &file.display().to_string(),
+            &std::fs::read(&file).unwrap(),
+        );
     }
     site.serve();
     assert_eq!(site.terminate(), 0);
@@ -91,9 +121,18 @@ fn planted(
     device: &Path,
 ) -> Vec<(String, Vec<u8>)> {
     let mut planted = vec![
-        ("the reading as text".to_owned(), PLANTED.to_string().into_bytes()),
-        ("the reading, big-endian".to_owned(), PLANTED.to_be_bytes().to_vec()),
-        ("the reading, little-endian".to_owned(), PLANTED.to_le_bytes().to_vec()),
+        (
+            "the reading as text".to_owned(),
+            PLANTED.to_string().into_bytes(),
+        ),
+        (
+            "the reading, big-endian".to_owned(),
+            PLANTED.to_be_bytes().to_vec(),
+        ),
+        (
+            "the reading, little-endian".to_owned(),
+            PLANTED.to_le_bytes().to_vec(),
+        ),
         ("the name".to_owned(), NAME.as_bytes().to_vec()),
         ("the record number".to_owned(), MRN.as_bytes().to_vec()),
         ("the token".to_owned(), token.as_bytes().to_vec()),
@@ -115,15 +154,23 @@ fn planted(
         planted.push((name, bytes[bytes.len().saturating_sub(32)..].to_vec()));
     }
     let key = std::fs::read_to_string(device.join("key.pem")).unwrap();
-    let body: String = key.lines().filter(|line| !line.starts_with("-----")).collect();
-    planted.push(("the device's private key".to_owned(), body[40..80].as_bytes().to_vec()));
+    let body: String = key
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    planted.push((
+        "the device's private key".to_owned(),
+        body.as_bytes()[40..80].to_vec(),
+    ));
     planted
 }
 
 fn look(planted: &[(String, Vec<u8>)], place: &str, bytes: &[u8]) {
     for (what, secret) in planted {
         assert!(
-            !bytes.windows(secret.len()).any(|window| window == secret.as_slice()),
+            !bytes
+                .windows(secret.len())
+                .any(|window| window == secret.as_slice()),
             "{what} is in {place}"
         );
     }

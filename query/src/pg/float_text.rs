@@ -1,9 +1,8 @@
 //! Floating point numbers as PostgreSQL writes them: `60`, not `60.0`; `1e+15`; `NaN`, `Infinity`.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringBuilder};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema};
 use datafusion::arrow::error::ArrowError;
 use pgwire::api::results::{FieldFormat, FieldInfo};
@@ -19,7 +18,9 @@ pub(super) fn as_postgres_text(
     let schema = batch.schema();
     let as_text = |index: usize| {
         schema.field(index).data_type() == &DataType::Float64
-            && fields.get(index).is_some_and(|field| field.format() == FieldFormat::Text)
+            && fields
+                .get(index)
+                .is_some_and(|field| field.format() == FieldFormat::Text)
     };
     if !(0..batch.num_columns()).any(as_text) {
         return Ok(batch.clone());
@@ -62,7 +63,11 @@ fn write_number(text: &mut impl std::fmt::Write, number: f64) -> std::fmt::Resul
         return text.write_str("NaN");
     }
     if number.is_infinite() {
-        return text.write_str(if number > 0.0 { "Infinity" } else { "-Infinity" });
+        return text.write_str(if number > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        });
     }
     let scientific = format!("{number:e}");
     let Some((mantissa, exponent)) = scientific.split_once('e') else {

@@ -217,7 +217,7 @@ mod tests {
             col("patient").in_list(vec![lit("a")], true),
             col("patient").eq(col("device")),
             col("patient").in_list(vec![lit("a"), col("device")], false),
-            Expr::not(col("patient").eq(lit("a"))),
+            !col("patient").eq(lit("a")),
             col("ts").gt(at(5)).or(col("ts").lt(at(1))),
         ] {
             assert_eq!(

@@ -35,8 +35,14 @@ pub(super) async fn tampered(site: &mut Site) -> anyhow::Result<String> {
         .filter(|row| row["device"] == "watch-01")
         .filter_map(|row| row["reason"].as_str())
         .collect();
-    ensure!(reasons == ["signature"], "the quarantine should say `signature`, it says {reasons:?}");
-    ensure!(site.count(COUNT).await? == before, "the changed message was stored");
+    ensure!(
+        reasons == ["signature"],
+        "the quarantine should say `signature`, it says {reasons:?}"
+    );
+    ensure!(
+        site.count(COUNT).await? == before,
+        "the changed message was stored"
+    );
     Ok("one bit of 400: acknowledged, not stored, quarantined with reason `signature`".to_owned())
 }
 
@@ -53,13 +59,19 @@ pub(super) async fn stranger(site: &mut Site) -> anyhow::Result<String> {
     let (key, csr) = new_device_key_and_csr(&device)?;
     let issued = foreign.issue_device(&csr, &device, now)?;
     let tls = Arc::new(tls::device(&site.authorities, &issued.pem, &key)?);
-    if Session::connect(site.mqtt()?, device.as_str(), tls).await.is_ok() {
+    if Session::connect(site.mqtt()?, device.as_str(), tls)
+        .await
+        .is_ok()
+    {
         bail!("a certificate of a foreign authority was let in");
     }
     // The server still serves the real one.
     let session = connect(site, "watch-01").await?;
     session.close().await;
-    Ok("a foreign authority's certificate for the same device id is refused in the handshake".to_owned())
+    Ok(
+        "a foreign authority's certificate for the same device id is refused in the handshake"
+            .to_owned(),
+    )
 }
 
 pub(super) async fn replay(site: &mut Site) -> anyhow::Result<String> {
@@ -68,7 +80,10 @@ pub(super) async fn replay(site: &mut Site) -> anyhow::Result<String> {
     publish(site, "watch-01", &[message.clone(), message.clone()]).await?;
     publish(site, "watch-01", &[message]).await?;
     let stored = site.count(COUNT).await? - before;
-    ensure!(stored == 1, "one reading sent three times is stored {stored} times");
+    ensure!(
+        stored == 1,
+        "one reading sent three times is stored {stored} times"
+    );
     site.rows += 1;
     Ok("sent three times over two sessions, acknowledged three times, stored once".to_owned())
 }
@@ -81,9 +96,16 @@ pub(super) async fn ciphertext(site: &mut Site) -> anyhow::Result<String> {
     };
     let payload = senml::encode(&[known]);
     let text = KNOWN.to_string();
-    let needles: [&[u8]; 4] =
-        [&KNOWN.to_be_bytes(), &KNOWN.to_le_bytes(), text.as_bytes(), NAME.as_bytes()];
-    ensure!(contains(&payload, needles[0]), "the search would not find the reading in its plaintext");
+    let needles: [&[u8]; 4] = [
+        &KNOWN.to_be_bytes(),
+        &KNOWN.to_le_bytes(),
+        text.as_bytes(),
+        NAME.as_bytes(),
+    ];
+    ensure!(
+        contains(&payload, needles[0]),
+        "the search would not find the reading in its plaintext"
+    );
 
     let message = {
         let member = site.member("monitor-01")?;
@@ -91,18 +113,32 @@ pub(super) async fn ciphertext(site: &mut Site) -> anyhow::Result<String> {
     };
     publish(site, "monitor-01", &[message]).await?;
     site.ask(Request::Flush).await?;
-    let found = site.count(&format!("SELECT count(*) FROM vitals WHERE value = {KNOWN}")).await?;
-    ensure!(found == 1, "SQL should find the known reading once, it finds it {found} times");
+    let found = site
+        .count(&format!(
+            "SELECT count(*) FROM vitals WHERE value = {KNOWN}"
+        ))
+        .await?;
+    ensure!(
+        found == 1,
+        "SQL should find the known reading once, it finds it {found} times"
+    );
     site.rows += 1;
     let files = files_below(&site.data)?;
-    let parquet = files.iter().filter(|file| file.extension().is_some_and(|e| e == "parquet")).count();
+    let parquet = files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "parquet"))
+        .count();
     ensure!(parquet > 0, "the flush left no Parquet file");
     let mut bytes = 0;
     for file in &files {
         let content = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
         bytes += content.len();
         for needle in needles {
-            ensure!(!contains(&content, needle), "{} holds a known value in the clear", file.display());
+            ensure!(
+                !contains(&content, needle),
+                "{} holds a known value in the clear",
+                file.display()
+            );
         }
     }
     Ok(format!(
@@ -114,21 +150,33 @@ pub(super) async fn ciphertext(site: &mut Site) -> anyhow::Result<String> {
 
 fn sealed(site: &mut Site, device: &str, value: f64) -> anyhow::Result<Vec<u8>> {
     let now = SystemClock.now();
-    let reading = Reading { signal: signal("8867-4").context("heart rate is not in the table")?, value, at: now };
+    let reading = Reading {
+        signal: signal("8867-4").context("heart rate is not in the table")?,
+        value,
+        at: now,
+    };
     site.member(device)?.player.seal(&[reading], now)
 }
 
 async fn connect(site: &mut Site, device: &str) -> anyhow::Result<Session> {
     let directory = site.member(device)?.directory.clone();
-    let read = |name: &str| fs::read_to_string(directory.join(name)).with_context(|| format!("reading {name}"));
-    let tls = Arc::new(tls::device(&site.authorities, &read("cert.pem")?, &read("key.pem")?)?);
+    let read = |name: &str| {
+        fs::read_to_string(directory.join(name)).with_context(|| format!("reading {name}"))
+    };
+    let tls = Arc::new(tls::device(
+        &site.authorities,
+        &read("cert.pem")?,
+        &read("key.pem")?,
+    )?);
     Session::connect(site.mqtt()?, device, tls).await
 }
 
 async fn publish(site: &mut Site, device: &str, messages: &[Vec<u8>]) -> anyhow::Result<()> {
     let mut session = connect(site, device).await?;
     for message in messages {
-        session.publish(&format!("v1/d/{device}/vitals"), message.clone()).await?;
+        session
+            .publish(&format!("v1/d/{device}/vitals"), message.clone())
+            .await?;
     }
     session.close().await;
     Ok(())
@@ -136,7 +184,9 @@ async fn publish(site: &mut Site, device: &str, messages: &[Vec<u8>]) -> anyhow:
 
 fn files_below(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| format!("listing {}", directory.display()))? {
+    for entry in
+        fs::read_dir(directory).with_context(|| format!("listing {}", directory.display()))?
+    {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             found.extend(files_below(&entry.path())?);
@@ -148,5 +198,7 @@ fn files_below(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }

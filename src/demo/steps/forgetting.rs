@@ -31,21 +31,32 @@ pub(super) async fn erase(site: &mut Site) -> anyhow::Result<String> {
         reason: "Art. 17(1)(b), demonstration".to_owned(),
     };
     let certificate = site.ask(request).await?;
-    let vkey = fs::read_to_string(site.paths().audit_vkey()).context("reading the audit log's key")?;
+    let vkey =
+        fs::read_to_string(site.paths().audit_vkey()).context("reading the audit log's key")?;
     let certificate = serde_json::to_string(&certificate)?;
     erasure::verify(&certificate, vkey.trim()).context("verifying the certificate of erasure")?;
-    fs::write(site.directory.join("erasure.json"), &certificate).context("keeping the certificate")?;
+    fs::write(site.directory.join("erasure.json"), &certificate)
+        .context("keeping the certificate")?;
 
     let after = site.count(&of_patient).await?;
     let kept = site.count("SELECT count(*) FROM vitals").await?;
     ensure!(after == 0, "the same query still answers {after} readings");
-    ensure!(kept == others, "{others} readings of others before, {kept} after");
-    Ok(format!("{before} readings gone, {kept} of others untouched, the signed certificate verifies"))
+    ensure!(
+        kept == others,
+        "{others} readings of others before, {kept} after"
+    );
+    Ok(format!(
+        "{before} readings gone, {kept} of others untouched, the signed certificate verifies"
+    ))
 }
 
 pub(super) async fn backup(site: &mut Site) -> anyhow::Result<String> {
     let copy = site.directory.join(COPY);
-    let patient = site.member("watch-01")?.patient.parse().context("reading the pseudonym")?;
+    let patient = site
+        .member("watch-01")?
+        .patient
+        .parse()
+        .context("reading the pseudonym")?;
     // The copy of yesterday, the root keys of today.
     let today = site.paths();
     let paths = StorePaths::new(&copy, Some(today.root_keys()));
@@ -57,7 +68,9 @@ pub(super) async fn backup(site: &mut Site) -> anyhow::Result<String> {
             store.close().await;
             match key {
                 Ok(None) => return Ok("the copy opens, the patient's key is not in it".to_owned()),
-                Ok(Some(_)) => bail!("the copy made before the erasure brought the patient's key back"),
+                Ok(Some(_)) => {
+                    bail!("the copy made before the erasure brought the patient's key back")
+                }
                 Err(refused) => return Ok(format!("the key cannot be unwrapped: {refused}")),
             }
         }
@@ -66,7 +79,8 @@ pub(super) async fn backup(site: &mut Site) -> anyhow::Result<String> {
 }
 
 pub(super) async fn report(site: &mut Site) -> anyhow::Result<String> {
-    let now = SystemClock.now();
+    // An hour in whole seconds that ends after the last query.
+    let now = Timestamp::from_second(SystemClock.now().as_second() + 1)?;
     let aware_at = now - SignedDuration::from_mins(10);
     let opened = site
         .ask(Request::IncidentOpen {
@@ -80,15 +94,31 @@ pub(super) async fn report(site: &mut Site) -> anyhow::Result<String> {
         })
         .await?;
     let incident = text(&opened, "incident")?.to_owned();
-    let answer = site.ask(Request::IncidentReport { incident: incident.clone() }).await?;
+    let answer = site
+        .ask(Request::IncidentReport {
+            incident: incident.clone(),
+        })
+        .await?;
     let markdown = text(&answer, "markdown")?;
     fs::write(site.directory.join("breach-report.md"), markdown).context("keeping the report")?;
     let report = &answer["report"];
-    let due: Timestamp = text(&report["clock"], "due_at")?.parse().context("reading the deadline")?;
-    ensure!(due == aware_at + SignedDuration::from_hours(72), "the deadline is not 72 h after awareness");
-    let people = report["nature"]["people"]["value"].as_u64().context("the report counts no people")?;
-    ensure!(people == 4, "the clinician read 4 patients, the report counts {people}");
-    Ok(format!("{incident}: {people} people concerned, to be notified by {due} (GDPR 33(1))"))
+    let due: Timestamp = text(&report["clock"], "due_at")?
+        .parse()
+        .context("reading the deadline")?;
+    ensure!(
+        due == aware_at + SignedDuration::from_hours(72),
+        "the deadline is not 72 h after awareness"
+    );
+    let people = report["nature"]["people"]["value"]
+        .as_u64()
+        .context("the report counts no people")?;
+    ensure!(
+        people == 4,
+        "the clinician read 4 patients, the report counts {people}"
+    );
+    Ok(format!(
+        "{incident}: {people} people concerned, to be notified by {due} (GDPR 33(1))"
+    ))
 }
 
 fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {

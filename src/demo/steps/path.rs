@@ -28,16 +28,29 @@ pub(super) async fn start(site: &mut Site) -> anyhow::Result<String> {
     };
     init::create(new, SystemClock.now()).await?;
     let any = Some(any_port());
-    let server = Server::start(&site.data, Overrides { mqtt: any, sql: any, http: any }).await?;
+    let server = Server::start(
+        &site.data,
+        Overrides {
+            mqtt: any,
+            sql: any,
+            http: any,
+        },
+    )
+    .await?;
     let addresses = server.addresses;
     site.server = Some(server);
     site.authorities = text(&site.ask(Request::CaShow).await?, "pem")?.to_owned();
-    Ok(format!("MQTT {}, SQL {}, both TLS", addresses.mqtt, addresses.sql))
+    Ok(format!(
+        "MQTT {}, SQL {}, both TLS",
+        addresses.mqtt, addresses.sql
+    ))
 }
 
 pub(super) async fn enrol(site: &mut Site) -> anyhow::Result<String> {
     let es = AgreementMode::Es;
-    let ss = AgreementMode::Ss { messages_per_session: 100 };
+    let ss = AgreementMode::Ss {
+        messages_per_session: 100,
+    };
     let plan = [
         ("runner", "watch-01", Source::HeartRate, es),
         ("bed-4", "oximeter-01", Source::PulseWaveform, ss),
@@ -45,24 +58,51 @@ pub(super) async fn enrol(site: &mut Site) -> anyhow::Result<String> {
         ("bed-6", "monitor-02", Source::Simulated { seed: 6 }, es),
     ];
     let user = site.clinician.clone();
-    let credentials = site.ask(Request::UserAdd { user: user.clone(), role: Role::Clinician }).await?;
+    let credentials = site
+        .ask(Request::UserAdd {
+            user: user.clone(),
+            role: Role::Clinician,
+        })
+        .await?;
     let recipient = site.ask(Request::RecipientShow).await?;
     let recipient = text(&recipient, "pem")?;
     for (index, (_, name, source, mode)) in plan.into_iter().enumerate() {
         let named = (index == 0).then(|| Private::new(NAME.to_owned()));
-        let added = site.ask(Request::PatientAdd { name: named, mrn: None }).await?;
+        let added = site
+            .ask(Request::PatientAdd {
+                name: named,
+                mrn: None,
+            })
+            .await?;
         let patient = text(&added, "patient")?.to_owned();
-        let subject = patient.parse().context("reading the new patient's pseudonym")?;
-        site.ask(Request::UserGrant { user: user.clone(), patient: subject }).await?;
+        let subject = patient
+            .parse()
+            .context("reading the new patient's pseudonym")?;
+        site.ask(Request::UserGrant {
+            user: user.clone(),
+            patient: subject,
+        })
+        .await?;
         let device: DeviceId = name.parse()?;
         let directory = site.directory.join("devices").join(name);
         enrol_for(&site.paths().admin_socket(), &device, &directory, &patient).await?;
-        let subject = patient.parse().context("reading the new patient's pseudonym")?;
+        let subject = patient
+            .parse()
+            .context("reading the new patient's pseudonym")?;
         let player = Player::open(&directory, subject, recipient, mode, SystemClock.now())?;
-        site.members.push(Member { name, patient, source, directory, player });
+        site.members.push(Member {
+            name,
+            patient,
+            source,
+            directory,
+            player,
+        });
     }
     site.login(&credentials).await?;
-    Ok(format!("{} devices, a patient each, one clinician with a token", site.members.len()))
+    Ok(format!(
+        "{} devices, a patient each, one clinician with a token",
+        site.members.len()
+    ))
 }
 
 pub(super) async fn play(site: &mut Site) -> anyhow::Result<String> {
@@ -74,13 +114,20 @@ pub(super) async fn play(site: &mut Site) -> anyhow::Result<String> {
         sealed += u64::try_from(member.player.waiting())?;
     }
     let started = Instant::now();
-    let draining = site.members.iter_mut().map(|member| member.player.drain(mqtt));
+    let draining = site
+        .members
+        .iter_mut()
+        .map(|member| member.player.drain(mqtt));
     let played = futures::future::try_join_all(draining).await?;
     let elapsed_s = started.elapsed().as_secs_f64();
     site.acked = played.iter().map(|played| played.acked).sum();
     site.readings = played.iter().map(|played| played.readings).sum();
     ensure!(
-        site.acked == sealed && site.members.iter().all(|member| member.player.waiting() == 0),
+        site.acked == sealed
+            && site
+                .members
+                .iter()
+                .all(|member| member.player.waiting() == 0),
         "{sealed} messages were sealed, {} acknowledged",
         site.acked
     );
@@ -96,10 +143,17 @@ pub(super) async fn play(site: &mut Site) -> anyhow::Result<String> {
 pub(super) async fn query(site: &mut Site) -> anyhow::Result<String> {
     let sql = "SELECT display, unit, count(*) AS readings, round(min(value), 1), round(avg(value), 1), \
                round(max(value), 1), count(DISTINCT device) FROM vitals GROUP BY display, unit ORDER BY display";
-    let rows = site.sql().await?.query(sql, &[]).await.context("asking SQL")?;
+    let rows = site
+        .sql()
+        .await?
+        .query(sql, &[])
+        .await
+        .context("asking SQL")?;
     let mut table = Table::new();
     table.load_preset(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["signal", "unit", "readings", "min", "mean", "max", "devices"]);
+    table.set_header([
+        "signal", "unit", "readings", "min", "mean", "max", "devices",
+    ]);
     site.rows = 0;
     for row in &rows {
         let readings: i64 = row.try_get(2)?;
@@ -124,11 +178,29 @@ pub(super) async fn query(site: &mut Site) -> anyhow::Result<String> {
     );
     // The recording itself says what the answer must be.
     let recording = HeartRateRecording::embedded()?;
-    let sum: f64 = recording.readings().iter().map(|reading| reading.value).sum();
+    let sum: f64 = recording
+        .readings()
+        .iter()
+        .map(|reading| reading.value)
+        .sum();
     let answer = "SELECT sum(value) FROM vitals WHERE device = 'watch-01'";
-    let answer: f64 = site.sql().await?.query_one(answer, &[]).await.context("asking SQL")?.try_get(0)?;
-    ensure!((answer - sum).abs() < 1e-6, "the recorded heart rates sum to another number than SQL's");
-    Ok(format!("{} rows over {} signals, every reading accounted for\n{table}", site.rows, rows.len()))
+    let answer: f64 = site
+        .sql()
+        .await?
+        .query_one(answer, &[])
+        .await
+        .context("asking SQL")?
+        .try_get(0)?;
+    ensure!(
+        (answer - sum).abs() < 1e-6,
+        "the recorded heart rates sum to another number than SQL's"
+    );
+    Ok(format!(
+        "{} rows over {} signals, every reading accounted for; heart rate and pulse waveform are \
+         recordings, the others simulated\n{table}",
+        site.rows,
+        rows.len()
+    ))
 }
 
 fn per_second(count: u64, elapsed_s: f64) -> f64 {
