@@ -29,7 +29,7 @@ use super::login::Login;
 use super::negotiate::{ALPN, Opening, negotiate};
 use crate::service::QueryService;
 
-/// From the first byte to the end of the login. People type the token before `psql` connects.
+/// From the first byte to the end of the login. `psql` hangs up while a person types the token.
 const STARTUP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a shutdown waits for queries to notice that they are cancelled.

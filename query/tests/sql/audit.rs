@@ -54,9 +54,39 @@ async fn a_query_leaves_its_shape_its_scope_and_what_it_opened() {
         (*outcome, *messages, *readings),
         (QueryOutcome::Completed, 1, 3)
     );
-    assert_eq!(opened, &[one.patient.clone()]);
+    assert_eq!(opened, std::slice::from_ref(&one.patient));
     assert_eq!(first_at.unwrap().as_microsecond(), START_US);
     assert_eq!(last_at.unwrap().as_microsecond(), START_US + 2_000_000);
+}
+
+#[tokio::test]
+async fn only_messages_that_can_matter_are_opened() {
+    let ward = Ward::open().await;
+    let bed = ward.admit("icu-1", "Ada", "md").await;
+    for minute in 0..20 {
+        ward.measure(&bed, minute * 60, &[60.0, 61.0]).await;
+        if minute == 9 {
+            ward.flush().await;
+        }
+    }
+    for (filter, expected) in [
+        (
+            "ts >= '2026-03-01T00:05:00Z' AND ts < '2026-03-01T00:06:00Z'",
+            2,
+        ),
+        ("ts > '2026-03-01T00:17:30Z'", 2),
+        ("patient = 'pffffffffffffffffffffffffffffffff'", 0),
+        ("true", 20),
+    ] {
+        ward.audit.forget();
+        let sql = format!("SELECT count(*) FROM vitals WHERE {filter}");
+        ward.ask("md", &sql).await.unwrap();
+        let events = ward.audit.events();
+        let Some(AuditEvent::QueryFinished { messages, .. }) = events.last() else {
+            panic!("{events:?}");
+        };
+        assert_eq!(*messages, expected, "{filter}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,12 @@
 //! SQL against a real store: what comes back, what never does, and what is written down about it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fixture that fails is a failed test"
+)]
+
 mod audit;
 mod door;
 mod refusals;

@@ -9,7 +9,7 @@ use vitalseal_storage::ports::{AuditEvent, QueryOutcome};
 use crate::ward::Ward;
 
 /// Statements that must be refused on every path.
-pub const REFUSED: &[&str] = &[
+pub(crate) const REFUSED: &[&str] = &[
     "CREATE TABLE t AS SELECT * FROM vitals",
     "CREATE VIEW v AS SELECT * FROM vitals",
     "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION '/etc'",
@@ -87,7 +87,7 @@ async fn a_deadline_holds_over_the_whole_stream() {
     let mut rows = ward
         .session("md")
         .await
-        .sql("SELECT value FROM vitals, generate_series(1, 100000000)")
+        .sql("SELECT v.value FROM vitals v, generate_series(1, 100000000)")
         .await
         .unwrap();
     rows.next().await.unwrap().unwrap();
@@ -120,7 +120,7 @@ async fn a_stream_that_is_dropped_is_recorded_as_cancelled() {
     let mut rows = ward
         .session("md")
         .await
-        .sql("SELECT value FROM vitals, generate_series(1, 100000000)")
+        .sql("SELECT v.value FROM vitals v, generate_series(1, 100000000)")
         .await
         .unwrap();
     rows.next().await.unwrap().unwrap();

@@ -28,11 +28,11 @@ use vitalseal_storage::{FileRootProvider, StorePaths};
 use vitalseal_vitals::{Reading, senml, signal};
 
 /// 2026-03-01T00:00:00Z.
-pub const START_US: i64 = 1_772_323_200_000_000;
+pub(crate) const START_US: i64 = 1_772_323_200_000_000;
 
 /// An hour after [`START_US`], moved by hand.
 #[derive(Debug)]
-pub struct HandClock(AtomicI64);
+pub(crate) struct HandClock(AtomicI64);
 
 impl Clock for HandClock {
     fn now(&self) -> Timestamp {
@@ -42,7 +42,7 @@ impl Clock for HandClock {
 
 /// Grants by user.
 #[derive(Debug, Default)]
-pub struct Grants(Mutex<BTreeMap<String, BTreeSet<SubjectPseudonym>>>);
+pub(crate) struct Grants(Mutex<BTreeMap<String, BTreeSet<SubjectPseudonym>>>);
 
 #[async_trait]
 impl AccessPolicy for Grants {
@@ -61,8 +61,8 @@ impl AccessPolicy for Grants {
 
 /// Takes `token-of-<user>` until it is told not to.
 #[derive(Debug, Default)]
-pub struct Tokens {
-    pub revoked: AtomicBool,
+pub(crate) struct Tokens {
+    pub(crate) revoked: AtomicBool,
 }
 
 #[async_trait]
@@ -82,9 +82,9 @@ impl Authenticator for Tokens {
 
 /// Remembers every record.
 #[derive(Debug, Default)]
-pub struct Notebook {
+pub(crate) struct Notebook {
     records: Mutex<Vec<AuditRecord>>,
-    pub full: AtomicBool,
+    pub(crate) full: AtomicBool,
 }
 
 #[async_trait]
@@ -99,7 +99,7 @@ impl AuditSink for Notebook {
 }
 
 impl Notebook {
-    pub fn events(&self) -> Vec<AuditEvent> {
+    pub(crate) fn events(&self) -> Vec<AuditEvent> {
         self.records
             .lock()
             .unwrap()
@@ -108,12 +108,12 @@ impl Notebook {
             .collect()
     }
 
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.records.lock().unwrap().clear();
     }
 }
 
-pub fn identity(user: &str) -> Identity {
+pub(crate) fn identity(user: &str) -> Identity {
     Identity {
         user: user.parse().unwrap(),
         role: Role::Clinician,
@@ -121,28 +121,28 @@ pub fn identity(user: &str) -> Identity {
 }
 
 /// A device at a bed.
-pub struct Bedside {
-    pub device: DeviceId,
-    pub patient: SubjectPseudonym,
+pub(crate) struct Bedside {
+    pub(crate) device: DeviceId,
+    pub(crate) patient: SubjectPseudonym,
     signer: DeviceSigner,
     sequence: AtomicU64,
 }
 
-pub struct Ward {
+pub(crate) struct Ward {
     _dir: TempDir,
-    pub store: Store,
-    pub ca: CertificateAuthority,
+    pub(crate) store: Store,
+    pub(crate) ca: CertificateAuthority,
     recipient: RecipientCertificate,
     ring: RecipientKeyRing,
-    pub clock: Arc<HandClock>,
-    pub grants: Arc<Grants>,
-    pub tokens: Arc<Tokens>,
-    pub audit: Arc<Notebook>,
-    pub service: Arc<QueryService>,
+    pub(crate) clock: Arc<HandClock>,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) audit: Arc<Notebook>,
+    pub(crate) service: Arc<QueryService>,
 }
 
 impl Ward {
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::with_limits(QueryLimits {
             memory_bytes: 64 << 20,
             deadline: Duration::from_secs(60),
@@ -151,7 +151,7 @@ impl Ward {
         .await
     }
 
-    pub async fn with_limits(limits: QueryLimits) -> Self {
+    pub(crate) async fn with_limits(limits: QueryLimits) -> Self {
         let backend = default_backend();
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(HandClock(AtomicI64::new(START_US + 3_600_000_000)));
@@ -177,10 +177,10 @@ impl Ward {
         let audit = Arc::new(Notebook::default());
         let deps = QueryDeps {
             store: store.clone(),
-            policy: grants.clone(),
-            authenticator: tokens.clone(),
-            audit: audit.clone(),
-            clock: clock.clone(),
+            policy: Arc::<Grants>::clone(&grants),
+            authenticator: Arc::<Tokens>::clone(&tokens),
+            audit: Arc::<Notebook>::clone(&audit),
+            clock: Arc::<HandClock>::clone(&clock),
         };
         let service = QueryService::new(deps, limits);
         Self {
@@ -198,7 +198,7 @@ impl Ward {
     }
 
     /// A patient in a bed with a device, visible to `user`.
-    pub async fn admit(&self, device: &str, name: &str, user: &str) -> Bedside {
+    pub(crate) async fn admit(&self, device: &str, name: &str, user: &str) -> Bedside {
         let now = self.clock.now();
         let patient = self
             .store
@@ -233,13 +233,13 @@ impl Ward {
         }
     }
 
-    pub fn revoke_grants(&self, user: &str) {
+    pub(crate) fn revoke_grants(&self, user: &str) {
         self.grants.0.lock().unwrap().remove(user);
     }
 
     /// Seals heart rates as the device would, opens and re-wraps them as ingest would, and stores them.
     /// The first reading is `at_s` seconds after [`START_US`], then one a second.
-    pub async fn measure(&self, bed: &Bedside, at_s: i64, values: &[f64]) -> MessageId {
+    pub(crate) async fn measure(&self, bed: &Bedside, at_s: i64, values: &[f64]) -> MessageId {
         let heart_rate = signal("8867-4").expect("heart rate is in the table");
         let readings: Vec<Reading> = (at_s..)
             .zip(values)
@@ -263,7 +263,7 @@ impl Ward {
     }
 
     /// An at-rest envelope of `bed` around any payload.
-    pub async fn sealed(&self, bed: &Bedside, payload: &[u8]) -> (AtRest, [u8; 32]) {
+    pub(crate) async fn sealed(&self, bed: &Bedside, payload: &[u8]) -> (AtRest, [u8; 32]) {
         let backend = default_backend();
         let request = SealRequest {
             content_type: ContentType::SenmlCbor,
@@ -299,7 +299,7 @@ impl Ward {
         (opened.rewrap(&kek, backend).unwrap(), sealed.signed_hash)
     }
 
-    pub async fn put(
+    pub(crate) async fn put(
         &self,
         subject: SubjectPseudonym,
         message: &MessageId,
@@ -324,11 +324,11 @@ impl Ward {
         ));
     }
 
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         self.store.flush(self.clock.now()).await.unwrap();
     }
 
-    pub async fn session(&self, user: &str) -> QuerySession {
+    pub(crate) async fn session(&self, user: &str) -> QuerySession {
         self.service
             .session(identity(user), Purpose::Treatment)
             .await
@@ -336,7 +336,7 @@ impl Ward {
     }
 
     /// Rows as text, columns separated by `|`, or the error.
-    pub async fn ask(&self, user: &str, sql: &str) -> Result<Vec<String>, QueryError> {
+    pub(crate) async fn ask(&self, user: &str, sql: &str) -> Result<Vec<String>, QueryError> {
         let batches: Vec<RecordBatch> = self
             .session(user)
             .await
@@ -348,7 +348,7 @@ impl Ward {
     }
 
     /// The one number that a query answers with.
-    pub async fn number(&self, user: &str, sql: &str) -> i64 {
+    pub(crate) async fn number(&self, user: &str, sql: &str) -> i64 {
         let rows = self.ask(user, sql).await.unwrap();
         assert_eq!(rows.len(), 1, "{sql}: {rows:?}");
         rows[0].parse().unwrap()
