@@ -6,6 +6,7 @@
 pub mod client;
 mod operations;
 pub mod protocol;
+mod views;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -139,9 +139,9 @@ pub struct SimulateArgs {
     /// How many devices, each with a patient of its own.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub devices: u16,
-    /// Where the devices keep their keys and outboxes.
+    /// Where the devices keep their keys and outboxes [default: DIR.devices].
     #[arg(long, value_name = "DIR")]
-    pub state: PathBuf,
+    pub state: Option<PathBuf>,
     /// Seed of the simulated signals.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -326,12 +326,8 @@ pub(crate) async fn erase(args: EraseArgs, as_json: bool) -> anyhow::Result<()> 
     let certificate: ErasureCertificate =
         serde_json::from_value(certificate).context("reading the certificate")?;
     output::line(&certificate.to_text())?;
-    let kept = StorePaths::new(&data, None).erasures();
-    output::line(&format!(
-        "Kept in {}/{}.json",
-        kept.display(),
-        certificate.statement.erasure
-    ))
+    let kept = StorePaths::new(&data, None).erasure_certificate(&certificate.statement.erasure);
+    output::line(&format!("Kept in {}", kept.display()))
 }
 
 async fn incident(command: IncidentCommand, json: bool) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@
 //! pressure, temperature and respiration are simulated, and are called simulated wherever they show.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -238,8 +238,9 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
     let mqtt: SocketAddr = text(&status, "mqtt")?
         .parse()
         .context("reading the MQTT address")?;
-    if !args.state.exists() {
-        files::create_private_dir(&args.state)?;
+    let state = args.state.clone().unwrap_or_else(|| beside(&args.at.data));
+    if !state.exists() {
+        files::create_private_dir(&state)?;
     }
     let now = SystemClock.now();
     let mut summary = Summary {
@@ -262,7 +263,7 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
         };
         // A device id is enrolled once; the time makes a second run's ids new.
         let device: DeviceId = format!("sim-{}-{index:03}", now.as_second()).parse()?;
-        let directory = args.state.join(device.as_str());
+        let directory = state.join(device.as_str());
         let patient = enrol(&socket, &device, &directory).await?;
         let recipient = ask(&socket, &Request::RecipientShow).await?;
         let subject = patient
@@ -289,6 +290,13 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
     }
     summary.elapsed_s = started.elapsed().as_secs_f64();
     Ok(summary)
+}
+
+/// `DIR.devices`: devices are not part of the store.
+fn beside(data: &Path) -> PathBuf {
+    let mut name = data.components().as_path().as_os_str().to_owned();
+    name.push(".devices");
+    PathBuf::from(name)
 }
 
 /// A new patient and a new device for them; the patient's pseudonym.

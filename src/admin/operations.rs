@@ -5,12 +5,17 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use vitalseal_compliance::audit::{AuditLog, AuditVerification};
+use vitalseal_compliance::audit::AuditLog;
 use vitalseal_compliance::{access, erasure, incident};
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
 
 use super::protocol::Request;
+use super::views::{
+    AssignedView, CaView, DeviceView, EnrolledView, GrantView, IncidentView, KeysView,
+    PatientIdentityView, PatientStateView, PatientView, QuarantineView, RecipientView, ReportView,
+    RevokedView, TokenView, UserView, VerifiedView,
+};
 use crate::credentials::CredentialsView;
 use crate::files;
 use crate::recipient;
@@ -361,11 +366,8 @@ impl Act<'_> {
         let certificate =
             erasure::erase(&deps, patient, &reason, self.actor.clone(), self.now).await?;
         // Whatever becomes of the answer, the certificate is kept: it cannot be issued twice.
-        let kept = self
-            .system
-            .paths
-            .erasures()
-            .join(format!("{}.json", certificate.statement.erasure));
+        let erasure = &certificate.statement.erasure;
+        let kept = self.system.paths.erasure_certificate(erasure);
         files::keep_document(&kept, certificate.to_json()?.as_bytes())?;
         json(&certificate)
     }
@@ -394,126 +396,4 @@ fn no_patient(patient: &SubjectPseudonym) -> String {
 
 fn json(view: &impl Serialize) -> anyhow::Result<Value> {
     serde_json::to_value(view).context("encoding the answer")
-}
-
-#[derive(Serialize)]
-struct CaView {
-    pem: String,
-}
-
-#[derive(Serialize)]
-struct RecipientView {
-    kid: String,
-    not_after: Timestamp,
-    pem: String,
-}
-
-#[derive(Serialize)]
-struct PatientView<'a> {
-    patient: &'a str,
-}
-
-#[derive(Serialize)]
-struct PatientStateView<'a> {
-    patient: &'a str,
-    state: &'a str,
-    created_at: Timestamp,
-}
-
-#[derive(Serialize)]
-struct PatientIdentityView<'a> {
-    patient: &'a str,
-    state: &'a str,
-    created_at: Timestamp,
-    name: Option<&'a str>,
-    mrn: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct EnrolledView<'a> {
-    device: &'a DeviceId,
-    certificate: String,
-    not_after: Timestamp,
-    pem: String,
-    ca_pem: String,
-}
-
-#[derive(Serialize)]
-struct AssignedView<'a> {
-    device: &'a DeviceId,
-    patient: &'a str,
-}
-
-#[derive(Serialize)]
-struct DeviceView<'a> {
-    device: &'a DeviceId,
-    state: &'a str,
-    patient: Option<&'a str>,
-    enrolled_at: Timestamp,
-}
-
-#[derive(Serialize)]
-struct RevokedView<'a> {
-    device: &'a DeviceId,
-    state: &'a str,
-}
-
-#[derive(Serialize)]
-struct GrantView<'a> {
-    user: &'a str,
-    patient: &'a str,
-}
-
-#[derive(Serialize)]
-struct UserView<'a> {
-    user: &'a str,
-    role: &'a str,
-}
-
-#[derive(Serialize)]
-struct QuarantineView<'a> {
-    id: i64,
-    device: &'a DeviceId,
-    reason: &'a str,
-    received_at: Timestamp,
-    detail: &'a str,
-    bytes: u64,
-}
-
-#[derive(Serialize)]
-struct KeysView<'a> {
-    root_epoch: u64,
-    root_provider: &'a str,
-    pages: u64,
-    keks: u64,
-    erasures: u64,
-}
-
-#[derive(Serialize)]
-struct TokenView<'a> {
-    token: &'a str,
-    expires_at: Timestamp,
-}
-
-#[derive(Serialize)]
-struct IncidentView<'a> {
-    incident: &'a str,
-    kind: String,
-    aware_at: Timestamp,
-    due_at: Timestamp,
-    late: bool,
-    reports: usize,
-}
-
-#[derive(Serialize)]
-struct VerifiedView {
-    ok: bool,
-    #[serde(flatten)]
-    verified: AuditVerification,
-}
-
-#[derive(Serialize)]
-struct ReportView {
-    markdown: String,
-    report: incident::BreachReport,
 }

@@ -88,10 +88,10 @@ impl StorePaths {
         self.data.join("vitalseal.toml")
     }
 
-    /// Certificates of erasure.
+    /// The certificate of an erasure, by the erasure's id.
     #[must_use]
-    pub fn erasures(&self) -> PathBuf {
-        self.data.join("erasures")
+    pub fn erasure_certificate(&self, erasure: &str) -> PathBuf {
+        self.data.join("erasures").join(format!("{erasure}.json"))
     }
 
     /// Certificate of the root certificate authority.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use totp_rs::Secret;
 use vitalseal_storage::Registry;
 use vitalseal_storage::ports::{
     Actor, AuditError, AuditEvent, AuditRecord, AuditSink, Role, UserName,
@@ -11,7 +12,7 @@ use vitalseal_storage::registry::{NewUser, RegistryError};
 use zeroize::Zeroizing;
 
 use super::password::{self, PasswordError};
-use super::{base32, totp};
+use super::totp;
 
 /// What a new user is handed, once. Neither secret can be read back later.
 pub struct NewCredentials {
@@ -87,6 +88,6 @@ pub async fn add_user(
     Ok(NewCredentials {
         user: name,
         password,
-        totp_secret: base32::encode(secret.as_slice()),
+        totp_secret: Zeroizing::new(Secret::from(*secret).to_base32()),
     })
 }

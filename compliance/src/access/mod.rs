@@ -6,7 +6,6 @@
 //!
 //! What rests: argon2id hashes of passwords, sealed TOTP secrets, SHA-256 of tokens. Never a password or a token.
 
-mod base32;
 mod credentials;
 mod lockout;
 mod login;

@@ -9,95 +9,28 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::catalog::{Session, TableProvider};
-use datafusion::datasource::TableType;
+use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::error::Result;
-use datafusion::execution::TaskContext;
-use datafusion::logical_expr::Expr;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use vitalseal_storage::registry::DeviceState;
 
 use super::instant;
+use super::registry::RegistryTable;
 use crate::error::QueryError;
 use crate::run::QueryRun;
 
-/// The table. Stateless but for its schema.
-#[derive(Debug)]
-pub(crate) struct Devices(SchemaRef);
-
-impl Devices {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Schema::new(vec![
-            Field::new("device", DataType::Utf8, false),
-            Field::new("state", DataType::Utf8, false),
-            Field::new("patient", DataType::Utf8, false),
-            Field::new("enrolled_at", instant(), false),
-        ])))
-    }
+/// The table.
+pub(super) fn table() -> RegistryTable {
+    let columns = vec![
+        Field::new("device", DataType::Utf8, false),
+        Field::new("state", DataType::Utf8, false),
+        Field::new("patient", DataType::Utf8, false),
+        Field::new("enrolled_at", instant(), false),
+    ];
+    RegistryTable::new(columns, |run, schema| Box::pin(rows(run, schema)))
 }
 
-#[async_trait]
-impl TableProvider for Devices {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.0)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let run = QueryRun::of(session)?;
-        run.scope().await?;
-        let rows = DeviceRows {
-            run,
-            schema: Arc::clone(&self.0),
-        };
-        Ok(Arc::new(StreamingTableExec::try_new(
-            Arc::clone(&self.0),
-            vec![Arc::new(rows)],
-            projection,
-            [],
-            false,
-            None,
-        )?))
-    }
-}
-
-/// Reads the registry when the query runs, after its start was recorded.
-#[derive(Debug)]
-struct DeviceRows {
-    run: Arc<QueryRun>,
-    schema: SchemaRef,
-}
-
-impl PartitionStream for DeviceRows {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (run, schema) = (Arc::clone(&self.run), Arc::clone(&self.schema));
-        let rows = async move { rows(&run, schema).await };
-        Box::pin(RecordBatchStreamAdapter::new(
-            Arc::clone(&self.schema),
-            futures::stream::once(rows),
-        ))
-    }
-}
-
-async fn rows(run: &QueryRun, schema: SchemaRef) -> Result<RecordBatch> {
+async fn rows(run: Arc<QueryRun>, schema: SchemaRef) -> Result<RecordBatch> {
     let scope = run.scope().await?;
     let devices = run
         .deps

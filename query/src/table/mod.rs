@@ -6,6 +6,7 @@
 mod devices;
 mod patients;
 mod prune;
+mod registry;
 mod vitals;
 
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub use vitals::schema as vitals_schema;
 pub(crate) fn all() -> [(&'static str, Arc<dyn TableProvider>); 3] {
     [
         ("vitals", Arc::new(vitals::Vitals)),
-        ("patients", Arc::new(patients::Patients::new())),
-        ("devices", Arc::new(devices::Devices::new())),
+        ("patients", Arc::new(patients::table())),
+        ("devices", Arc::new(devices::table())),
     ]
 }
 
@@ -42,8 +43,7 @@ pub(crate) fn mentioned(plan: &LogicalPlan) -> Result<bool> {
         {
             let provider = &source.table_provider;
             found |= provider.downcast_ref::<vitals::Vitals>().is_some()
-                || provider.downcast_ref::<patients::Patients>().is_some()
-                || provider.downcast_ref::<devices::Devices>().is_some();
+                || provider.downcast_ref::<registry::RegistryTable>().is_some();
         }
         Ok(if found {
             TreeNodeRecursion::Stop

@@ -1,0 +1,129 @@
+//! What administrative answers show, field by field: nothing is shown because a row happens to hold it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use vitalseal_compliance::audit::AuditVerification;
+use vitalseal_compliance::incident::BreachReport;
+use vitalseal_crypto::DeviceId;
+
+#[derive(Serialize)]
+pub(super) struct CaView {
+    pub(super) pem: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct RecipientView {
+    pub(super) kid: String,
+    pub(super) not_after: Timestamp,
+    pub(super) pem: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct PatientView<'a> {
+    pub(super) patient: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct PatientStateView<'a> {
+    pub(super) patient: &'a str,
+    pub(super) state: &'a str,
+    pub(super) created_at: Timestamp,
+}
+
+#[derive(Serialize)]
+pub(super) struct PatientIdentityView<'a> {
+    pub(super) patient: &'a str,
+    pub(super) state: &'a str,
+    pub(super) created_at: Timestamp,
+    pub(super) name: Option<&'a str>,
+    pub(super) mrn: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct EnrolledView<'a> {
+    pub(super) device: &'a DeviceId,
+    pub(super) certificate: String,
+    pub(super) not_after: Timestamp,
+    pub(super) pem: String,
+    pub(super) ca_pem: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct AssignedView<'a> {
+    pub(super) device: &'a DeviceId,
+    pub(super) patient: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct DeviceView<'a> {
+    pub(super) device: &'a DeviceId,
+    pub(super) state: &'a str,
+    pub(super) patient: Option<&'a str>,
+    pub(super) enrolled_at: Timestamp,
+}
+
+#[derive(Serialize)]
+pub(super) struct RevokedView<'a> {
+    pub(super) device: &'a DeviceId,
+    pub(super) state: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct GrantView<'a> {
+    pub(super) user: &'a str,
+    pub(super) patient: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct UserView<'a> {
+    pub(super) user: &'a str,
+    pub(super) role: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct QuarantineView<'a> {
+    pub(super) id: i64,
+    pub(super) device: &'a DeviceId,
+    pub(super) reason: &'a str,
+    pub(super) received_at: Timestamp,
+    pub(super) detail: &'a str,
+    pub(super) bytes: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct KeysView<'a> {
+    pub(super) root_epoch: u64,
+    pub(super) root_provider: &'a str,
+    pub(super) pages: u64,
+    pub(super) keks: u64,
+    pub(super) erasures: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct TokenView<'a> {
+    pub(super) token: &'a str,
+    pub(super) expires_at: Timestamp,
+}
+
+#[derive(Serialize)]
+pub(super) struct IncidentView<'a> {
+    pub(super) incident: &'a str,
+    pub(super) kind: String,
+    pub(super) aware_at: Timestamp,
+    pub(super) due_at: Timestamp,
+    pub(super) late: bool,
+    pub(super) reports: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct VerifiedView {
+    pub(super) ok: bool,
+    #[serde(flatten)]
+    pub(super) verified: AuditVerification,
+}
+
+#[derive(Serialize)]
+pub(super) struct ReportView {
+    pub(super) markdown: String,
+    pub(super) report: BreachReport,
+}
