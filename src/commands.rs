@@ -108,8 +108,11 @@ fn forbid_core_dumps() -> anyhow::Result<()> {
 
 pub(crate) async fn simulate(args: SimulateArgs, as_json: bool) -> anyhow::Result<()> {
     logging::start("warn");
-    let summary = simulation::run(&args).await?;
-    output::print(&serde_json::to_value(&summary)?, as_json)
+    let mut summary = serde_json::to_value(simulation::run(&args).await?)?;
+    if !as_json {
+        output::print(&summary["devices"].take(), false)?;
+    }
+    output::print(&summary, as_json)
 }
 
 pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<()> {

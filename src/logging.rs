@@ -5,6 +5,8 @@
 //! them have no such `Debug`, and the crates below us are not heard at all, because a SQL parser, a query
 //! planner and a database driver log the very text and literals that pass through them.
 
+use std::io::IsTerminal as _;
+
 use tracing::Metadata;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;

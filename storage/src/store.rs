@@ -178,7 +178,7 @@ struct Shared {
 }
 
 impl Store {
-    /// Makes a new store: directories, databases, root epoch 1, service and quarantine page.
+    /// Makes a new store: directories, databases, root epoch 0, service and quarantine page.
     ///
     /// # Errors
     /// [`StoreError::NotEmpty`], [`StoreError::Exists`], [`StoreError::RootKeysExist`] and
@@ -218,7 +218,7 @@ impl Store {
         sqlite::create_file(&path).map_err(StoreError::io("making", &path))?;
         let db = Database::connect(&path).await?;
         let root = roots
-            .create(KeyEpoch(1), default_backend())
+            .create(KeyEpoch(0), default_backend())
             .map_err(KeyError::from)?;
         // Tables and first keys in one transaction: without its version number it is no store.
         let mut tx = db.begin().await?;

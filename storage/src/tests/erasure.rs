@@ -98,7 +98,7 @@ async fn an_erasure_takes_one_patient_and_the_root_that_could_bring_it_back() {
         .unwrap();
     assert_eq!(
         (done.root_epoch_destroyed, done.root_epoch),
-        (KeyEpoch(1), KeyEpoch(2))
+        (KeyEpoch(0), KeyEpoch(1))
     );
     // Service, quarantine and one patient page; the other patient's KEK.
     assert_eq!(
@@ -154,10 +154,10 @@ async fn a_crash_at_any_step_is_finished_or_undone_on_open() {
             // passes it by.
             assert!(opened.keys.kek(&ward.gone).await.unwrap().is_some());
             assert_intact(&opened, &ward).await;
-            assert_eq!(copy.root_files(), ["root-1.key", "root-2.key"]);
+            assert_eq!(copy.root_files(), ["root-0.key", "root-1.key"]);
             let done = opened.keys.erase(&ward.gone, "e", at(9)).await.unwrap();
-            assert_eq!(done.root_epoch, KeyEpoch(3));
-            assert_eq!(copy.root_files(), ["root-2.key", "root-3.key"]);
+            assert_eq!(done.root_epoch, KeyEpoch(2));
+            assert_eq!(copy.root_files(), ["root-1.key", "root-2.key"]);
         } else {
             assert_erased(&copy, &opened, &ward).await;
         }
@@ -181,7 +181,7 @@ async fn an_erasure_that_failed_half_way_is_finished_by_the_next_one() {
         .unwrap();
     let ledger = store.keys.erasure_ledger().await.unwrap();
     assert!(ledger.len() == 2 && ledger.iter().all(|row| row.completed_at.is_some()));
-    assert_eq!(site.root_files(), ["root-3.key"]);
+    assert_eq!(site.root_files(), ["root-2.key"]);
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
         matches!(
             refused,
             StoreError::RootMissing {
-                epoch: KeyEpoch(1),
+                epoch: KeyEpoch(0),
                 ..
             }
         ),
@@ -208,16 +208,16 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
     );
     let text = chain(&refused);
     for part in [
-        "epoch 1",
+        "epoch 0",
         "data.root",
-        "held there: 2",
+        "held there: 1",
         "nothing in the copy can be decrypted",
     ] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
     assert_eq!(
         backup.root_files(),
-        ["root-2.key"],
+        ["root-1.key"],
         "the living store's root was touched"
     );
 
@@ -230,8 +230,8 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
         .await
         .unwrap();
     for table in [
-        "UPDATE root_epochs SET epoch = 2",
-        "UPDATE key_pages SET root_epoch = 2",
+        "UPDATE root_epochs SET epoch = 1",
+        "UPDATE key_pages SET root_epoch = 1",
     ] {
         let mut conn = db.fresh_connection().await.unwrap();
         sqlx::query("PRAGMA foreign_keys = OFF")
@@ -240,7 +240,7 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
             .unwrap();
         sqlx::query(table).execute(&mut conn).await.unwrap();
     }
-    let root = backup.roots().load(KeyEpoch(2)).unwrap();
+    let root = backup.roots().load(KeyEpoch(1)).unwrap();
     let wraps: Vec<Vec<u8>> = sqlx::query_scalar("SELECT wrapped FROM key_pages")
         .fetch_all(db.pool())
         .await
@@ -362,7 +362,7 @@ async fn a_root_turns_without_an_erasure_and_takes_old_secrets_along() {
     let turned = store.keys.rotate_root(at(5)).await.unwrap();
     assert_eq!(
         (turned.root_epoch, turned.pages_rewrapped),
-        (KeyEpoch(2), 3)
+        (KeyEpoch(1), 3)
     );
     assert_intact(&store, &ward).await;
     assert!(store.keys.secret("gone").await.unwrap().is_none());
