@@ -52,6 +52,14 @@ pub enum SealerError {
     /// No readings, or more than one message may carry.
     #[error("a message carries 1 to {MAX_READINGS} readings; split the batch")]
     Count,
+    /// The server destroys its key when the certificate ends: what is sealed to it later opens for nobody.
+    #[error(
+        "the server's envelope certificate ended at {not_after}; fetch the current one (topic v1/recipient), then seal again"
+    )]
+    RecipientExpired {
+        /// When it ended.
+        not_after: Timestamp,
+    },
     /// No session key could be drawn.
     #[error("drawing a session key")]
     Session(#[source] KeyError),
@@ -161,6 +169,10 @@ impl Sealer {
         now: Timestamp,
     ) -> Result<Message, SealerError> {
         let payload = zeroize::Zeroizing::new(payload);
+        let not_after = self.recipient.not_after();
+        if now > not_after {
+            return Err(SealerError::RecipientExpired { not_after });
+        }
         self.renew_session()?;
         let request = SealRequest {
             content_type,

@@ -183,3 +183,17 @@ fn an_identity_says_what_is_missing_and_never_shows_its_key() {
         "a key of another certificate"
     );
 }
+
+#[test]
+fn nothing_is_sealed_for_a_key_that_the_server_has_destroyed() {
+    let (mut sealer, ..) = sealer(AgreementMode::Es);
+    let recording = HeartRateRecording::embedded().unwrap();
+    let readings = &recording.readings()[..5];
+    let end = sealer.recipient().not_after();
+    let first = sealer.seal(readings, end).unwrap();
+    let late = sealer.seal(readings, end + SignedDuration::from_secs(1));
+    assert!(matches!(late, Err(SealerError::RecipientExpired { .. })));
+    // The refusal used no sequence number: the server will see no gap.
+    let next = sealer.seal(readings, end).unwrap();
+    assert_eq!(next.id.sequence, first.id.sequence + 1);
+}

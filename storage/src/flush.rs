@@ -66,6 +66,9 @@ pub(crate) async fn flush(
     crash: &CrashHook,
     now: Timestamp,
 ) -> Result<FlushReport, StoreError> {
+    // Whatever is planned now was left by a flush that failed: its file must not eat the space that the
+    // inbox needs.
+    clear_planned(catalog, parquet).await?;
     // A flush that failed after step 4 left rows behind that are in a file already.
     let (flushed, _) = catalog.cut().await?;
     inbox.delete_flushed(flushed).await?;
@@ -98,14 +101,7 @@ pub(crate) async fn recover(
     catalog: &Catalog,
     parquet: &Path,
 ) -> Result<(), StoreError> {
-    for name in catalog.planned().await? {
-        let path = parquet.join(&name);
-        durable::remove(&path).map_err(StoreError::io("removing", &path))?;
-        let partial = partial(&path);
-        durable::remove(&partial).map_err(StoreError::io("removing", &partial))?;
-        catalog.unplan(&name).await?;
-        tracing::info!(file = %name, "removed a file that an interrupted flush left; its rows are in the inbox");
-    }
+    clear_planned(catalog, parquet).await?;
     let (high, files) = catalog.cut().await?;
     inbox.delete_flushed(high).await?;
     for file in &files {
@@ -125,6 +121,19 @@ pub(crate) async fn recover(
         {
             tracing::warn!(file = ?name, "the catalog does not know this file; it is left alone and not read");
         }
+    }
+    Ok(())
+}
+
+/// Removes the files that interrupted flushes planned and never published.
+async fn clear_planned(catalog: &Catalog, parquet: &Path) -> Result<(), StoreError> {
+    for name in catalog.planned().await? {
+        let path = parquet.join(&name);
+        durable::remove(&path).map_err(StoreError::io("removing", &path))?;
+        let partial = partial(&path);
+        durable::remove(&partial).map_err(StoreError::io("removing", &partial))?;
+        catalog.unplan(&name).await?;
+        tracing::info!(file = %name, "removed a file that an interrupted flush left; its rows are in the inbox");
     }
     Ok(())
 }
@@ -169,9 +178,10 @@ fn write_parquet(batch: &RecordBatch, file: File) -> Result<File, StoreError> {
     };
     let index = |name: &str| Ok::<_, StoreError>(i32::try_from(batch.schema().index_of(name)?)?);
     let properties = WriterProperties::builder()
-        // Envelopes are ciphertext, but their headers repeat: the lowest level takes what there is
-        // to take.
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        // Ciphertext does not shrink, and whoever searches a file for what must not be in it can then
+        // read the bytes as they were written.
+        .set_column_compression(column(schema::ENVELOPE), Compression::UNCOMPRESSED)
         .set_max_row_group_row_count(Some(ROWS_IN_GROUP))
         .set_sorting_columns(Some(vec![
             sorted(index(schema::SUBJECT)?),

@@ -92,6 +92,9 @@ pub struct NewQuarantine {
     pub detail: String,
     /// When it arrived.
     pub received_at: Timestamp,
+    /// The patient whom the device measures, when the message itself cannot be read for one: the body
+    /// goes with that patient's erasure.
+    pub subject: Option<SubjectPseudonym>,
     /// The message as it came; sealed before it is written. `None` for an erased patient.
     pub body: Option<Vec<u8>>,
 }

@@ -9,7 +9,6 @@
 //!   parquet/r-<id>.parquet  sealed rows; the name is random, never a pseudonym 0600
 //!   ca-root.pem           certificate of the root certificate authority
 //!   ca-issuing.pem        certificate of the issuing authority (its key is sealed in the registry)
-//!   server.pem            certificate chain of both TLS doors
 //!   erasures/<id>.json    certificates of erasure; no personal data
 //!   vitalseal.toml        configuration
 //!   vitalseal.lock        held while a process has the store open
@@ -106,12 +105,6 @@ impl StorePaths {
         self.data.join("ca-issuing.pem")
     }
 
-    /// Certificate chain of the TLS doors, leaf first.
-    #[must_use]
-    pub fn server_certificate(&self) -> PathBuf {
-        self.data.join("server.pem")
-    }
-
     /// Private key of the root certificate authority.
     #[must_use]
     pub fn root_authority_key(&self) -> PathBuf {
@@ -147,7 +140,7 @@ impl StorePaths {
             self.config(),
             self.root_certificate(),
             self.issuing_certificate(),
-            self.server_certificate(),
+            self.data.join("erasures"),
             self.lock(),
             self.admin_socket(),
         ];

@@ -18,7 +18,7 @@ use vitalseal_crypto::{BackendError, DeviceId, SubjectPseudonym};
 
 use self::devices::DeviceCache;
 pub use self::devices::{DeviceRecord, DeviceRow, DeviceState};
-pub use self::patients::{PatientIdentity, PatientRow, PatientState};
+pub use self::patients::{PatientIdentity, PatientRow, PatientState, PatientStateRow};
 pub use self::users::{NewUser, UserRow};
 use crate::keys::{KeyError, KeyStore};
 use crate::ports::UserName;
@@ -56,7 +56,7 @@ pub enum RegistryError {
     #[error("device {0} was revoked; enrol it under a new id")]
     DeviceRevoked(DeviceId),
     /// There is no such user.
-    #[error("there is no user {0}")]
+    #[error("there is no user {0} (`vitalseal user list`)")]
     UnknownUser(UserName),
     /// The name is taken.
     #[error("there is a user {0} already")]

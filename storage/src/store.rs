@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use parquet::errors::ParquetError;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{JoinError, JoinHandle};
 use vitalseal_crypto::{BackendError, KeyEpoch, SubjectPseudonym, default_backend};
 
@@ -172,7 +172,7 @@ struct Shared {
     paths: StorePaths,
     db: Database,
     objects: Arc<dyn ObjectStore>,
-    flushing: Mutex<()>,
+    flushing: Arc<Mutex<()>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     crash: CrashHook,
 }
@@ -325,7 +325,7 @@ impl Store {
             paths: paths.clone(),
             db,
             objects,
-            flushing: Mutex::default(),
+            flushing: Arc::default(),
             writer: Mutex::new(Some(writer)),
             crash,
         };
@@ -336,6 +336,12 @@ impl Store {
             catalog,
             shared: Arc::new(shared),
         })
+    }
+
+    /// Keeps every flush waiting while the guard lives: what is counted meanwhile is in the inbox or in
+    /// a file of the catalog, and not on its way between them.
+    pub async fn hold_flushes(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.shared.flushing).lock_owned().await
     }
 
     /// Moves what is in the inbox to one Parquet file; see the steps in the source of `flush`. One

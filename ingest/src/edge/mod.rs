@@ -72,7 +72,7 @@ pub struct EdgeDeps {
 #[non_exhaustive]
 pub enum EdgeError {
     /// The address is in use, or not ours.
-    #[error("listening for devices; is another server on this port?")]
+    #[error("listening for devices")]
     Listen(#[source] io::Error),
     /// The fan-out router did not start.
     #[error("starting the fan-out router")]

@@ -152,12 +152,13 @@ impl Session {
             }
             // Repeated before we answered: one PUBREC is on its way for both [MQTT-4.3.3-2].
             Qos::ExactlyOnce if self.receiving.contains(&publish.id) => return Ok(Step::Nothing),
-            // Durable already, and not released: the same message [MQTT-4.3.3-2].
-            Qos::ExactlyOnce if self.state.received.contains(&publish.id) => {
-                return Ok(Step::Acknowledge(delivery, AckReason::Success));
-            }
+            // Durable and not released, so it should be the same message [MQTT-4.3.3-2]. It is submitted all the
+            // same, because the pipeline knows it by its own counters: a device that lost its session in a reboot
+            // and uses the identifier for another message must not be told that this one is stored.
             Qos::ExactlyOnce => {
-                self.check_receive_maximum()?;
+                if !self.state.received.contains(&publish.id) {
+                    self.check_receive_maximum()?;
+                }
                 self.receiving.insert(publish.id);
             }
         }
@@ -170,7 +171,8 @@ impl Session {
     /// [MQTT-3.3.4-7] for v5. A v3.1.1 client was never told a maximum and is throttled by not being read; only its open
     /// QoS 2 exchanges need a bound, because we remember those.
     fn check_receive_maximum(&self) -> Result<(), Closing> {
-        let open = self.unacknowledged + self.receiving.len() + self.state.received.len();
+        let new = self.receiving.difference(&self.state.received).count();
+        let open = self.unacknowledged + new + self.state.received.len();
         let limit = match self.version {
             Version::V5 => usize::from(self.receive_maximum),
             Version::V311 => MAX_OPEN_EXACTLY_ONCE,
@@ -246,6 +248,8 @@ impl Session {
                 // v3.1.1 has no reason codes: whatever came of it, the exchange goes on to PUBREL.
                 if reason == AckReason::Success || self.version == Version::V311 {
                     self.state.received.insert(id);
+                } else {
+                    self.state.received.remove(&id);
                 }
                 Some(Outbound::PubRec { id, reason })
             }

@@ -70,6 +70,15 @@ pub(super) async fn keep(
         counters,
         subject,
     } = refusal;
+    // A body that names no patient is most likely about the one whom the device measures: it must go with
+    // that patient, and not come in after them.
+    let subject = match subject {
+        Some(subject) => Some(subject),
+        None => {
+            let record = deps.store.registry.device(device).await?;
+            record.and_then(|record| record.patient)
+        }
+    };
     let erased = match &subject {
         _ if reason == QuarantineReason::PatientErased => true,
         Some(subject) => is_erased(&deps.store, subject).await?,
@@ -91,6 +100,7 @@ pub(super) async fn keep(
             reason,
             detail: detail.clone(),
             received_at,
+            subject,
             body: (!erased).then(|| body.to_vec()),
         })
         .await?;

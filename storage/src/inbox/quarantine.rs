@@ -52,7 +52,8 @@ pub(super) fn seal(refused: NewQuarantine, key: &PageKey) -> Result<SealedQuaran
     let kept = body.as_ref().filter(|b| b.len() <= MAX_ENVELOPE_BYTES);
     let subject = kept
         .and_then(|b| Received::decode(b).ok())
-        .map(|r| r.header().subject.clone());
+        .map(|r| r.header().subject.clone())
+        .or(refused.subject);
     let sealed = kept
         .map(|body| key.seal(&context(refused.device.as_str(), received_at_us), body))
         .transpose()?;

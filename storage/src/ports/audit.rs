@@ -269,7 +269,8 @@ pub enum AuditEvent {
         patients: Vec<SubjectPseudonym>,
         sql: String,
     },
-    /// A query ended; `patients` are those whose rows were opened.
+    /// A query ended; `patients` are those whose rows were opened, `identities` counts entries that were read with a name
+    /// or medical record number.
     QueryFinished {
         query: String,
         outcome: QueryOutcome,
@@ -278,6 +279,9 @@ pub enum AuditEvent {
         readings: u64,
         first_at: Option<Timestamp>,
         last_at: Option<Timestamp>,
+        /// Left out when zero: records from before it was counted keep their bytes, and so their hash.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        identities: u64,
     },
     /// A query was not let through.
     QueryRefused { user: UserName, reason: String },
@@ -318,6 +322,14 @@ pub enum AuditEvent {
     },
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde calls"
+)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,6 +356,17 @@ mod tests {
         };
         let json = serde_json::to_string(&started).unwrap();
         assert_eq!(serde_json::from_str::<AuditRecord>(&json).unwrap(), started);
+    }
+
+    #[test]
+    fn a_query_end_from_before_identities_were_counted_reads_back_to_its_own_bytes() {
+        let old = r#"{"event":"query_finished","query":"q","outcome":"completed","patients":[],"messages":1,"readings":2,"first_at":null,"last_at":null}"#;
+        let event: AuditEvent = serde_json::from_str(old).unwrap();
+        assert!(matches!(
+            event,
+            AuditEvent::QueryFinished { identities: 0, .. }
+        ));
+        assert_eq!(serde_json::to_string(&event).unwrap(), old);
     }
 
     #[test]

@@ -68,8 +68,26 @@ pub struct PatientRow {
     pub identity: Option<PatientIdentity>,
 }
 
+/// What is known of a patient without opening anything.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PatientStateRow {
+    /// Pseudonym.
+    pub subject: SubjectPseudonym,
+    /// State.
+    pub state: PatientState,
+    /// When erased.
+    pub erased_at: Option<Timestamp>,
+}
+
 fn context(subject: &SubjectPseudonym) -> Vec<u8> {
     [b"vitalseal/identity/1\0", subject.as_bytes()].concat()
+}
+
+fn read_state(row: &SqliteRow) -> Result<PatientState, sqlx::Error> {
+    Ok(match row.try_get("state")? {
+        "active" => PatientState::Active,
+        _ => PatientState::Erased,
+    })
 }
 
 impl Registry {
@@ -147,12 +165,31 @@ impl Registry {
         }
     }
 
+    /// Every patient and tombstone, oldest first, without the identity: no key is used, so that one damaged identity
+    /// can not stand in the way of a report or an erasure.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn patient_states(&self) -> Result<Vec<PatientStateRow>, RegistryError> {
+        let rows = sqlx::query(
+            "SELECT subject, state, erased_at_us FROM patients ORDER BY created_at_us, subject",
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(PatientStateRow {
+                    subject: parsed(row.try_get("subject")?)?,
+                    state: read_state(row)?,
+                    erased_at: at_opt(row.try_get("erased_at_us")?)?,
+                })
+            })
+            .collect()
+    }
+
     async fn read_patient(&self, row: &SqliteRow) -> Result<PatientRow, RegistryError> {
         let subject: SubjectPseudonym = parsed(row.try_get("subject")?)?;
-        let state = match row.try_get("state")? {
-            "active" => PatientState::Active,
-            _ => PatientState::Erased,
-        };
+        let state = read_state(row)?;
         let identity = match row.try_get::<Option<&[u8]>, _>("identity")? {
             // Without a key it was erased since the row was read.
             Some(sealed) => match self.keys.kek(&subject).await? {

@@ -215,3 +215,33 @@ async fn holdings_count_inbox_and_files_by_arrival_without_opening_anything() {
         whole
     );
 }
+
+#[tokio::test]
+async fn a_flush_that_failed_leaves_no_file_for_the_next_one_to_stumble_over() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    store.inbox.admit(admission(&subject, 1)).await.unwrap();
+    store.crash().arm(CrashPoint::FileRenamed);
+    store.flush(at(5)).await.unwrap_err();
+    assert_eq!(fs::read_dir(store.parquet_root()).unwrap().count(), 1);
+    // The store lives on: the same process flushes again, past the point where it failed.
+    store.crash().arm(CrashPoint::TreeCommitted);
+    assert_eq!(store.flush(at(6)).await.unwrap().messages, 1);
+    assert_eq!(fs::read_dir(store.parquet_root()).unwrap().count(), 1);
+    assert_eq!(visible(&store, &subject).await, [1]);
+}
+
+#[tokio::test]
+async fn what_stands_in_an_envelope_can_be_found_in_the_file_as_it_was_written() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    let mut compressible = admission(&subject, 1);
+    compressible.envelope = b"0123456789abcdef".repeat(64);
+    let written = compressible.envelope.clone();
+    store.inbox.admit(compressible).await.unwrap();
+    let name = store.flush(at(5)).await.unwrap().file.unwrap();
+    let file = fs::read(store.parquet_root().join(name)).unwrap();
+    assert!(file.windows(written.len()).any(|window| window == written));
+}

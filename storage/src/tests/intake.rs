@@ -167,6 +167,7 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
         reason: QuarantineReason::Shape,
         detail: "not a COSE_Encrypt".into(),
         received_at: at(9),
+        subject: None,
         body: Some(CLEARTEXT.to_vec()),
     };
     store.inbox.quarantine(refused.clone()).await.unwrap();
@@ -188,6 +189,7 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
         .quarantine(NewQuarantine {
             message: None,
             reason,
+            subject: None,
             body: Some(huge),
             ..refused
         })
