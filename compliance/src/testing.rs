@@ -20,7 +20,7 @@ pub(crate) const PAYLOAD: &[u8] = b"planted reading 61.5";
 
 pub(crate) struct World {
     /// Keeps the directory until the test ends.
-    _dir: TempDir,
+    dir: TempDir,
     pub(crate) store: Store,
     pub(crate) audit: AuditLog,
     pub(crate) now: Timestamp,
@@ -57,7 +57,7 @@ impl World {
             .await
             .unwrap();
         Self {
-            _dir: dir,
+            dir,
             store,
             audit,
             now,
@@ -93,9 +93,43 @@ impl World {
         id
     }
 
+    /// The files of the store.
+    pub(crate) fn paths(&self) -> StorePaths {
+        paths(&self.dir)
+    }
+
+    /// Overwrites a patient's sealed identity, as a fault of the disk does.
+    pub(crate) async fn damage_identity(&self, subject: &SubjectPseudonym) {
+        use sqlx::Connection as _;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.paths().registry());
+        let mut conn = sqlx::SqliteConnection::connect_with(&options)
+            .await
+            .unwrap();
+        let done = sqlx::query("UPDATE patients SET identity = x'00' WHERE subject = $1")
+            .bind(subject.as_str())
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        assert_eq!(done.rows_affected(), 1);
+        assert!(self.store.registry.patients().await.is_err());
+    }
+
     /// A message of `readings` readings, sealed by the device, opened and wrapped for the patient as the pipeline does it.
     pub(crate) async fn admit(
         &mut self,
+        device: &DeviceId,
+        subject: &SubjectPseudonym,
+        readings: u32,
+        received_at: Timestamp,
+    ) {
+        self.admit_under(subject, device, subject, readings, received_at)
+            .await;
+    }
+
+    /// The same under the key of somebody else, `owner`.
+    pub(crate) async fn admit_under(
+        &mut self,
+        owner: &SubjectPseudonym,
         device: &DeviceId,
         subject: &SubjectPseudonym,
         readings: u32,
@@ -136,7 +170,7 @@ impl World {
             .unwrap()
             .open(&ring, backend)
             .unwrap();
-        let kek = self.store.keys.kek(subject).await.unwrap().unwrap();
+        let kek = self.store.keys.kek(owner).await.unwrap().unwrap();
         let admission = Admission {
             message: MessageId {
                 device: device.clone(),

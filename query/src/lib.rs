@@ -37,5 +37,5 @@ pub mod table;
 pub use error::{QueryError, client_message};
 pub use pg::SqlServer;
 pub use redact::redact;
-pub use service::{QueryDeps, QueryLimits, QueryService};
+pub use service::{LONGEST_DEADLINE, QueryDeps, QueryLimits, QueryService};
 pub use session::QuerySession;

@@ -41,6 +41,7 @@ struct Tally {
     readings: u64,
     first_at: Option<Timestamp>,
     last_at: Option<Timestamp>,
+    identities: u64,
 }
 
 impl QueryRun {
@@ -135,10 +136,11 @@ impl QueryRun {
         }
     }
 
-    /// Counts a patient whose entry was shown without opening a message.
-    pub(crate) fn shown(&self, patient: &SubjectPseudonym) {
+    /// Counts a patient whose entry was shown without opening a message, with a name or record number in it or without.
+    pub(crate) fn shown(&self, patient: &SubjectPseudonym, identified: bool) {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         tally.patients.insert(patient.clone());
+        tally.identities += u64::from(identified);
     }
 
     /// Records that the query is about to release rows. Nothing may be polled before this returns.
@@ -175,6 +177,7 @@ impl QueryRun {
                 readings: tally.readings,
                 first_at: tally.first_at,
                 last_at: tally.last_at,
+                identities: tally.identities,
             }
         };
         self.record(event).await

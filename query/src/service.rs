@@ -26,12 +26,16 @@ pub struct QueryDeps {
     pub clock: Arc<dyn Clock>,
 }
 
+/// The longest deadline that is taken. A breach report looks for queries that were running when its window opened, and must
+/// know how far back the oldest of them may have begun.
+pub const LONGEST_DEADLINE: Duration = Duration::from_mins(10);
+
 /// Bounds on what queries may use together and alone.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryLimits {
     /// Memory for sorts, joins and aggregates of all queries together. Past it a query fails; nothing spills.
     pub memory_bytes: usize,
-    /// From the arrival of a query to its last row.
+    /// From the arrival of a query to its last row; at most [`LONGEST_DEADLINE`].
     pub deadline: Duration,
     /// Open connections at the PostgreSQL door.
     pub connections: usize,
@@ -48,7 +52,14 @@ pub struct QueryService {
 impl QueryService {
     /// Builds the shared environment: bounded memory, no spilling, one object store.
     #[must_use]
-    pub fn new(deps: QueryDeps, limits: QueryLimits) -> Arc<Self> {
+    pub fn new(deps: QueryDeps, mut limits: QueryLimits) -> Arc<Self> {
+        if limits.deadline > LONGEST_DEADLINE {
+            tracing::warn!(
+                seconds = LONGEST_DEADLINE.as_secs(),
+                "the deadline of queries is longer than is taken; using the longest"
+            );
+            limits.deadline = LONGEST_DEADLINE;
+        }
         let runtime = runtime::environment(limits.memory_bytes, deps.store.object_store())
             .map_err(|error| error.to_string());
         Arc::new(Self {

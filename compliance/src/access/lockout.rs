@@ -20,7 +20,9 @@ const LONGEST_LOCKOUT: SignedDuration = SignedDuration::from_mins(15);
 /// Failures older than this are forgotten.
 const MEMORY: SignedDuration = SignedDuration::from_hours(24);
 
-/// Names remembered at once, a few megabytes. When full, the one whose last failure is oldest goes.
+/// Names remembered at once, a few megabytes. When full, the one whose last failure is oldest goes, but none that is locked
+/// out: nobody gets free by filling the memory. Locked names may exceed this, as far as [`LONGEST_LOCKOUT`] and the time
+/// that five hashes take allow.
 const NAMES: usize = 10_000;
 
 /// Failed logins by name.
@@ -33,19 +35,39 @@ struct Failures {
     last: Timestamp,
 }
 
-impl Lockouts {
-    /// Until when a name is locked out, if it is.
-    pub(super) fn locked_until(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
-        let failures = self.0.get(name)?;
-        let until = failures
+impl Failures {
+    fn locked_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let until = self
             .last
-            .checked_add(lockout(failures.count))
+            .checked_add(lockout(self.count))
             .unwrap_or(Timestamp::MAX);
         (until > now).then_some(until)
     }
+}
+
+impl Lockouts {
+    /// Lets an attempt begin and counts it as a failure until [`Self::succeeded`]: attempts made at the same time see each
+    /// other, and one that is broken off counts.
+    ///
+    /// # Errors
+    /// Until when the name is locked out.
+    pub(super) fn attempt(&mut self, name: &str, now: Timestamp) -> Result<(), Timestamp> {
+        match self.locked_until(name, now) {
+            Some(until) => Err(until),
+            None => {
+                self.failed(name, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Until when a name is locked out, if it is.
+    fn locked_until(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
+        self.0.get(name)?.locked_until(now)
+    }
 
     /// Counts a failure.
-    pub(super) fn failed(&mut self, name: &str, now: Timestamp) {
+    fn failed(&mut self, name: &str, now: Timestamp) {
         if !self.0.contains_key(name) && self.0.len() >= NAMES {
             self.make_room(now);
         }
@@ -72,6 +94,7 @@ impl Lockouts {
             && let Some(oldest) = self
                 .0
                 .iter()
+                .filter(|(_, failures)| failures.locked_until(now).is_none())
                 .min_by_key(|(_, failures)| failures.last)
                 .map(|(name, _)| name.clone())
         {
@@ -115,6 +138,27 @@ mod tests {
         assert_eq!(lockouts.locked_until("somebody.else", at(0)), None);
         lockouts.succeeded("n.okafor");
         assert_eq!(lockouts.locked_until("n.okafor", at(0)), None);
+    }
+
+    #[test]
+    fn attempts_at_the_same_time_are_counted_before_they_are_checked() {
+        let mut lockouts = Lockouts::default();
+        let let_in = (0..20).filter(|_| lockouts.attempt("n.okafor", at(0)).is_ok());
+        assert_eq!(let_in.count(), 5);
+        assert_eq!(lockouts.attempt("n.okafor", at(1)), Err(at(30)));
+    }
+
+    #[test]
+    fn a_locked_name_is_not_pushed_out_by_others() {
+        let mut lockouts = Lockouts::default();
+        for _ in 0..5 {
+            lockouts.failed("n.okafor", at(0));
+        }
+        for n in 0..20_000 {
+            lockouts.failed(&n.to_string(), at(1));
+        }
+        assert_eq!(lockouts.locked_until("n.okafor", at(1)), Some(at(30)));
+        assert!(lockouts.0.len() <= NAMES);
     }
 
     #[test]

@@ -26,7 +26,10 @@ const MAX_PASSWORD_BYTES: usize = 1024;
 #[non_exhaustive]
 pub enum LoginError {
     /// Name, password or code was not right, or the code was used before. Which one is not said.
-    #[error("login refused")]
+    #[error(
+        "login refused: check user name, password file and the clock; a code works once, and repeated failures lock the \
+         name for a while"
+    )]
     Refused,
     /// Too many failures under this name; known and unknown names alike.
     #[error("too many failed logins under this name; try again after {0}")]
@@ -98,11 +101,9 @@ impl Login {
         // A name that can not exist is not kept, counted or recorded: it might be a password in the wrong field.
         let name = user.parse::<UserName>().ok();
         let key = name.as_ref().map_or("", UserName::as_str);
-        if let Some(until) = self.lockouts(|lockouts| lockouts.locked_until(key, now)) {
-            return Err(LoginError::LockedOut(until));
-        }
+        self.lockouts(|lockouts| lockouts.attempt(key, now))
+            .map_err(LoginError::LockedOut)?;
         let Some(user) = self.check(name.as_ref(), password, totp, now).await? else {
-            self.lockouts(|lockouts| lockouts.failed(key, now));
             if let Some(user) = name {
                 self.record(Actor::System, AuditEvent::LoginFailed { user }, now)
                     .await?;

@@ -174,7 +174,7 @@ async fn whatever_is_wrong_the_error_is_the_same() {
             .login(user, password, code, now)
             .await
             .unwrap_err();
-        assert_eq!(refused.to_string(), "login refused");
+        assert_eq!(refused.to_string(), LoginError::Refused.to_string());
     }
     let failed: Vec<_> = ward
         .events()

@@ -42,6 +42,11 @@ pub enum AuditLogError {
         "the audit log does not match its signed head ({0}); refusing to add to it: run `audit verify`"
     )]
     HeadMismatch(String),
+    /// The log does not verify, so nothing in it is evidence.
+    #[error(
+        "the audit log does not verify ({0}), so nothing can be counted from it: run `audit verify`"
+    )]
+    Unsound(String),
     /// A record could not be turned into its canonical form.
     #[error("encoding an audit record")]
     Encode(#[source] Arc<serde_json::Error>),

@@ -160,35 +160,29 @@ impl AuditLog {
     /// When the database or a record can not be read.
     pub async fn entries(&self, from: u64, to: u64) -> Result<Vec<AuditEntry>, AuditLogError> {
         let mut conn = self.read().await?;
-        let mut entries = Vec::new();
-        let mut next = from;
-        while next < to {
-            let rows = database::rows(&mut conn, next, to, PAGE).await?;
-            let Some(last) = rows.last() else { break };
-            next = last.seq + 1;
-            for row in rows {
-                entries.push(AuditEntry::decode(row.seq, &row.leaf)?);
-            }
-        }
-        Ok(entries)
+        entries(&mut conn, from, to).await
     }
 
     /// Everything from the first record at or after `since` up to the present head, and that head: the evidence that a
-    /// report counts from, in one consistent cut.
+    /// report counts from. One transaction: what is returned is what was hashed against the head a moment before.
     ///
     /// # Errors
     ///
-    /// When the database or a record can not be read, or the head is not ours.
+    /// When the database can not be read, or [`AuditLogError::Unsound`].
     pub(crate) async fn evidence_since(&self, since: Timestamp) -> Result<Evidence, AuditLogError> {
-        let mut conn = self.read().await?;
-        let note = database::head(&mut conn).await?;
+        let read = AuditLogError::database("reading");
+        let mut tx = self.0.readers.begin().await.map_err(read)?;
+        let verification = verify(&mut tx, self.key(), None).await?;
+        if let Some(fault) = verification.faults.first() {
+            return Err(AuditLogError::Unsound(fault.to_string()));
+        }
+        let note = database::head(&mut tx).await?;
         let head =
             SignedCheckpoint::open(&note, self.key()).map_err(AuditLogError::HeadSignature)?;
-        let first = database::first_since(&mut conn, since)
+        let first = database::first_since(&mut tx, since)
             .await?
             .unwrap_or(head.size);
-        drop(conn);
-        let entries = self.entries(first, head.size).await?;
+        let entries = entries(&mut tx, first, head.size).await?;
         Ok(Evidence {
             entries,
             first,
@@ -317,6 +311,25 @@ pub(crate) struct Evidence {
     pub(crate) first: u64,
     pub(crate) head: SignedCheckpoint,
     pub(crate) note: String,
+}
+
+/// The records with `from <= seq < to`.
+async fn entries(
+    conn: &mut SqliteConnection,
+    from: u64,
+    to: u64,
+) -> Result<Vec<AuditEntry>, AuditLogError> {
+    let mut entries = Vec::new();
+    let mut next = from;
+    while next < to {
+        let rows = database::rows(conn, next, to, PAGE).await?;
+        let Some(last) = rows.last() else { break };
+        next = last.seq + 1;
+        for row in rows {
+            entries.push(AuditEntry::decode(row.seq, &row.leaf)?);
+        }
+    }
+    Ok(entries)
 }
 
 /// The quick check of `open`; returns the frontier to go on from.

@@ -37,7 +37,8 @@ pub enum EraseError {
     UnknownPatient(SubjectPseudonym),
     /// The patient was erased before and that was certified.
     #[error(
-        "patient {patient} was erased already, at {erased_at} (erasure {erasure}, audit record {seq})"
+        "patient {patient} was erased already, at {erased_at} (erasure {erasure}, audit record {seq}); its certificate is \
+         kept in the store's erasures directory"
     )]
     AlreadyErased {
         /// The patient.
@@ -75,6 +76,17 @@ pub enum EraseError {
     /// The random number generator of the system failed.
     #[error("drawing an erasure id")]
     Random(#[source] getrandom::Error),
+    /// The control before the erasure failed: what does not open before proves nothing by not opening after.
+    #[error(
+        "only {opened} of {tried} stored messages of the patient open under the key that would be destroyed; nothing was \
+         erased: find out which key the others are under, and ask again"
+    )]
+    ControlFailed {
+        /// Messages that opened.
+        opened: u64,
+        /// Messages that were tried.
+        tried: u64,
+    },
     /// A check after the erasure failed, so nothing is certified.
     #[error(
         "erasure {erasure}: {what}; no certificate is issued: this needs to be looked into at once"
@@ -96,7 +108,7 @@ pub enum EraseError {
 ///
 /// # Errors
 ///
-/// [`EraseError::UnknownPatient`], [`EraseError::AlreadyErased`], or what failed. After [`EraseError::CheckFailed`] the key is
+/// [`EraseError::UnknownPatient`], [`EraseError::AlreadyErased`], [`EraseError::ControlFailed`], or what failed. After [`EraseError::CheckFailed`] the key is
 /// gone and the certificate is withheld.
 pub async fn erase(
     deps: &ErasureDeps,
@@ -110,11 +122,11 @@ pub async fn erase(
     if chars == 0 || chars > MAX_REASON_CHARS || reason.chars().any(char::is_control) {
         return Err(EraseError::Reason);
     }
-    let patient = deps
-        .store
-        .registry
-        .patient(subject)
-        .await?
+    // Only the state is read: an identity that does not open is no reason to keep its key.
+    let states = deps.store.registry.patient_states().await?;
+    let patient = states
+        .into_iter()
+        .find(|patient| patient.subject == *subject)
         .ok_or_else(|| EraseError::UnknownPatient(subject.clone()))?;
     match patient.state {
         PatientState::Active => {
@@ -163,6 +175,12 @@ async fn carry_out(deps: &ErasureDeps, order: Order<'_>) -> Result<ErasureCertif
         Some(kek) => tried.opened_by(&kek),
         None => 0,
     };
+    if opened_before != tried.count() {
+        return Err(EraseError::ControlFailed {
+            opened: opened_before,
+            tried: tried.count(),
+        });
+    }
     let keys = deps.store.keys.erase(subject, &erasure, order.at).await?;
     let took = SignedDuration::try_from(began.elapsed()).unwrap_or_default();
     let completed_at = order.at.checked_add(took).unwrap_or(order.at);
@@ -236,7 +254,7 @@ async fn certify(
     let opened_after = kek.as_deref().map_or(0, |kek| tried.opened_by(kek));
     let checks = ErasureChecks {
         kek_absent: kek.is_none(),
-        envelopes_tried: tried.0.len() as u64,
+        envelopes_tried: tried.count(),
         opened_before,
         wrapped_under_destroyed_key: tried.wrapped_under(&erased),
         opened_after,
@@ -334,6 +352,10 @@ impl Tried {
                 .filter_map(|bytes| AtRest::decode(bytes).ok())
                 .collect(),
         ))
+    }
+
+    fn count(&self) -> u64 {
+        self.0.len() as u64
     }
 
     fn opened_by(&self, kek: &Kek) -> u64 {

@@ -13,7 +13,8 @@ use vitalseal_storage::RecipientRow;
 #[non_exhaustive]
 pub enum Residual {
     /// Messages that were recorded on the network before the erasure are sealed to an envelope key of the server: whoever
-    /// obtains that private key can open the recording. The key is destroyed when its epoch ends.
+    /// obtains that private key can open the recording. The server destroys the key when it first runs after the end of its
+    /// epoch.
     CapturedTraffic {
         /// Epoch of the envelope key.
         epoch: KeyEpoch,
@@ -75,7 +76,9 @@ impl fmt::Display for Residual {
             Self::CapturedTraffic { epoch, kid, ends_at } => write!(
                 f,
                 "Network traffic recorded before the erasure and sealed to envelope key {kid} (epoch {epoch}) can be \
-                 opened by whoever obtains that key, until it is destroyed at the end of its epoch, {ends_at}."
+                 opened by whoever obtains that key. It is destroyed in the live store not before {ends_at}, when the server \
+                 next runs after that; a copy of the data directory made until then keeps it until the root is replaced \
+                 again."
             ),
             Self::SealedCiphertext { messages } => write!(
                 f,
@@ -101,6 +104,9 @@ pub(super) fn not_claimed() -> Vec<String> {
          it): vitalseal cannot know of one.",
         "That results which left vitalseal before (query results, exports, print-outs, screens) are gone.",
         "That devices or gateways hold nothing: a device's own memory and outbox are not vitalseal's to erase.",
+        "That refused messages of the patient are gone which could not be read as envelopes and came from a device that was \
+         assigned to nobody: no patient is known for them, and they are kept sealed in the quarantine under a key that this \
+         erasure does not replace.",
         "That the remaining ciphertext is anonymous: it is out of reach as long as AES-256 and the random generator hold.",
     ]
     .map(str::to_owned)

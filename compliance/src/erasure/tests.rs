@@ -166,6 +166,58 @@ async fn an_erasure_that_was_cut_off_before_its_certificate_is_completed_by_aski
 }
 
 #[tokio::test]
+async fn nothing_is_erased_when_the_control_fails() {
+    let (mut world, ada, grace) = world().await;
+    let device = world.device("monitor-2").await;
+    world
+        .admit_under(&grace, &device, &ada, 10, world.now)
+        .await;
+    let refused = erase(&deps(&world), &ada, "request", ACTOR, world.now)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            EraseError::ControlFailed {
+                opened: 4,
+                tried: 5
+            }
+        ),
+        "{refused}"
+    );
+    assert!(world.store.keys.kek(&ada).await.unwrap().is_some());
+    assert!(world.store.keys.erasure_ledger().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_signed_certificate_whose_control_failed_is_refused() {
+    let (world, ada, _) = world().await;
+    let mut certificate = erase(&deps(&world), &ada, "request", ACTOR, world.now)
+        .await
+        .unwrap();
+    certificate.statement.checks.opened_before = Some(3);
+    let text = certificate.statement.signed_text().unwrap();
+    let note = world.audit.sign(&text).unwrap();
+    certificate.signature = note.trim_end().rsplit("\n\n").next().unwrap().to_owned();
+    let refused = verify(&certificate.to_json().unwrap(), world.audit.key().as_str());
+    assert!(
+        matches!(refused, Err(CertificateRefused::Contradiction(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_identity_stands_in_the_way_of_nobodys_erasure() {
+    let (world, ada, grace) = world().await;
+    world.damage_identity(&ada).await;
+    for patient in [&ada, &grace] {
+        erase(&deps(&world), patient, "request", ACTOR, world.now)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_patient_without_messages_can_be_erased_too() {
     let world = World::new().await;
     let ada = world.patient("Ada Lovelace").await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_storage::Holding;
 use vitalseal_storage::ports::AuditEvent;
@@ -10,12 +10,26 @@ use vitalseal_storage::ports::AuditEvent;
 use super::record::Incident;
 use crate::audit::AuditEntry;
 
+/// How far before the window a query may have begun that still ran in it: longer than the longest deadline of a query,
+/// which the query service cuts at ten minutes.
+const LOOK_BACK: SignedDuration = SignedDuration::from_mins(15);
+
+/// From when on the log is read for an incident.
+pub(super) fn evidence_from(incident: &Incident) -> Timestamp {
+    incident
+        .from
+        .checked_sub(LOOK_BACK)
+        .unwrap_or(Timestamp::MIN)
+}
+
 /// What was read through queries.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Accesses {
-    /// Queries that began in the window.
+    /// Queries that began in the window, or before it and ran into it.
     pub(super) queries: u64,
-    /// Of these, how many have no end in the log.
+    /// Of these, how many began before it: part of what they read may have left before.
+    pub(super) carried: u64,
+    /// Of all, how many have no end in the log.
     pub(super) unfinished: u64,
     /// Whose rows were opened.
     pub(super) people: BTreeSet<SubjectPseudonym>,
@@ -23,6 +37,10 @@ pub(super) struct Accesses {
     pub(super) people_in_unfinished: BTreeSet<SubjectPseudonym>,
     pub(super) messages: u64,
     pub(super) readings: u64,
+    /// Entries read with a name or medical record number.
+    pub(super) identities: u64,
+    /// Pseudonyms that were resolved to a person outside of queries; `None` where that is not counted.
+    pub(super) resolved: Option<u64>,
     pub(super) span: Span,
 }
 
@@ -64,16 +82,25 @@ pub(super) fn counts_queries(incident: &Incident) -> bool {
     !incident.users.is_empty() || incident.devices.is_empty()
 }
 
+/// Whether resolved pseudonyms are counted. They are resolved by the local administrator, who is no user and no device.
+pub(super) fn counts_resolved(incident: &Incident) -> bool {
+    incident.users.is_empty() && incident.devices.is_empty()
+}
+
 /// Whether what devices delivered is counted.
 pub(super) fn counts_devices(incident: &Incident) -> bool {
     !incident.devices.is_empty() || incident.users.is_empty()
 }
 
-/// Counts queries that began in the window, wherever they ended. `entries` begin no later than the window and go up to
-/// the head of the log.
+/// Counts queries that ran in the window, wherever they ended. `entries` begin no later than [`evidence_from`] and go up
+/// to the head of the log.
 pub(super) fn accesses(incident: &Incident, entries: &[AuditEntry]) -> Accesses {
-    let mut found = Accesses::default();
-    let mut open: BTreeMap<&str, &[SubjectPseudonym]> = BTreeMap::new();
+    let mut found = Accesses {
+        resolved: counts_resolved(incident).then_some(0),
+        ..Accesses::default()
+    };
+    let since = evidence_from(incident);
+    let mut open: BTreeMap<&str, Running<'_>> = BTreeMap::new();
     for entry in entries {
         match &entry.event {
             AuditEvent::QueryStarted {
@@ -81,11 +108,12 @@ pub(super) fn accesses(incident: &Incident, entries: &[AuditEntry]) -> Accesses 
                 user,
                 patients,
                 ..
-            } if incident.contains(entry.at)
+            } if since <= entry.at
+                && entry.at < incident.to
                 && (incident.users.is_empty() || incident.users.contains(user)) =>
             {
-                found.queries += 1;
-                open.insert(query, patients);
+                let carried = entry.at < incident.from;
+                open.insert(query, Running { patients, carried });
             }
             AuditEvent::QueryFinished {
                 query,
@@ -94,19 +122,49 @@ pub(super) fn accesses(incident: &Incident, entries: &[AuditEntry]) -> Accesses 
                 readings,
                 first_at,
                 last_at,
+                identities,
                 ..
-            } if open.remove(query.as_str()).is_some() => {
+            } => {
+                let Some(running) = open.remove(query.as_str()) else {
+                    continue;
+                };
+                if running.carried && entry.at < incident.from {
+                    continue;
+                }
+                found.queries += 1;
+                found.carried += u64::from(running.carried);
                 found.people.extend(patients.iter().cloned());
                 found.messages = found.messages.saturating_add(*messages);
                 found.readings = found.readings.saturating_add(*readings);
+                found.identities = found.identities.saturating_add(*identities);
                 found.span.cover(*first_at, *last_at);
+            }
+            AuditEvent::IdentityResolved { patient } if incident.contains(entry.at) => {
+                if let Some(resolved) = &mut found.resolved {
+                    *resolved += 1;
+                    found.people.insert(patient.clone());
+                }
             }
             _ => {}
         }
     }
     found.unfinished = open.len() as u64;
-    found.people_in_unfinished = open.into_values().flatten().cloned().collect();
+    found.queries += found.unfinished;
+    for running in open.into_values() {
+        found.carried += u64::from(running.carried);
+        found
+            .people_in_unfinished
+            .extend(running.patients.iter().cloned());
+    }
     found
+}
+
+/// A query whose end was not met yet.
+struct Running<'a> {
+    /// Whose rows it is allowed to open.
+    patients: &'a [SubjectPseudonym],
+    /// It began before the window.
+    carried: bool,
 }
 
 /// Counts what devices delivered in the window: `holdings` is what the catalog says of it.

@@ -5,6 +5,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use serde::{Deserialize, Serialize};
 
+use super::report::Precision;
+
 /// How many hours an authority may be kept waiting, and since when that is so. Data and not a constant: a proposal of
 /// November 2025 (Digital Omnibus) would make it 96 hours and for high risk only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +73,7 @@ impl NotificationClock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "notice", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Hhs {
-    /// 500 people or more: together with the individuals.
+    /// 500 people or more, or not certain to be fewer: together with the individuals.
     Contemporaneous {
         /// Last day.
         by: Date,
@@ -93,30 +95,39 @@ pub struct HipaaClock {
     pub individuals_by: Date,
     /// The Secretary.
     pub hhs: Hhs,
-    /// Whether media must be told: more than 500 residents of one State. `None` while counts per State are not known.
+    /// Whether media must be told: more than 500 residents of one State. `None` while that can not be told.
     pub media: Option<bool>,
 }
 
 /// Calendar days, 45 CFR 164.404(b) and 164.408(c).
 const HIPAA_DAYS: i64 = 60;
 /// "500 or more", 164.408(b).
-const HHS_FROM: u64 = 500;
+pub(super) const HHS_FROM: u64 = 500;
 /// "More than 500", 164.406.
 const MEDIA_ABOVE: u64 = 500;
 
 impl HipaaClock {
-    /// Computes the clocks. `per_state` is the number of people in each State, where known.
-    pub fn new(discovered: Date, people: u64, per_state: Option<&[u64]>) -> Self {
+    /// Computes the clocks. `per_state` is the number of people in each State, where known. Where `people` may be too
+    /// low, the earlier date holds and media can not be ruled out.
+    pub fn new(
+        discovered: Date,
+        people: u64,
+        precision: Precision,
+        per_state: Option<&[u64]>,
+    ) -> Self {
         let individuals_by = after(discovered, HIPAA_DAYS);
-        let hhs = if people >= HHS_FROM {
+        let hhs = if people >= HHS_FROM || !precision.is_upper_bound() {
             Hhs::Contemporaneous { by: individuals_by }
         } else {
             Hhs::Annual {
                 by: after(discovered.last_of_year(), HIPAA_DAYS),
             }
         };
-        let media = match per_state {
-            Some(states) => Some(states.iter().any(|&people| people > MEDIA_ABOVE)),
+        let one_above = per_state.map(|states| states.iter().any(|&people| people > MEDIA_ABOVE));
+        let media = match one_above {
+            Some(true) => Some(true),
+            _ if !precision.is_upper_bound() => None,
+            Some(false) => Some(false),
             // So few that no State can have more.
             None if people <= MEDIA_ABOVE => Some(false),
             None => None,
@@ -170,7 +181,7 @@ mod tests {
 
     #[test]
     fn sixty_calendar_days_for_individuals_and_for_the_secretary_from_500() {
-        let clock = HipaaClock::new(date("2026-11-21"), 500, Some(&[500]));
+        let clock = HipaaClock::new(date("2026-11-21"), 500, Precision::Exact, Some(&[500]));
         assert_eq!(clock.individuals_by, date("2027-01-20"));
         assert_eq!(
             clock.hhs,
@@ -192,23 +203,39 @@ mod tests {
             ("2026-12-31", "2027-03-01"),
             ("2027-06-15", "2028-02-29"),
         ] {
-            let clock = HipaaClock::new(date(discovered), 12, None);
+            let clock = HipaaClock::new(date(discovered), 12, Precision::Exact, None);
             assert_eq!(clock.hhs, Hhs::Annual { by: date(by) });
             assert_eq!(clock.media, Some(false));
         }
-        let clock = HipaaClock::new(date("2026-11-21"), 499, None);
+        let clock = HipaaClock::new(date("2026-11-21"), 499, Precision::Exact, None);
         assert!(matches!(clock.hhs, Hhs::Annual { .. }));
+    }
+
+    #[test]
+    fn a_number_that_may_be_too_low_gets_the_earlier_date_and_no_answer_on_media() {
+        let by = date("2027-01-20");
+        for precision in [Precision::AtLeast, Precision::Estimate] {
+            let clock = HipaaClock::new(date("2026-11-21"), 2, precision, None);
+            assert_eq!(clock.hhs, Hhs::Contemporaneous { by });
+            assert_eq!(clock.media, None);
+        }
+        let clock = HipaaClock::new(date("2026-11-21"), 2, Precision::AtMost, None);
+        assert!(matches!(clock.hhs, Hhs::Annual { .. }));
+        assert_eq!(clock.media, Some(false));
     }
 
     #[test]
     fn media_hang_on_one_state_not_on_the_total() {
         let day = date("2026-11-21");
-        assert_eq!(HipaaClock::new(day, 501, Some(&[501])).media, Some(true));
-        let spread = HipaaClock::new(day, 900, Some(&[300, 300, 300]));
+        assert_eq!(
+            HipaaClock::new(day, 501, Precision::Exact, Some(&[501])).media,
+            Some(true)
+        );
+        let spread = HipaaClock::new(day, 900, Precision::Exact, Some(&[300, 300, 300]));
         assert_eq!(spread.media, Some(false));
         assert!(matches!(spread.hhs, Hhs::Contemporaneous { .. }));
         assert_eq!(
-            HipaaClock::new(day, 900, None).media,
+            HipaaClock::new(day, 900, Precision::Exact, None).media,
             None,
             "unknown is said as unknown"
         );

@@ -11,7 +11,7 @@ use vitalseal_storage::{DeviceState, Holding, KeyStatus, PatientState};
 use super::counting::{self, Accesses, Deliveries, Span};
 use super::deadline::{HipaaClock, NotificationClock, utc_date};
 use super::evidence::evidence;
-use super::kind::KeyExposure;
+use super::kind::{Cause, KeyExposure};
 use super::record::{Incident, IncidentDeps, IncidentError, Parties, ReportVersion, find, keep};
 use super::report::{
     BreachReport, FORMAT, Figure, KeyState, LogRange, Nature, Precision, ReportKind,
@@ -86,7 +86,10 @@ pub(super) struct Findings {
 }
 
 async fn gather(deps: &IncidentDeps, incident: &Incident) -> Result<Findings, IncidentError> {
-    let seen = deps.audit.evidence_since(incident.from).await?;
+    let seen = deps
+        .audit
+        .evidence_since(counting::evidence_from(incident))
+        .await?;
     let holdings: Vec<Holding> = if counting::counts_devices(incident) {
         let devices = (!incident.devices.is_empty()).then_some(&incident.devices);
         deps.store
@@ -100,7 +103,7 @@ async fn gather(deps: &IncidentDeps, incident: &Incident) -> Result<Findings, In
         counting::counts_queries(incident).then(|| counting::accesses(incident, &seen.entries));
     let deliveries = counting::counts_devices(incident)
         .then(|| counting::deliveries(incident, &seen.entries, &holdings));
-    let erased = deps.store.registry.patients().await?.into_iter();
+    let erased = deps.store.registry.patient_states().await?.into_iter();
     let erased = erased.filter(|patient| patient.state == PatientState::Erased);
     let revoked = deps.store.registry.devices().await?.into_iter();
     let revoked = revoked.filter(|device| {
@@ -161,11 +164,16 @@ pub(super) fn assemble(
         parties: parties.clone(),
         aware_reason: incident.aware_reason.clone(),
         moments: incident.moments.clone(),
-        hipaa: HipaaClock::new(utc_date(incident.aware_at), nature.people.value, None),
+        hipaa: HipaaClock::new(
+            utc_date(incident.aware_at),
+            nature.people.value,
+            nature.people.precision,
+            None,
+        ),
         hipaa_unsecured: unsecured(incident, findings),
         likely_consequences: consequences(incident),
         measures: measures(incident, findings, erased as u64),
-        unknowns: unknowns(incident, parties, findings, now, clock.late),
+        unknowns: unknowns(incident, parties, findings, &nature.people, now, clock.late),
         evidence: evidence(incident, findings),
         clock,
         nature,
@@ -188,6 +196,11 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
     let refused = deliveries.is_some_and(|deliveries| deliveries.quarantined > 0);
     let mut queries = Vec::new();
     queries.extend(accesses.map(|_| "A1".to_owned()));
+    let resolved = accesses.and_then(|accesses| accesses.resolved);
+    let mut of_people = queries.clone();
+    of_people.extend(resolved.map(|_| "A5".to_owned()));
+    let of_identities = of_people.clone();
+    of_people.extend(deliveries.map(|_| "C1".to_owned()));
     queries.extend(deliveries.map(|_| "C1".to_owned()));
     let read = |figure: fn(&Accesses) -> u64| accesses.map_or(0, figure);
     let delivered = |figure: fn(&Deliveries) -> u64| deliveries.map_or(0, figure);
@@ -197,11 +210,22 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
         (Some(accesses), None) => accesses.queries > 1,
         _ => false,
     };
-    let precision = match (counted_twice, unfinished) {
-        (_, true) => Precision::AtLeast,
-        (true, false) => Precision::AtMost,
-        (false, false) => Precision::Exact,
+    // A query that began before the window may have handed out part of its rows before it as well.
+    let carried = accesses.is_some_and(|accesses| accesses.carried > 0);
+    let precision = Precision::of(counted_twice || carried, unfinished);
+    let handed_out = |accesses: &Accesses| Figure {
+        value: accesses
+            .identities
+            .saturating_add(accesses.resolved.unwrap_or(0)),
+        precision: Precision::of(carried, unfinished),
+        queries: of_identities.clone(),
     };
+    let identities = accesses.map(handed_out);
+    let mut categories_of_records =
+        vec!["data concerning health (GDPR Art. 9): vital signs with their times".to_owned()];
+    if identities.as_ref().is_some_and(|figure| figure.value > 0) {
+        categories_of_records.push("identification data (name, medical record number)".into());
+    }
     let figure = |value, precision, queries: &[&str]| Figure {
         value,
         precision,
@@ -216,18 +240,12 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
         devices: incident.devices.clone(),
         users: incident.users.clone(),
         categories_of_people: vec!["patients".into()],
-        categories_of_records: vec![
-            "data concerning health (GDPR Art. 9): vital signs with their times".into(),
-        ],
+        categories_of_records,
         people: Figure {
             value: people.len() as u64,
-            // A refused message may belong to somebody who is not counted; an unfinished query may have read nothing.
-            precision: match (refused, unfinished) {
-                (true, _) => Precision::AtLeast,
-                (false, true) => Precision::AtMost,
-                (false, false) => Precision::Exact,
-            },
-            queries: queries.clone(),
+            // An unfinished query may have read nothing; a refused message may belong to somebody who is not counted.
+            precision: Precision::of(unfinished || carried, refused),
+            queries: of_people,
         },
         records: Figure {
             value: read(|a| a.readings).saturating_add(delivered(|d| d.readings)),
@@ -239,7 +257,8 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
             precision,
             queries,
         },
-        queries: accesses.map(|a| figure(a.queries, Precision::Exact, &["A2"])),
+        identities,
+        queries: accesses.map(|a| figure(a.queries, Precision::of(carried, false), &["A2"])),
         quarantined: deliveries.map(|d| figure(d.quarantined, Precision::Exact, &["A3"])),
         forks: deliveries.map(|d| figure(d.forks, Precision::Exact, &["A4"])),
         vitals_from: span.0.map(|span| span.0),
@@ -247,17 +266,17 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
     }
 }
 
-/// 45 CFR 164.402: data is unsecured unless it was only had as ciphertext and the keys were not breached.
+/// 45 CFR 164.402: data is unsecured unless it was only had as ciphertext and the keys were not breached. That it is secured
+/// is said only where somebody looked: a device measures in clear, and queries that were not counted may have read anything.
 fn unsecured(incident: &Incident, findings: &Findings) -> Option<bool> {
-    let read_in_clear = findings
-        .accesses
-        .as_ref()
-        .is_some_and(|a| !a.people.is_empty() || a.unfinished > 0);
-    match incident.keys {
-        _ if read_in_clear => Some(true),
-        KeyExposure::Exposed => Some(true),
-        KeyExposure::Safe => Some(false),
-        KeyExposure::Unknown => None,
+    let reads = findings.accesses.as_ref();
+    let read_in_clear = reads.map(|a| !a.people.is_empty() || a.identities > 0 || a.unfinished > 0);
+    match (read_in_clear, incident.keys) {
+        (Some(true), _) | (_, KeyExposure::Exposed) => Some(true),
+        (Some(false), KeyExposure::Safe) if incident.kind.cause != Cause::DeviceCompromise => {
+            Some(false)
+        }
+        _ => None,
     }
 }
 

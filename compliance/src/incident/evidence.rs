@@ -3,6 +3,7 @@
 use vitalseal_crypto::DeviceId;
 use vitalseal_storage::ports::UserName;
 
+use super::counting;
 use super::draft::Findings;
 use super::record::Incident;
 use super::report::{Evidence, EvidenceQuery, LogRange};
@@ -21,21 +22,29 @@ pub(super) fn evidence(incident: &Incident, findings: &Findings) -> Evidence {
             statement,
         });
     };
-    if findings.accesses.is_some() {
+    if let Some(accesses) = &findings.accesses {
+        let since = counting::evidence_from(incident);
+        let ran = format!(
+            "FROM query_started LEFT JOIN query_finished USING (query) WHERE started.at >= '{since}' AND started.at < \
+             '{to}' AND (started.at >= '{from}' OR finished.at IS NULL OR finished.at >= '{from}'){users}"
+        );
         query(
             "A1",
             format!(
-                "SELECT count(DISTINCT patient), sum(messages), sum(readings), min(first_at), max(last_at) FROM \
-                 query_started JOIN query_finished USING (query) WHERE started.at >= '{from}' AND started.at < \
-                 '{to}'{users}, plus the authorized patients of those without an end; {over}"
+                "SELECT count(DISTINCT patient), sum(messages), sum(readings), sum(identities), min(first_at), max(last_at) \
+                 {ran}, plus the authorized patients of those without an end; {over}"
             ),
         );
-        query(
-            "A2",
-            format!(
-                "SELECT count(*) FROM query_started WHERE at >= '{from}' AND at < '{to}'{users}; {over}"
-            ),
-        );
+        query("A2", format!("SELECT count(*) {ran}; {over}"));
+        if accesses.resolved.is_some() {
+            query(
+                "A5",
+                format!(
+                    "SELECT count(*), count(DISTINCT patient) FROM identity_resolved WHERE at >= '{from}' AND at < \
+                     '{to}'; {over}"
+                ),
+            );
+        }
     }
     if findings.deliveries.is_some() {
         query(

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::awareness::AwarenessEvent;
-use super::deadline::Hhs;
+use super::deadline::{HHS_FROM, Hhs};
 use super::report::{BreachReport, Figure, Precision, ReportKind};
 
 impl BreachReport {
@@ -75,13 +75,18 @@ impl BreachReport {
         row(out, "Late at drafting", late)?;
         let hipaa = &self.hipaa;
         let secretary = match hipaa.hhs {
-            Hhs::Contemporaneous { by } => format!("with them, by {by} (500 people or more)"),
+            Hhs::Contemporaneous { by } if self.nature.people.value >= HHS_FROM => {
+                format!("with them, by {by} (500 people or more)")
+            }
+            Hhs::Contemporaneous { by } => {
+                format!("with them, by {by} (not certain to be fewer than 500 people)")
+            }
             Hhs::Annual { by } => format!("by {by} (fewer than 500 people)"),
         };
         let media = match hipaa.media {
             Some(true) => "media: yes",
             Some(false) => "media: no",
-            None => "media: unknown, depends on people per State",
+            None => "media: not determinable, depends on people per State",
         };
         let unsecured = match self.hipaa_unsecured {
             Some(true) => "the data counts as unsecured",
@@ -155,6 +160,7 @@ impl BreachReport {
         )?;
         row(out, "Sealed messages", number(&nature.messages))?;
         for (name, figure) in [
+            ("Names and record numbers handed out", &nature.identities),
             ("Queries", &nature.queries),
             ("Refused messages", &nature.quarantined),
             ("Proofs of a cloned device", &nature.forks),
@@ -241,14 +247,16 @@ impl BreachReport {
     }
 }
 
-/// `3 (A1, C1)`, `at most 12 (A1)`.
+/// `3 (A1, C1)`, `at most 12 (A1)`, `about 12; may be more or fewer (A1)`.
 fn number(figure: &Figure) -> String {
-    let bound = match figure.precision {
-        Precision::Exact => "",
-        Precision::AtMost => "at most ",
-        Precision::AtLeast => "at least ",
+    let (before, behind) = match figure.precision {
+        Precision::Exact => ("", ""),
+        Precision::AtMost => ("at most ", ""),
+        Precision::AtLeast => ("at least ", ""),
+        Precision::Estimate => ("about ", "; may be more or fewer"),
     };
-    format!("{bound}{} ({})", figure.value, figure.queries.join(", "))
+    let queries = figure.queries.join(", ");
+    format!("{before}{}{behind} ({queries})", figure.value)
 }
 
 fn or_unknown(text: &str) -> &str {

@@ -39,7 +39,8 @@ pub struct BreachReport {
     pub moments: Vec<AwarenessMoment>,
     /// The clocks of HIPAA, for whoever is under it.
     pub hipaa: HipaaClock,
-    /// HIPAA "unsecured" data: `Some(false)` only where nothing was read in clear and the keys are recorded as safe.
+    /// HIPAA "unsecured" data: `Some(false)` only where queries were looked at and read nothing, no device is
+    /// compromised, and the keys are recorded as safe.
     pub hipaa_unsecured: Option<bool>,
     /// Art. 33(3)(a).
     pub nature: Nature,
@@ -89,6 +90,8 @@ pub struct Nature {
     pub records: Figure,
     /// Sealed messages that they were in.
     pub messages: Figure,
+    /// Names and medical record numbers that were handed out, each time counted.
+    pub identities: Option<Figure>,
     /// Queries whose answers are in question.
     pub queries: Option<Figure>,
     /// Messages that were refused and kept aside.
@@ -123,6 +126,25 @@ pub enum Precision {
     AtMost,
     /// Something may be missing.
     AtLeast,
+    /// Both: the truth may be more or fewer.
+    Estimate,
+}
+
+impl Precision {
+    /// From what may be wrong with a number.
+    pub(super) fn of(counted_too_much: bool, counted_too_little: bool) -> Self {
+        match (counted_too_much, counted_too_little) {
+            (false, false) => Self::Exact,
+            (true, false) => Self::AtMost,
+            (false, true) => Self::AtLeast,
+            (true, true) => Self::Estimate,
+        }
+    }
+
+    /// Whether the truth is not above the number.
+    pub fn is_upper_bound(self) -> bool {
+        matches!(self, Self::Exact | Self::AtMost)
+    }
 }
 
 /// State of the keys that protect the data concerned.

@@ -2,9 +2,11 @@
 
 use jiff::Timestamp;
 
+use super::deadline::HHS_FROM;
 use super::draft::Findings;
 use super::kind::{Effect, KeyExposure};
 use super::record::{Incident, Parties};
+use super::report::Figure;
 
 /// Art. 33(3)(c), by what suffered.
 pub(super) fn consequences(incident: &Incident) -> Vec<String> {
@@ -65,6 +67,7 @@ pub(super) fn unknowns(
     incident: &Incident,
     parties: &Parties,
     findings: &Findings,
+    people: &Figure,
     now: Timestamp,
     late: bool,
 ) -> Vec<String> {
@@ -97,13 +100,29 @@ pub(super) fn unknowns(
     if incident.keys == KeyExposure::Unknown {
         unknown("Whether patient keys, the root key or the identity map were exposed: nothing was recorded.".into());
     }
+    if !people.precision.is_upper_bound() && people.value < HHS_FROM {
+        unknown(format!(
+            "Whether fewer than {HHS_FROM} people are concerned: their number is not an upper bound, so the earlier date of \
+             HIPAA is given and media are not ruled out."
+        ));
+    }
+    if findings.accesses.is_none() {
+        unknown("What was read through queries: the incident names devices only, so none was looked at.".into());
+    }
     if let Some(accesses) = &findings.accesses {
         if accesses.unfinished > 0 {
             unknown(format!(
                 "What {} queries read that have no end in the log: their whole authorized scope ({} people) is counted \
-                 as people concerned, their records are not counted.",
+                 as people concerned, their records and \
+                 identification data are not counted.",
                 accesses.unfinished,
                 accesses.people_in_unfinished.len()
+            ));
+        }
+        if accesses.carried > 0 {
+            unknown(format!(
+                "How much of what {} queries read left before the window: they began before it, and all of it is counted.",
+                accesses.carried
             ));
         }
         if accesses.queries > 1 {

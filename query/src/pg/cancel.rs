@@ -13,9 +13,13 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Current(Mutex<Option<CancellationToken>>);
 
 impl Current {
-    /// Replaces the token; the one before belongs to a query that has ended or is abandoned.
+    /// Replaces the token and cancels the one before: its query has ended, or is a suspended portal that no cancel request
+    /// could reach any more.
     pub(super) fn begin(&self, token: CancellationToken) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = current.replace(token) {
+            before.cancel();
+        }
     }
 
     fn cancel(&self) {
@@ -85,5 +89,21 @@ pub(super) struct OnCancel(pub(super) Arc<Cancels>);
 impl CancelHandler for OnCancel {
     async fn on_cancel_request(&self, request: CancelRequest) {
         self.0.cancel(request.pid, &request.secret_key.to_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_query_runs_on_out_of_reach_of_a_cancel_request() {
+        let current = Current::default();
+        let (portal, next) = (CancellationToken::new(), CancellationToken::new());
+        current.begin(portal.clone());
+        current.begin(next.clone());
+        assert!(portal.is_cancelled() && !next.is_cancelled());
+        current.cancel();
+        assert!(next.is_cancelled());
     }
 }

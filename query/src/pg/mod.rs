@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The token travels as a cleartext password message inside TLS, and is checked again before every
-//! statement, so a session ends with its token and not with its connection.
+//! statement is prepared or begins to run, so a session ends with its token and not with its connection.
+//! A suspended portal has begun: fetching on continues until its own deadline or until the connection's
+//! next query, whichever comes first.
 //!
 //! Absent on purpose: a plaintext mode, trust or empty-password authentication, `COPY`, replication.
 

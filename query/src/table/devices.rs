@@ -27,7 +27,7 @@ pub(super) fn table() -> RegistryTable {
         Field::new("patient", DataType::Utf8, false),
         Field::new("enrolled_at", instant(), false),
     ];
-    RegistryTable::new(columns, |run, schema| Box::pin(rows(run, schema)))
+    RegistryTable::new(columns, |run, schemas| Box::pin(rows(run, schemas.all)))
 }
 
 async fn rows(run: Arc<QueryRun>, schema: SchemaRef) -> Result<RecordBatch> {
@@ -50,7 +50,7 @@ async fn rows(run: Arc<QueryRun>, schema: SchemaRef) -> Result<RecordBatch> {
         let Some(assigned) = row.patient.filter(|p| scope.patients().contains(p)) else {
             continue;
         };
-        run.shown(&assigned);
+        run.shown(&assigned, false);
         device.append_value(row.id.as_str());
         state.append_value(match row.state {
             DeviceState::Active => "active",

@@ -10,12 +10,12 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
-use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 use vitalseal_storage::registry::PatientState;
 
 use super::instant;
-use super::registry::RegistryTable;
+use super::registry::{RegistryTable, Schemas};
 use crate::error::QueryError;
 use crate::run::QueryRun;
 
@@ -28,11 +28,13 @@ pub(super) fn table() -> RegistryTable {
         Field::new("state", DataType::Utf8, false),
         Field::new("created_at", instant(), false),
     ];
-    RegistryTable::new(columns, |run, schema| Box::pin(rows(run, schema)))
+    RegistryTable::new(columns, |run, schemas| Box::pin(rows(run, schemas)))
 }
 
-async fn rows(run: Arc<QueryRun>, schema: SchemaRef) -> Result<RecordBatch> {
+async fn rows(run: Arc<QueryRun>, schemas: Schemas) -> Result<RecordBatch> {
     let scope = run.scope().await?;
+    let asks_for = |column| schemas.asked.column_with_name(column).is_some();
+    let (asks_name, asks_mrn) = (asks_for("name"), asks_for("mrn"));
     let mut patient = StringBuilder::new();
     let mut name = StringBuilder::new();
     let mut mrn = StringBuilder::new();
@@ -50,14 +52,13 @@ async fn rows(run: Arc<QueryRun>, schema: SchemaRef) -> Result<RecordBatch> {
                 cause: Box::new(cause),
             })?;
         let Some(row) = found else { continue };
-        run.shown(subject);
+        let known = row.identity.as_ref();
+        let hands_out_name = asks_name && known.is_some_and(|known| known.name.is_some());
+        let hands_out_mrn = asks_mrn && known.is_some_and(|known| known.mrn.is_some());
+        run.shown(subject, hands_out_name || hands_out_mrn);
         patient.append_value(row.subject.as_str());
-        name.append_option(
-            row.identity
-                .as_ref()
-                .and_then(|known| known.name.as_deref()),
-        );
-        mrn.append_option(row.identity.as_ref().and_then(|known| known.mrn.as_deref()));
+        name.append_option(known.and_then(|known| known.name.as_deref()));
+        mrn.append_option(known.and_then(|known| known.mrn.as_deref()));
         state.append_value(match row.state {
             PatientState::Active => "active",
             PatientState::Erased => "erased",
@@ -71,5 +72,5 @@ async fn rows(run: Arc<QueryRun>, schema: SchemaRef) -> Result<RecordBatch> {
         Arc::new(state.finish()),
         Arc::new(created_at.finish().with_timezone("UTC")),
     ];
-    Ok(RecordBatch::try_new(schema, columns)?)
+    Ok(RecordBatch::try_new(schemas.all, columns)?)
 }

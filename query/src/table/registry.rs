@@ -18,8 +18,14 @@ use futures::future::BoxFuture;
 
 use crate::run::QueryRun;
 
-/// Reads the rows of one query's scope.
-type Read = fn(Arc<QueryRun>, SchemaRef) -> BoxFuture<'static, Result<RecordBatch>>;
+/// Reads the rows of one query's scope, with every column.
+type Read = fn(Arc<QueryRun>, Schemas) -> BoxFuture<'static, Result<RecordBatch>>;
+
+/// Which columns there are and which of them leave the table.
+pub(super) struct Schemas {
+    pub(super) all: SchemaRef,
+    pub(super) asked: SchemaRef,
+}
 
 /// The table. It holds no row and no identity: both come with the query.
 #[derive(Clone)]
@@ -64,9 +70,14 @@ impl TableProvider for RegistryTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let run = QueryRun::of(session)?;
         run.scope().await?;
+        let asked = match projection {
+            Some(columns) => Arc::new(self.schema.project(columns)?),
+            None => Arc::clone(&self.schema),
+        };
         let rows = Rows {
             run,
             table: self.clone(),
+            asked,
         };
         Ok(Arc::new(StreamingTableExec::try_new(
             Arc::clone(&self.schema),
@@ -84,6 +95,7 @@ impl TableProvider for RegistryTable {
 struct Rows {
     run: Arc<QueryRun>,
     table: RegistryTable,
+    asked: SchemaRef,
 }
 
 impl PartitionStream for Rows {
@@ -93,7 +105,11 @@ impl PartitionStream for Rows {
 
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let schema = Arc::clone(&self.table.schema);
-        let rows = (self.table.read)(Arc::clone(&self.run), Arc::clone(&schema));
+        let schemas = Schemas {
+            all: Arc::clone(&schema),
+            asked: Arc::clone(&self.asked),
+        };
+        let rows = (self.table.read)(Arc::clone(&self.run), schemas);
         let rows = futures::stream::once(rows);
         Box::pin(RecordBatchStreamAdapter::new(schema, rows))
     }

@@ -35,6 +35,7 @@ async fn a_query_leaves_its_shape_its_scope_and_what_it_opened() {
             readings,
             first_at,
             last_at,
+            identities,
         },
     ] = events.as_slice()
     else {
@@ -55,8 +56,30 @@ async fn a_query_leaves_its_shape_its_scope_and_what_it_opened() {
         (QueryOutcome::Completed, 1, 3)
     );
     assert_eq!(opened, std::slice::from_ref(&one.patient));
+    assert_eq!(*identities, 0);
     assert_eq!(first_at.unwrap().as_microsecond(), START_US);
     assert_eq!(last_at.unwrap().as_microsecond(), START_US + 2_000_000);
+}
+
+#[tokio::test]
+async fn names_and_record_numbers_that_were_handed_out_are_counted() {
+    let ward = Ward::open().await;
+    ward.admit("icu-1", "Ada Lovelace", "md").await;
+    ward.admit("icu-2", "Bob", "md").await;
+    for (sql, expected) in [
+        ("SELECT name FROM patients", 2),
+        ("SELECT patient FROM patients WHERE name = 'Bob'", 2),
+        ("SELECT patient, state FROM patients", 0),
+        ("SELECT count(*) FROM patients", 0),
+    ] {
+        ward.audit.forget();
+        ward.ask("md", sql).await.unwrap();
+        let events = ward.audit.events();
+        let Some(AuditEvent::QueryFinished { identities, .. }) = events.last() else {
+            panic!("{events:?}");
+        };
+        assert_eq!(*identities, expected, "{sql}");
+    }
 }
 
 #[tokio::test]
