@@ -194,14 +194,11 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
     let (accesses, deliveries) = (findings.accesses.as_ref(), findings.deliveries.as_ref());
     let unfinished = accesses.is_some_and(|accesses| accesses.unfinished > 0);
     let refused = deliveries.is_some_and(|deliveries| deliveries.quarantined > 0);
-    let mut queries = Vec::new();
-    queries.extend(accesses.map(|_| "A1".to_owned()));
-    let resolved = accesses.and_then(|accesses| accesses.resolved);
-    let mut of_people = queries.clone();
-    of_people.extend(resolved.map(|_| "A5".to_owned()));
-    let of_identities = of_people.clone();
-    of_people.extend(deliveries.map(|_| "C1".to_owned()));
-    queries.extend(deliveries.map(|_| "C1".to_owned()));
+    let id = |asked: bool, id: &str| asked.then(|| id.to_owned());
+    let resolved = accesses.is_some_and(|accesses| accesses.resolved.is_some());
+    let (read_by, resolved_by) = (id(accesses.is_some(), "A1"), id(resolved, "A5"));
+    let delivered_by = id(deliveries.is_some(), "C1");
+    let queries: Vec<String> = read_by.iter().chain(&delivered_by).cloned().collect();
     let read = |figure: fn(&Accesses) -> u64| accesses.map_or(0, figure);
     let delivered = |figure: fn(&Deliveries) -> u64| deliveries.map_or(0, figure);
     // Two queries may have read the same reading, and a reading that came in may have been read out as well.
@@ -218,7 +215,7 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
             .identities
             .saturating_add(accesses.resolved.unwrap_or(0)),
         precision: Precision::of(carried, unfinished),
-        queries: of_identities.clone(),
+        queries: read_by.iter().chain(&resolved_by).cloned().collect(),
     };
     let identities = accesses.map(handed_out);
     let mut categories_of_records =
@@ -245,7 +242,9 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
             value: people.len() as u64,
             // An unfinished query may have read nothing; a refused message may belong to somebody who is not counted.
             precision: Precision::of(unfinished || carried, refused),
-            queries: of_people,
+            queries: (read_by.iter().chain(&resolved_by).chain(&delivered_by))
+                .cloned()
+                .collect(),
         },
         records: Figure {
             value: read(|a| a.readings).saturating_add(delivered(|d| d.readings)),

@@ -122,7 +122,7 @@ pub struct Figure {
 pub enum Precision {
     /// Counted.
     Exact,
-    /// Something may be counted twice.
+    /// Something may be counted twice, or have happened before the window.
     AtMost,
     /// Something may be missing.
     AtLeast,
