@@ -1,7 +1,8 @@
 //! Argument types: what an operator can type, and the help they read.
 //!
-//! Secrets never stand here: passwords come from files, so that they reach neither a process list nor
-//! a shell history.
+//! No lasting secret stands here: passwords come from files, so that they reach neither a process list
+//! nor a shell history. A one-time code does, for it is worth nothing half a minute later; so do a
+//! patient's name and record number in `patient add`, which whoever types them has to keep in mind.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -125,7 +126,7 @@ pub struct ServeArgs {
 /// `vitalseal demo`
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// Keep the store here afterwards (must not exist yet).
+    /// Keep everything in this directory, which must not exist yet; the store is DIR/data.
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }
@@ -199,10 +200,10 @@ pub enum DeviceCommand {
         /// The device id: its MQTT client id and its certificate's common name.
         device: DeviceId,
         /// A PKCS#10 request made where the key lives (PEM).
-        #[arg(long, requires = "out", required_unless_present = "new_key")]
+        #[arg(long, value_name = "FILE", requires = "out")]
         csr: Option<PathBuf>,
-        /// Where to write the certificate chain (PEM).
-        #[arg(long, value_name = "CERT")]
+        /// Where to write the certificate chain (PEM); a new file.
+        #[arg(long, value_name = "CERT", requires = "csr")]
         out: Option<PathBuf>,
         /// Make the key here and write key.pem, cert.pem and ca.pem into this new directory.
         #[arg(long, value_name = "DIR", conflicts_with_all = ["csr", "out"])]
@@ -244,7 +245,7 @@ pub enum UserCommand {
         at: DataArgs,
         /// The user's name.
         user: UserName,
-        /// What the user is.
+        /// What the user may see in SQL. Administration is by Unix account in this version.
         #[arg(long)]
         role: RoleArg,
     },
@@ -268,9 +269,9 @@ pub enum UserCommand {
 pub enum RoleArg {
     /// Reads the vitals of the patients in their care.
     Clinician,
-    /// Data protection officer: erasure, evidence, incidents.
+    /// Data protection officer: sees no vitals in SQL.
     Dpo,
-    /// Runs the system; sees no vitals.
+    /// Runs the system: sees no vitals in SQL.
     Admin,
 }
 
@@ -330,7 +331,7 @@ pub enum AuditCommand {
         #[arg(short = 'n', long, default_value_t = 20)]
         lines: u32,
     },
-    /// Recompute the whole log against its signed checkpoint.
+    /// Recompute the whole log against its signed checkpoint, and print that to be kept elsewhere.
     Verify {
         /// The store.
         #[command(flatten)]
@@ -377,7 +378,7 @@ pub enum EraseCommand {
         /// The certificate (JSON).
         file: PathBuf,
         /// The audit log's verifier key, kept from before.
-        #[arg(long, value_name = "FILE", required_unless_present = "data")]
+        #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
         /// Take the verifier key from this store.
         #[arg(long, env = "VITALSEAL_DATA", value_name = "DIR")]
@@ -421,13 +422,13 @@ pub struct IncidentOpenArgs {
     #[command(flatten)]
     pub at: DataArgs,
     /// What happened.
-    #[arg(long)]
+    #[arg(long, value_name = "KIND", help = KIND_HELP)]
     pub kind: String,
-    /// Beginning of the time in question (RFC 3339).
-    #[arg(long)]
+    /// Beginning of the time in question (RFC 3339, such as 2026-03-27T08:00:00Z).
+    #[arg(long, value_name = "TIME")]
     pub from: Timestamp,
-    /// End of the time in question (RFC 3339).
-    #[arg(long)]
+    /// End of the time in question.
+    #[arg(long, value_name = "TIME")]
     pub to: Timestamp,
     /// A device that is concerned; may be repeated.
     #[arg(long = "device")]
@@ -436,9 +437,12 @@ pub struct IncidentOpenArgs {
     #[arg(long = "user")]
     pub users: Vec<UserName>,
     /// When the controller became aware (GDPR 33(1)); the deadline runs from here.
-    #[arg(long)]
+    #[arg(long, value_name = "TIME")]
     pub aware_at: Timestamp,
     /// Why that instant: who decided, on what evidence.
     #[arg(long, default_value = "not recorded")]
     pub aware_reason: String,
 }
+
+const KIND_HELP: &str = "What happened: credential_misuse, device_compromise, key_loss, unauthorized_access \
+                         or other; own effects after a colon, as in other:integrity+availability";

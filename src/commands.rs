@@ -1,5 +1,8 @@
 //! One function a subcommand: read the arguments, ask the server, print.
 
+mod device;
+mod reserved;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,20 +11,21 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use vitalseal_compliance::erasure::{self, ErasureCertificate};
-use vitalseal_crypto::DeviceId;
 use vitalseal_storage::StorePaths;
 use vitalseal_storage::ports::{Clock as _, SystemClock};
 
+pub(crate) use self::device::enroll_with_new_key;
+use self::reserved::ReservedFile;
 use crate::admin::client::ask;
 use crate::admin::protocol::{Private, Request};
 use crate::cli::{
-    AuditCommand, CaCommand, Command, DataArgs, DeviceCommand, EraseArgs, EraseCommand,
-    IncidentCommand, InitArgs, KeysCommand, PatientCommand, QuarantineCommand, RecipientCommand,
-    ReportFormat, ServeArgs, SimulateArgs, TokenCommand, UserCommand,
+    AuditCommand, CaCommand, Command, DataArgs, EraseArgs, EraseCommand, IncidentCommand, InitArgs,
+    KeysCommand, PatientCommand, QuarantineCommand, RecipientCommand, ReportFormat, ServeArgs,
+    SimulateArgs, TokenCommand, UserCommand,
 };
 use crate::credentials::CredentialsView;
 use crate::server::{Overrides, Server};
-use crate::{files, init, logging, output, simulate as simulation};
+use crate::{init, logging, output, simulate as simulation};
 
 /// How long an orderly stop may take before the process ends anyway; what was acknowledged is durable.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -109,8 +113,12 @@ fn forbid_core_dumps() -> anyhow::Result<()> {
 pub(crate) async fn simulate(args: SimulateArgs, as_json: bool) -> anyhow::Result<()> {
     logging::start("warn");
     let mut summary = serde_json::to_value(simulation::run(&args).await?)?;
-    if !as_json {
-        output::print(&summary["devices"].take(), false)?;
+    if !as_json
+        && let Some(devices) = summary
+            .as_object_mut()
+            .and_then(|fields| fields.shift_remove("devices"))
+    {
+        output::print(&devices, false)?;
     }
     output::print(&summary, as_json)
 }
@@ -122,7 +130,7 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
             show_pem(&at, Request::RecipientShow, json).await
         }
         Command::Patient(command) => patient(command, json).await,
-        Command::Device(command) => device(command, json).await,
+        Command::Device(command) => device::run(command, json).await,
         Command::User(command) => match command {
             UserCommand::Add { at, user, role } => {
                 relay(
@@ -165,14 +173,7 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
         }
         Command::Audit(AuditCommand::Tail { at, lines }) => audit_tail(&at, lines, json).await,
         Command::Audit(AuditCommand::Verify { at, checkpoint }) => {
-            let checkpoint = checkpoint.as_deref().map(read).transpose()?;
-            let verified = send(&at, Request::AuditVerify { checkpoint }).await?;
-            output::print(&verified, json)?;
-            anyhow::ensure!(
-                verified["ok"] == true,
-                "the audit log does not verify: keep a copy of the store as it is, and find out why"
-            );
-            Ok(())
+            audit_verify(&at, checkpoint.as_deref(), json).await
         }
         Command::Keys(KeysCommand::Status(at)) => relay(&at, Request::KeysStatus, json).await,
         Command::Flush { at } => relay(&at, Request::Flush, json).await,
@@ -197,68 +198,34 @@ async fn patient(command: PatientCommand, json: bool) -> anyhow::Result<()> {
     relay(&at, request, json).await
 }
 
-async fn device(command: DeviceCommand, json: bool) -> anyhow::Result<()> {
-    match command {
-        DeviceCommand::Enroll {
-            at,
-            device,
-            csr: Some(csr),
-            out: Some(out),
-            new_key: None,
-        } => {
-            let csr_pem = read(&csr)?;
-            let answer = send(&at, Request::DeviceEnroll { device, csr_pem }).await?;
-            files::write_public(&out, text(&answer, "pem")?.as_bytes())?;
-            output::print(&without_pems(answer), json)
-        }
-        DeviceCommand::Enroll {
-            at,
-            device,
-            new_key: Some(directory),
-            ..
-        } => {
-            let answer = enroll_with_new_key(&socket(&at), &device, &directory).await?;
-            output::print(&without_pems(answer), json)
-        }
-        DeviceCommand::Enroll { .. } => {
-            anyhow::bail!("give either --csr FILE --out CERT or --new-key DIR")
-        }
-        DeviceCommand::Assign {
-            at,
-            device,
-            patient,
-        } => relay(&at, Request::DeviceAssign { device, patient }, json).await,
-        DeviceCommand::List(at) => relay(&at, Request::DeviceList, json).await,
-        DeviceCommand::Revoke { at, device, reason } => {
-            relay(&at, Request::DeviceRevoke { device, reason }, json).await
+async fn audit_verify(
+    at: &DataArgs,
+    checkpoint: Option<&Path>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    // A note ends with one line break, whatever an editor or a copy through a terminal made of it.
+    let checkpoint = checkpoint
+        .map(|file| read(file).map(|note| format!("{}\n", note.trim_end())))
+        .transpose()?;
+    let mut verified = send(at, Request::AuditVerify { checkpoint }).await?;
+    let sound = verified["ok"] == true;
+    if as_json {
+        output::print(&verified, true)?;
+    } else {
+        // Apart from the table, so that it can be copied as it is.
+        let note = verified
+            .as_object_mut()
+            .and_then(|fields| fields.shift_remove("checkpoint"));
+        output::print(&verified, false)?;
+        if let Some(note) = note.as_ref().and_then(Value::as_str) {
+            output::line(&format!("\nKeep this checkpoint somewhere else:\n{note}"))?;
         }
     }
-}
-
-/// Makes a key pair in a new directory and enrols it; the private key never leaves that directory.
-pub(crate) async fn enroll_with_new_key(
-    socket: &Path,
-    device: &DeviceId,
-    directory: &Path,
-) -> anyhow::Result<Value> {
-    let (key_pem, csr_pem) =
-        vitalseal_crypto::new_device_key_and_csr(device).context("making a key")?;
-    let request = Request::DeviceEnroll {
-        device: device.clone(),
-        csr_pem,
-    };
-    let answer = ask(socket, &request).await?;
-    files::create_private_dir(directory)?;
-    files::write_private(&directory.join("key.pem"), key_pem.as_bytes())?;
-    files::write_public(
-        &directory.join("cert.pem"),
-        text(&answer, "pem")?.as_bytes(),
-    )?;
-    files::write_public(
-        &directory.join("ca.pem"),
-        text(&answer, "ca_pem")?.as_bytes(),
-    )?;
-    Ok(answer)
+    anyhow::ensure!(
+        sound,
+        "the audit log does not verify: keep a copy of the store as it is, and find out why"
+    );
+    Ok(())
 }
 
 async fn audit_tail(at: &DataArgs, lines: u32, as_json: bool) -> anyhow::Result<()> {
@@ -318,10 +285,10 @@ pub(crate) async fn erase(args: EraseArgs, as_json: bool) -> anyhow::Result<()> 
         anyhow::bail!("give --data DIR, the patient and --reason");
     };
     let at = DataArgs { data: data.clone() };
+    let out = args.out.as_deref().map(ReservedFile::create).transpose()?;
     let certificate = send(&at, Request::Erase { patient, reason }).await?;
-    if let Some(out) = args.out {
-        let text = serde_json::to_string_pretty(&certificate)?;
-        files::write_public(&out, text.as_bytes())?;
+    if let Some(out) = out {
+        out.fill(serde_json::to_string_pretty(&certificate)?.as_bytes())?;
     }
     if as_json {
         return output::print(&certificate, true);
@@ -381,13 +348,6 @@ async fn send(at: &DataArgs, request: Request) -> anyhow::Result<Value> {
 
 fn socket(at: &DataArgs) -> PathBuf {
     StorePaths::new(&at.data, None).admin_socket()
-}
-
-fn without_pems(mut answer: Value) -> Value {
-    if let Some(fields) = answer.as_object_mut() {
-        fields.retain(|name, _| name != "pem" && name != "ca_pem");
-    }
-    answer
 }
 
 /// A text field of an answer.

@@ -56,7 +56,7 @@ pub async fn run(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
             Ok(detail) => (true, detail),
             Err(error) => (false, format!("{error:#}")),
         };
-        progress.end(ok, step.name, &detail);
+        progress.end(ok, step.name, &detail)?;
         outcomes.push(StepOutcome {
             name: step.name,
             ok,
@@ -74,7 +74,7 @@ pub async fn run(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
             && outcomes.iter().all(|step| step.ok),
         acked: site.acked,
         rows: site.rows,
-        elapsed_s: started.elapsed().as_secs_f64(),
+        elapsed_s: output::seconds(started.elapsed()),
         steps: outcomes,
     };
     if json {
@@ -93,7 +93,14 @@ pub async fn run(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
 fn summary(outcome: &Outcome, args: &DemoArgs) -> String {
     let held = outcome.steps.iter().filter(|step| step.ok).count();
     let kept = match &args.keep {
-        Some(directory) => format!("The store is kept in {}.", directory.join("data").display()),
+        Some(directory) => {
+            let data = directory.join("data");
+            format!(
+                "Everything is kept in {}. Go on with: vitalseal serve --data {}",
+                directory.display(),
+                data.display()
+            )
+        }
         None => "The store was temporary; `--keep DIR` keeps it.".to_owned(),
     };
     format!(

@@ -1,5 +1,7 @@
 //! How answers look: tables for people by default, JSON for programs with `--json`.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
@@ -26,6 +28,12 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", text.trim_end()).context("writing to standard output")?;
     out.flush().context("writing to standard output")
+}
+
+/// A duration in seconds with the precision of a millisecond: more digits would be noise.
+#[must_use]
+pub(crate) fn seconds(elapsed: Duration) -> f64 {
+    (elapsed.as_secs_f64() * 1e3).round() / 1e3
 }
 
 /// A list of objects becomes a table, an object becomes `key  value` lines, anything else itself.

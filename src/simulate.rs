@@ -25,7 +25,7 @@ use crate::admin::client::ask;
 use crate::admin::protocol::Request;
 use crate::cli::SimulateArgs;
 use crate::commands::{enroll_with_new_key, text};
-use crate::files;
+use crate::{files, output};
 
 /// Readings in one message: a minute of a slow signal.
 const READINGS_PER_MESSAGE: usize = 60;
@@ -261,8 +261,8 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
                 "simulated SpO2, blood pressure, temperature, respiration",
             ),
         };
-        // A device id is enrolled once; the time makes a second run's ids new.
-        let device: DeviceId = format!("sim-{}-{index:03}", now.as_second()).parse()?;
+        // A device id is enrolled once; the milliseconds make a second run's ids new.
+        let device: DeviceId = format!("sim-{}-{index:03}", now.as_millisecond()).parse()?;
         let directory = state.join(device.as_str());
         let patient = enrol(&socket, &device, &directory).await?;
         let recipient = ask(&socket, &Request::RecipientShow).await?;
@@ -288,7 +288,7 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
         summary.acked += played.acked;
         summary.readings += played.readings;
     }
-    summary.elapsed_s = started.elapsed().as_secs_f64();
+    summary.elapsed_s = output::seconds(started.elapsed());
     Ok(summary)
 }
 

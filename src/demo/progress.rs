@@ -1,10 +1,12 @@
-//! What a watcher sees: a bar on a terminal, plain lines elsewhere. Standard error only, so that
-//! `--json` leaves one object on standard output.
+//! What a watcher sees: on a terminal a bar on standard error, with each step's line above it; elsewhere
+//! the lines alone, on standard output. With `--json` nothing: there one object is all that is printed.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output;
 
 /// Announces each step and how it ended.
 #[derive(Debug)]
@@ -16,7 +18,9 @@ pub(super) struct Progress {
 impl Progress {
     /// `steps` is how many there will be; a quiet one says nothing.
     pub(super) fn new(steps: usize, quiet: bool) -> Self {
-        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+        // Lines above a bar go where the bar goes; whoever pipes standard output wants them there.
+        let watched = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+        let bar = (!quiet && watched).then(|| {
             let bar = ProgressBar::new(u64::try_from(steps).unwrap_or(u64::MAX));
             if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {spinner} {msg}")
             {
@@ -36,15 +40,19 @@ impl Progress {
     }
 
     /// A step ended.
-    pub(super) fn end(&self, ok: bool, name: &str, detail: &str) {
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub(super) fn end(&self, ok: bool, name: &str, detail: &str) -> anyhow::Result<()> {
         let line = format!("{}  {name:<12} {detail}", if ok { "ok  " } else { "FAIL" });
         match &self.bar {
             Some(bar) => {
                 bar.println(line);
                 bar.inc(1);
+                Ok(())
             }
-            None if self.quiet => {}
-            None => eprintln!("{line}"),
+            None if self.quiet => Ok(()),
+            None => output::line(&line),
         }
     }
 }

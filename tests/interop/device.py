@@ -50,7 +50,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--readings", type=Path, help="JSON list of readings")
     parser.add_argument("--mode", choices=("es", "ss"), default="es", help="key agreement")
     parser.add_argument("--per-message", type=int, default=60, help="readings in one envelope")
-    parser.add_argument("--boot", type=int, default=int(time.time()), help="boot counter; default: the time")
+    parser.add_argument("--boot", type=int, default=time.time_ns() // 10**6,
+                        help="boot counter; default: the time in ms, far below 2^53")
     parser.add_argument("--mqtt", help="HOST:PORT of the server")
     parser.add_argument("--mqtt-version", type=int, choices=(4, 5), default=5, help="4 = v3.1.1")
     parser.add_argument("--dry-run", type=Path, metavar="OUT", help="write the envelopes here, send nothing")

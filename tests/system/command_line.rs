@@ -188,6 +188,133 @@ fn a_wrong_password_and_a_wrong_code_get_the_same_answer() {
 }
 
 #[test]
+fn a_failed_enrolment_does_not_burn_the_device_id() {
+    let site = Site::serving();
+    let taken = site.dir.path().join("taken");
+    std::fs::create_dir(&taken).unwrap();
+    let enroll = |directory: &std::path::Path| {
+        site.run(&[
+            "device",
+            "enroll",
+            "monitor-1",
+            "--new-key",
+            directory.to_str().unwrap(),
+        ])
+    };
+    assert!(!enroll(&taken).status.success());
+    let csr = site.dir.path().join("monitor-1.csr");
+    let id = "monitor-1".parse().unwrap();
+    std::fs::write(
+        &csr,
+        vitalseal_crypto::new_device_key_and_csr(&id).unwrap().1,
+    )
+    .unwrap();
+    let csr = csr.to_str().unwrap();
+    let said = site.refused(&[
+        "device",
+        "enroll",
+        "monitor-1",
+        "--csr",
+        csr,
+        "--out",
+        taken.to_str().unwrap(),
+    ]);
+    assert!(said.contains(taken.to_str().unwrap()), "{said}");
+    assert_eq!(site.json(&["device", "list"]), serde_json::json!([]));
+
+    let good = site.dir.path().join("good");
+    assert!(enroll(&good).status.success());
+    // Refused by the server, since the id is taken now: nothing is left lying about.
+    let (again, cert) = (site.dir.path().join("again"), site.dir.path().join("cert"));
+    assert!(!enroll(&again).status.success());
+    let args = ["device", "enroll", "monitor-1", "--csr", csr, "--out"];
+    site.refused(&[&args[..], &[cert.to_str().unwrap()]].concat());
+    assert!(!again.exists() && !cert.exists());
+}
+
+#[test]
+fn enrolment_without_options_names_both_ways() {
+    let site = Site::init();
+    let said = site.refused(&["device", "enroll", "monitor-1"]);
+    for option in ["--csr FILE --out CERT", "--new-key DIR"] {
+        assert!(said.contains(option), "{said}");
+    }
+}
+
+#[test]
+fn verifying_an_erasure_without_a_key_names_both_ways() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("erasure.json");
+    std::fs::write(&file, "{}").unwrap();
+    let output = Command::new(VITALSEAL)
+        .args(["erase", "verify"])
+        .arg(&file)
+        .env_remove("VITALSEAL_DATA")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        said.contains("--key FILE") && said.contains("--data DIR"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_checkpoint_that_is_printed_verifies_the_log_later() {
+    let site = Site::serving();
+    let output = site.run(&["audit", "verify"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (table, note) = said
+        .split_once("Keep this checkpoint somewhere else:\n")
+        .unwrap_or_else(|| panic!("no checkpoint in:\n{said}"));
+    assert!(table.contains("ok"), "{table}");
+    assert_eq!(site.json(&["audit", "verify"])["checkpoint"], note);
+    let kept = site.dir.path().join("checkpoint");
+    std::fs::write(&kept, format!("{note}\n\n")).unwrap();
+    site.patient();
+    let verified = site.json(&["audit", "verify", "--checkpoint", kept.to_str().unwrap()]);
+    assert_eq!(verified["ok"], true, "{verified}");
+    assert_eq!(verified["outside_ok"], true, "{verified}");
+}
+
+#[test]
+fn a_log_that_is_no_terminal_holds_no_colours() {
+    let site = Site::serving();
+    site.patient();
+    let log = site.log_text();
+    assert!(log.contains("INFO") || log.contains("DEBUG"), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
+}
+
+#[test]
+fn a_malformed_log_level_is_reported_and_not_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(VITALSEAL)
+        .args(["serve", "--data"])
+        .arg(dir.path())
+        .env("VITALSEAL_LOG", "vitalseal=loud")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let first = said.lines().next().unwrap();
+    for part in ["VITALSEAL_LOG", "vitalseal=loud", "`info`"] {
+        assert!(first.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn simulating_twice_at_once_enrols_different_devices() {
+    let site = Site::serving();
+    for run in ["one", "two"] {
+        let state = site.dir.path().join(run);
+        let state = state.to_str().unwrap();
+        site.json(&["simulate", "--devices", "1", "--state", state]);
+    }
+    assert_eq!(site.json(&["device", "list"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn help_reads_well() {
     for (name, args) in [
         ("help", &["--help"][..]),
@@ -195,6 +322,7 @@ fn help_reads_well() {
         ("help_serve", &["serve", "--help"]),
         ("help_device_enroll", &["device", "enroll", "--help"]),
         ("help_erase", &["erase", "--help"]),
+        ("help_user_add", &["user", "add", "--help"]),
         ("help_incident_open", &["incident", "open", "--help"]),
     ] {
         let output = Command::new(VITALSEAL)

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::VITALSEAL;
+use crate::common::{VITALSEAL, files_below};
 
 #[test]
 fn the_demo_holds_in_every_step() {
@@ -30,9 +30,34 @@ fn the_demo_holds_in_every_step() {
     assert_eq!(result["ok"], true);
     assert!(result["acked"].as_u64().unwrap() > 100, "{result}");
     assert!(result["rows"].as_u64().unwrap() > 10_000, "{result}");
-    assert!(result["elapsed_s"].as_f64().is_some());
+    let elapsed_ms = result["elapsed_s"].as_f64().unwrap() * 1e3;
+    assert!((elapsed_ms - elapsed_ms.round()).abs() < 1e-6, "{result}");
     let steps = result["steps"].as_array().unwrap();
     assert!(steps.len() >= 10, "{result}");
     assert!(steps.iter().all(|step| step["ok"] == true), "{result}");
-    assert!(keep.join("data/vitalseal.toml").exists() || keep.join("vitalseal.toml").exists());
+    assert!(keep.join("data/vitalseal.toml").exists());
+    // A copy of root keys that was made for a check must not outlive it.
+    let left: Vec<_> = files_below(&keep)
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "key"))
+        .filter(|file| !file.starts_with(keep.join("data.root")))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_steps_of_a_piped_demo_stand_on_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = dir.path().join("kept");
+    let output = Command::new(VITALSEAL)
+        .args(["demo", "--keep"])
+        .arg(&keep)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    let steps = said.lines().filter(|line| line.starts_with("ok  "));
+    assert!(steps.count() >= 10, "{said}");
+    let next = format!("vitalseal serve --data {}", keep.join("data").display());
+    assert!(said.contains(&next), "{said}");
 }

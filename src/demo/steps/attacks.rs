@@ -17,15 +17,22 @@ use crate::tls;
 
 const COUNT: &str = "SELECT count(*) FROM vitals";
 
+/// So many first bytes of an envelope lie in its signed header, which storage keeps as it came.
+const HEADER_BYTES: usize = 96;
+
 /// A body temperature with so many digits that its bytes stand nowhere by accident.
 const KNOWN: f64 = 37.182_930_457;
 
 pub(super) async fn tampered(site: &mut Site) -> anyhow::Result<String> {
     let before = site.count(COUNT).await?;
     let mut message = sealed(site, "watch-01", 71.0)?;
+    let length = message.len();
     // The recipient takes the last 136 bytes or so; the ciphertext lies before it.
-    let at = message.len() - 150;
-    message[at] ^= 1;
+    let byte = length
+        .checked_sub(150)
+        .and_then(|at| message.get_mut(at))
+        .context("the message is too short to hold a ciphertext")?;
+    *byte ^= 1;
     publish(site, "watch-01", &[message]).await?;
     let listed = site.ask(Request::QuarantineList { limit: 10 }).await?;
     let reasons: Vec<&str> = listed
@@ -43,7 +50,9 @@ pub(super) async fn tampered(site: &mut Site) -> anyhow::Result<String> {
         site.count(COUNT).await? == before,
         "the changed message was stored"
     );
-    Ok("one bit of 400: acknowledged, not stored, quarantined with reason `signature`".to_owned())
+    Ok(format!(
+        "one bit of {length} bytes: acknowledged, not stored, quarantined with reason `signature`"
+    ))
 }
 
 pub(super) async fn stranger(site: &mut Site) -> anyhow::Result<String> {
@@ -111,6 +120,14 @@ pub(super) async fn ciphertext(site: &mut Site) -> anyhow::Result<String> {
         let member = site.member("monitor-01")?;
         member.player.seal(&[known], SystemClock.now())?
     };
+    let header = message
+        .get(..HEADER_BYTES)
+        .context("the message is too short to hold a header")?
+        .to_vec();
+    ensure!(
+        contains(&header, b"monitor-01"),
+        "the signed header should begin with whose message it is"
+    );
     publish(site, "monitor-01", &[message]).await?;
     site.ask(Request::Flush).await?;
     let found = site
@@ -124,15 +141,13 @@ pub(super) async fn ciphertext(site: &mut Site) -> anyhow::Result<String> {
     );
     site.rows += 1;
     let files = files_below(&site.data)?;
-    let parquet = files
-        .iter()
-        .filter(|file| file.extension().is_some_and(|e| e == "parquet"))
-        .count();
+    let parquet = files.iter().filter(|file| is_parquet(file)).count();
     ensure!(parquet > 0, "the flush left no Parquet file");
-    let mut bytes = 0;
+    let (mut bytes, mut searchable) = (0, false);
     for file in &files {
         let content = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
         bytes += content.len();
+        searchable |= is_parquet(file) && contains(&content, &header);
         for needle in needles {
             ensure!(
                 !contains(&content, needle),
@@ -141,6 +156,12 @@ pub(super) async fn ciphertext(site: &mut Site) -> anyhow::Result<String> {
             );
         }
     }
+    // A search for what is never there proves nothing in a file where nothing is ever found, as in a
+    // compressed one: the message's signed header must lie in it byte for byte.
+    ensure!(
+        searchable,
+        "no Parquet file holds the message's signed header: envelopes are not stored as they are"
+    );
     Ok(format!(
         "SQL finds the reading; {} files, {parquet} of them Parquet, {} KiB, hold neither it nor a name",
         files.len(),
@@ -195,6 +216,11 @@ fn files_below(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+fn is_parquet(file: &Path) -> bool {
+    file.extension()
+        .is_some_and(|extension| extension == "parquet")
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use vitalseal_compliance::erasure;
 use vitalseal_storage::ports::{Clock as _, SystemClock};
-use vitalseal_storage::{FileRootProvider, Store, StorePaths};
+use vitalseal_storage::{FileRootProvider, Store, StoreError, StorePaths};
 
 use crate::admin::protocol::Request;
 use crate::commands::text;
@@ -25,6 +25,10 @@ pub(super) async fn erase(site: &mut Site) -> anyhow::Result<String> {
 
     // As an administrator would: copy the data directory of the running server, by hand.
     copy_tree(&site.data, &site.directory.join(COPY))?;
+    ensure!(
+        opens_the_key(site, &patient).await?,
+        "the copy should bring the patient's key back as long as nothing is erased"
+    );
 
     let request = Request::Erase {
         patient: patient.parse().context("reading the pseudonym")?,
@@ -51,31 +55,49 @@ pub(super) async fn erase(site: &mut Site) -> anyhow::Result<String> {
 }
 
 pub(super) async fn backup(site: &mut Site) -> anyhow::Result<String> {
-    let copy = site.directory.join(COPY);
-    let patient = site
-        .member("watch-01")?
-        .patient
-        .parse()
-        .context("reading the pseudonym")?;
     // The copy of yesterday, the root keys of today.
     let today = site.paths();
-    let paths = StorePaths::new(&copy, Some(today.root_keys()));
+    let paths = StorePaths::new(&site.directory.join(COPY), Some(today.root_keys()));
     let roots = Arc::new(FileRootProvider::new(paths.root_keys()));
-    let refused = match Store::open(&paths, roots, SystemClock.now()).await {
-        Err(refused) => refused,
-        Ok(store) => {
-            let key = store.keys.kek(&patient).await;
-            store.close().await;
-            match key {
-                Ok(None) => return Ok("the copy opens, the patient's key is not in it".to_owned()),
-                Ok(Some(_)) => {
-                    bail!("the copy made before the erasure brought the patient's key back")
-                }
-                Err(refused) => return Ok(format!("the key cannot be unwrapped: {refused}")),
-            }
+    match Store::open(&paths, roots, SystemClock.now()).await {
+        Err(refused @ StoreError::RootMissing { .. }) => Ok(format!(
+            "the copy opened before the erasure; beside today's root keys: {refused}"
+        )),
+        Err(other) => {
+            Err(other).context("the copy is refused, but not because its root is destroyed")
         }
-    };
-    Ok(format!("the old copy beside today's root keys: {refused}"))
+        Ok(store) => {
+            store.close().await;
+            bail!("the copy made before the erasure still opens")
+        }
+    }
+}
+
+/// Whether the copy, with the root keys of this moment, yields the patient's key.
+///
+/// Opening a store may finish what was under way in it, so a copy of the copy is opened, beside a copy of
+/// the root keys, and both are removed at once: a copy of root keys outlives no erasure.
+async fn opens_the_key(site: &Site, patient: &str) -> anyhow::Result<bool> {
+    let trial = tempfile::Builder::new()
+        .prefix("trial-")
+        .tempdir_in(&site.directory)
+        .context("creating a temporary directory")?;
+    let (data, root_keys) = (trial.path().join("data"), trial.path().join("root"));
+    copy_tree(&site.directory.join(COPY), &data)?;
+    copy_tree(site.paths().root_keys(), &root_keys)?;
+    let roots = Arc::new(FileRootProvider::new(&root_keys));
+    let paths = StorePaths::new(&data, Some(&root_keys));
+    let store = Store::open(&paths, roots, SystemClock.now())
+        .await
+        .context("opening the copy before the erasure")?;
+    let subject = patient.parse().context("reading the pseudonym")?;
+    let key = store.keys.kek(&subject).await;
+    store.close().await;
+    let found = key.context("unwrapping the patient's key")?.is_some();
+    trial
+        .close()
+        .context("removing the copy of the root keys")?;
+    Ok(found)
 }
 
 pub(super) async fn report(site: &mut Site) -> anyhow::Result<String> {

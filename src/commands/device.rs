@@ -1,0 +1,83 @@
+//! `vitalseal device …`. What enrolment writes here is made before the server is asked: a device id is
+//! given out once, so a file that cannot be written must not cost one.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use vitalseal_crypto::DeviceId;
+
+use super::reserved::{ReservedDirectory, ReservedFile};
+use super::{read, relay, send, socket, text};
+use crate::admin::client::ask;
+use crate::admin::protocol::Request;
+use crate::cli::DeviceCommand;
+use crate::{files, output};
+
+pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()> {
+    match command {
+        DeviceCommand::Enroll {
+            at,
+            device,
+            csr: Some(csr),
+            out: Some(out),
+            new_key: None,
+        } => {
+            let csr_pem = read(&csr)?;
+            let out = ReservedFile::create(&out)?;
+            let answer = send(&at, Request::DeviceEnroll { device, csr_pem }).await?;
+            out.fill(text(&answer, "pem")?.as_bytes())?;
+            output::print(&without_pems(answer), json)
+        }
+        DeviceCommand::Enroll {
+            at,
+            device,
+            new_key: Some(directory),
+            ..
+        } => {
+            let answer = enroll_with_new_key(&socket(&at), &device, &directory).await?;
+            output::print(&without_pems(answer), json)
+        }
+        DeviceCommand::Enroll { .. } => {
+            anyhow::bail!("give either --csr FILE --out CERT or --new-key DIR")
+        }
+        DeviceCommand::Assign {
+            at,
+            device,
+            patient,
+        } => relay(&at, Request::DeviceAssign { device, patient }, json).await,
+        DeviceCommand::List(at) => relay(&at, Request::DeviceList, json).await,
+        DeviceCommand::Revoke { at, device, reason } => {
+            relay(&at, Request::DeviceRevoke { device, reason }, json).await
+        }
+    }
+}
+
+/// Makes a key pair in a new directory and enrols it; the private key never leaves that directory.
+pub(crate) async fn enroll_with_new_key(
+    socket: &Path,
+    device: &DeviceId,
+    directory: &Path,
+) -> anyhow::Result<Value> {
+    let (key_pem, csr_pem) =
+        vitalseal_crypto::new_device_key_and_csr(device).context("making a key")?;
+    let request = Request::DeviceEnroll {
+        device: device.clone(),
+        csr_pem,
+    };
+    let reserved = ReservedDirectory::create(directory)?;
+    files::write_private(&directory.join("key.pem"), key_pem.as_bytes())?;
+    let answer = ask(socket, &request).await?;
+    reserved.keep();
+    for (name, field) in [("cert.pem", "pem"), ("ca.pem", "ca_pem")] {
+        files::write_public(&directory.join(name), text(&answer, field)?.as_bytes())?;
+    }
+    Ok(answer)
+}
+
+fn without_pems(mut answer: Value) -> Value {
+    if let Some(fields) = answer.as_object_mut() {
+        fields.retain(|name, _| name != "pem" && name != "ca_pem");
+    }
+    answer
+}
