@@ -8,6 +8,8 @@ mod operations;
 pub mod protocol;
 mod views;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,12 +40,15 @@ pub fn listen(socket: &Path) -> anyhow::Result<UnixListener> {
         }
         _ => {}
     }
-    UnixListener::bind(socket).with_context(|| {
+    let listener = UnixListener::bind(socket).with_context(|| {
         format!(
             "listening on {} (a socket's path may have about 100 bytes; use a shorter --data)",
             socket.display()
         )
-    })
+    })?;
+    std::fs::set_permissions(socket, Permissions::from_mode(0o600))
+        .with_context(|| format!("protecting {}", socket.display()))?;
+    Ok(listener)
 }
 
 /// Answers requests until told to stop, then finishes those under way.

@@ -4,10 +4,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use vitalseal_compliance::incident::Parties;
+use vitalseal_query::LONGEST_DEADLINE;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +17,9 @@ use vitalseal_compliance::incident::Parties;
 pub struct Config {
     /// Where the root keys are, outside the data directory.
     pub root_keys: PathBuf,
+    /// Names and addresses in the server's certificate: how clients may call it.
+    #[serde(default = "local_names")]
+    pub names: Vec<String>,
     /// The MQTT edge.
     #[serde(default)]
     pub mqtt: Mqtt,
@@ -64,7 +69,8 @@ pub struct Sql {
     pub connections: usize,
     /// Memory of all running queries together, in MiB; a query beyond it fails, nothing spills.
     pub memory_mib: usize,
-    /// A query may take this long, its rows included, in seconds.
+    /// A query may take this long, its rows included, in seconds; 600 at most, which is how far breach
+    /// reports look back for queries that were running.
     pub deadline_s: u64,
 }
 
@@ -134,16 +140,25 @@ impl Default for Recipient {
     }
 }
 
+fn local_names() -> Vec<String> {
+    ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 impl Config {
-    /// Every setting at its default.
+    /// Every setting at its default; the server is called `localhost` and by `further_names`.
     #[must_use]
-    pub fn new(root_keys: PathBuf) -> Self {
+    pub fn new(root_keys: PathBuf, further_names: Vec<String>) -> Self {
+        let mut names = local_names();
+        names.extend(further_names);
         Self {
             root_keys,
+            names,
             mqtt: Mqtt::default(),
             sql: Sql::default(),
             http: Http::default(),
@@ -167,9 +182,15 @@ impl Config {
         let config: Self =
             toml::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
         anyhow::ensure!(
-            config.recipient.overlap_h < config.recipient.epoch_h,
-            "{}: recipient.overlap_h must be less than recipient.epoch_h",
+            (1..config.recipient.epoch_h).contains(&config.recipient.overlap_h),
+            "{}: recipient.overlap_h must be at least 1 and less than recipient.epoch_h",
             path.display()
+        );
+        anyhow::ensure!(
+            Duration::from_secs(config.sql.deadline_s) <= LONGEST_DEADLINE,
+            "{}: sql.deadline_s may be {} at most",
+            path.display(),
+            LONGEST_DEADLINE.as_secs()
         );
         Ok(config)
     }
@@ -179,6 +200,7 @@ impl Config {
     pub fn commented(&self) -> String {
         let Self {
             root_keys,
+            names,
             mqtt,
             sql,
             http,
@@ -193,6 +215,9 @@ impl Config {
 # includes the root.
 root_keys = {root}
 
+# How clients may call this server; they stand in its certificate, which is issued anew at every start.
+names = {names}
+
 [mqtt]
 # Devices connect here (TLS, client certificate required). Use 0.0.0.0:8883 to leave this machine.
 listen = "{mqtt_listen}"
@@ -204,6 +229,7 @@ listen = "{sql_listen}"
 connections = {sql_connections}
 # All running queries share this; a query beyond it fails, because spilling would write plaintext.
 memory_mib = {memory}
+# Seconds a query may take, its rows included; 600 at most.
 deadline_s = {deadline}
 
 [http]
@@ -226,6 +252,7 @@ overlap_h = {overlap}
 # controller = "Example Hospital"
 # contact = {{ name = "Data protection officer", email = "dpo@example.org" }}
 "#,
+            names = toml::Value::from(names.clone()),
             root = toml::Value::String(root_keys.display().to_string()),
             mqtt_listen = mqtt.listen,
             mqtt_connections = mqtt.connections,
@@ -248,7 +275,8 @@ mod tests {
 
     #[test]
     fn the_commented_file_says_exactly_the_defaults() {
-        let config = Config::new(PathBuf::from("/srv/vital \"seal\".root"));
+        let further = vec!["vitals.example.org".to_owned()];
+        let config = Config::new(PathBuf::from("/srv/vital \"seal\".root"), further);
         let parsed: Config = toml::from_str(&config.commented()).unwrap();
         assert_eq!(parsed, config);
     }

@@ -37,16 +37,21 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> anyhow::Result<()> 
     write_new(path, contents, 0o600)
 }
 
-/// Writes a document that only its owner may read into a directory that is made if it is missing.
+/// Writes a document that only its owner may read into a directory that is made if it is missing: whole,
+/// or not at all.
 ///
 /// # Errors
-/// The document exists already, or cannot be written.
+/// It cannot be written.
 pub(crate) fn keep_document(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         create_private_dir(directory)?;
         sync_parent(directory)?;
     }
-    write_private(path, contents)
+    let partial = path.with_extension("partial");
+    let _ = fs::remove_file(&partial);
+    write_private(&partial, contents)?;
+    fs::rename(&partial, path).with_context(|| format!("writing {}", path.display()))?;
+    sync_parent(path)
 }
 
 fn write_new(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {

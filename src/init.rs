@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use rustls::pki_types::ServerName;
 use vitalseal_compliance::access::{self, NewCredentials};
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_crypto::{CertificateAuthority, NewAuthority};
@@ -58,6 +59,10 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
         root_keys.display(),
         data.display()
     );
+    for name in &new.names {
+        ServerName::try_from(name.as_str())
+            .with_context(|| format!("--name {name:?} is neither a DNS name nor an IP address"))?;
+    }
     refuse_existing(&data, "a store, or other files; choose a new directory")?;
     refuse_existing(
         &root_keys,
@@ -111,17 +116,6 @@ async fn build(
     )
     .context("opening the new certificate authority")?;
 
-    let mut names = vec!["localhost", "127.0.0.1", "::1"];
-    names.extend(new.names.iter().map(String::as_str));
-    let server = authority
-        .issue_server(&names, now)
-        .context("issuing the server certificate")?;
-    files::write_public(&paths.server_certificate(), server.chain_pem.as_bytes())?;
-    store
-        .keys
-        .put_secret(secrets::SERVER_KEY, server.key_pem.as_bytes())
-        .await?;
-
     let created = AuditLog::create(&paths.audit(), secrets::AUDIT_ORIGIN)
         .await
         .context("creating the audit log")?;
@@ -143,7 +137,7 @@ async fn build(
             event,
         })
         .await?;
-    let config = Config::new(root_keys.to_owned());
+    let config = Config::new(root_keys.to_owned(), new.names.clone());
     recipient::start_epoch(&store, &authority, &audit, &config.recipient, now).await?;
 
     let (registry, name) = (&store.registry, new.administrator.clone());

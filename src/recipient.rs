@@ -9,7 +9,6 @@ use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
 use crate::config::Recipient;
 
 /// Starts a new epoch if the newest one ends within the overlap, and destroys the keys of ended ones.
-/// Returns whether anything changed.
 ///
 /// # Errors
 /// A certificate cannot be issued, or the key store or the audit log cannot be written.
@@ -19,14 +18,12 @@ pub(crate) async fn tend(
     audit: &dyn AuditSink,
     settings: &Recipient,
     now: Timestamp,
-) -> anyhow::Result<bool> {
-    let newest_end = store
-        .keys
-        .recipients()
-        .await?
-        .iter()
-        .map(|key| key.not_after)
-        .max();
+) -> anyhow::Result<()> {
+    // Only keys that are held and have begun count: one that a wrong clock dated into the future is no
+    // reason to go without a usable key until then.
+    let known = store.keys.recipients().await?;
+    let usable = known.iter().filter(|key| key.held && key.not_before <= now);
+    let newest_end = usable.map(|key| key.not_after).max();
     let overlap = SignedDuration::from_hours(i64::from(settings.overlap_h));
     let ending = newest_end.is_none_or(|end| end.duration_since(now) <= overlap);
     if ending {
@@ -46,7 +43,7 @@ pub(crate) async fn tend(
             })
             .await?;
     }
-    Ok(ending || !ended.is_empty())
+    Ok(())
 }
 
 /// Issues, keeps and audits the key of the next epoch.
@@ -100,4 +97,80 @@ pub(crate) async fn current(store: &Store, now: Timestamp) -> anyhow::Result<Rec
         .await
         .context("loading the envelope key")?;
     current.context("no envelope key is valid now; check the machine's clock")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use vitalseal_storage::ports::AuditError;
+    use vitalseal_storage::{FileRootProvider, StorePaths};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Unheard;
+
+    #[async_trait]
+    impl AuditSink for Unheard {
+        async fn record(&self, _: AuditRecord) -> Result<(), AuditError> {
+            Ok(())
+        }
+    }
+
+    async fn site(now: Timestamp) -> (tempfile::TempDir, Store, CertificateAuthority) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StorePaths::new(&dir.path().join("data"), None);
+        let roots = Arc::new(FileRootProvider::new(paths.root_keys()));
+        let store = Store::create(&paths, roots, now).await.unwrap();
+        let made = CertificateAuthority::create(now).unwrap();
+        let authority = CertificateAuthority::open(
+            &made.issuing_key_pem,
+            &made.issuing_cert_pem,
+            &made.root_cert_pem,
+        );
+        (dir, store, authority.unwrap())
+    }
+
+    fn at(hours: i64) -> Timestamp {
+        "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_hours(hours)
+    }
+
+    #[tokio::test]
+    async fn epochs_overlap_and_an_ended_key_is_destroyed() {
+        let (_dir, store, authority) = site(at(0)).await;
+        let settings = Recipient::default();
+        let tend = |hour| tend(&store, &authority, &Unheard, &settings, at(hour));
+        tend(0).await.unwrap();
+        let first = current(&store, at(0)).await.unwrap();
+        tend(17).await.unwrap();
+        assert_eq!(current(&store, at(17)).await.unwrap().kid(), first.kid());
+        tend(18).await.unwrap();
+        let second = current(&store, at(18)).await.unwrap();
+        assert_ne!(
+            second.kid(),
+            first.kid(),
+            "the successor is published before the end"
+        );
+        let ring = store.keys.recipient_ring().await.unwrap();
+        assert!(
+            ring.find(first.kid()).is_some(),
+            "what is in flight still opens"
+        );
+        tend(25).await.unwrap();
+        let ring = store.keys.recipient_ring().await.unwrap();
+        assert!(ring.find(first.kid()).is_none() && ring.find(second.kid()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_jumped_ahead_and_back_leaves_a_usable_key() {
+        let (_dir, store, authority) = site(at(0)).await;
+        let settings = Recipient::default();
+        let tend = |hour| tend(&store, &authority, &Unheard, &settings, at(hour));
+        tend(0).await.unwrap();
+        tend(4 * 365 * 24).await.unwrap();
+        tend(1).await.unwrap();
+        current(&store, at(1)).await.unwrap();
+    }
 }

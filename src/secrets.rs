@@ -2,8 +2,6 @@
 
 /// Private key of the issuing certificate authority (PKCS#8 PEM).
 pub(crate) const ISSUING_KEY: &str = "ca/issuing-key";
-/// Private key of the server's TLS certificate (PKCS#8 PEM).
-pub(crate) const SERVER_KEY: &str = "tls/server-key";
 /// Signing key of the audit log (signed-note form).
 pub(crate) const AUDIT_KEY: &str = "audit/signing-key";
 /// Origin line of the audit log's checkpoints.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -121,7 +122,7 @@ impl Server {
 
         let audit = open_audit(&store, &paths).await?;
         let authority = open_authority(&store, &paths).await?;
-        let (mutual, server) = tls_configs(&store, &paths, &authority).await?;
+        let (mutual, server) = tls_configs(&authority, &config, clock.now())?;
 
         recipient::tend(&store, &authority, &*audit, &config.recipient, clock.now()).await?;
         let certificate = recipient::current(&store, clock.now()).await?;
@@ -324,17 +325,21 @@ async fn open_authority(store: &Store, paths: &StorePaths) -> anyhow::Result<Cer
     .context("opening the certificate authority")
 }
 
-async fn tls_configs(
-    store: &Store,
-    paths: &StorePaths,
+/// The server's certificate is issued anew at every start: it cannot run out while nobody looks, and its
+/// key never rests.
+fn tls_configs(
     authority: &CertificateAuthority,
+    config: &Config,
+    now: Timestamp,
 ) -> anyhow::Result<(Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>)> {
-    let key = secret_text(store, secrets::SERVER_KEY).await?;
-    let chain = read(&paths.server_certificate())?;
+    let names: Vec<&str> = config.names.iter().map(String::as_str).collect();
+    let identity = authority
+        .issue_server(&names, now)
+        .context("issuing the server certificate")?;
     let authorities = authority.bundle_pem();
     let pems = tls::ServerPems {
-        chain: &chain,
-        key: &key,
+        chain: &identity.chain_pem,
+        key: &identity.key_pem,
         authorities: &authorities,
     };
     Ok((tls::mutual(&pems)?, tls::server(&pems)?))
@@ -353,5 +358,10 @@ async fn secret_text(store: &Store, name: &str) -> anyhow::Result<Zeroizing<Stri
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+    std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "reading {}, a part of the store; if it is gone, restore it from a backup",
+            path.display()
+        )
+    })
 }

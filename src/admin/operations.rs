@@ -78,9 +78,11 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::AuditTail { lines } => json(&system.audit.tail(lines).await?),
         Request::AuditVerify { checkpoint } => {
             let verified = system.audit.verify(checkpoint.as_deref()).await?;
+            let checkpoint = system.audit.checkpoint().await?;
             json(&VerifiedView {
                 ok: verified.is_sound(),
                 verified,
+                checkpoint,
             })
         }
         Request::KeysStatus => act.keys_status().await,
@@ -365,10 +367,15 @@ impl Act<'_> {
         let reason = reason_text(reason)?;
         let certificate =
             erasure::erase(&deps, patient, &reason, self.actor.clone(), self.now).await?;
-        // Whatever becomes of the answer, the certificate is kept: it cannot be issued twice.
-        let erasure = &certificate.statement.erasure;
-        let kept = self.system.paths.erasure_certificate(erasure);
-        files::keep_document(&kept, certificate.to_json()?.as_bytes())?;
+        // Whatever becomes of the answer, the certificate is kept: it cannot be issued twice. That it could
+        // not be written must not keep it from the one who asked.
+        let kept = self
+            .system
+            .paths
+            .erasure_certificate(&certificate.statement.erasure);
+        if let Err(error) = files::keep_document(&kept, certificate.to_json()?.as_bytes()) {
+            tracing::error!("keeping a certificate of erasure: {error:#}; keep the answer instead");
+        }
         json(&certificate)
     }
 }

@@ -120,6 +120,8 @@ pub(super) struct VerifiedView {
     pub(super) ok: bool,
     #[serde(flatten)]
     pub(super) verified: AuditVerification,
+    /// The signed note, to be kept elsewhere.
+    pub(super) checkpoint: String,
 }
 
 #[derive(Serialize)]

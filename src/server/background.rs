@@ -73,11 +73,16 @@ async fn tend_once(system: &System) -> anyhow::Result<()> {
         ..
     } = system;
     let now = system.clock.now();
-    if recipient::tend(store, authority, &**audit, &config.recipient, now).await? {
-        let current = recipient::current(store, now).await?;
-        system.recipient.send_replace(Bytes::from(current.to_pem()));
-    }
-    Ok(())
+    let tended = recipient::tend(store, authority, &**audit, &config.recipient, now).await;
+    // Whatever failed, devices must know the key that is valid now: one that was made and could not be
+    // recorded is still the one to seal to.
+    let current = Bytes::from(recipient::current(store, now).await?.to_pem());
+    system.recipient.send_if_modified(|published| {
+        let changed = *published != current;
+        *published = current;
+        changed
+    });
+    tended
 }
 
 async fn stopped(tick: &mut tokio::time::Interval, stop: &CancellationToken) -> bool {

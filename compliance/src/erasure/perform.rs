@@ -128,6 +128,8 @@ pub async fn erase(
         .into_iter()
         .find(|patient| patient.subject == *subject)
         .ok_or_else(|| EraseError::UnknownPatient(subject.clone()))?;
+    // A message on its way from the inbox to a file would be counted in neither.
+    let _held = deps.store.hold_flushes().await;
     match patient.state {
         PatientState::Active => {
             let order = Order {
