@@ -16,10 +16,13 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
+//! use vitalseal_crypto::{RecipientCertificate, SubjectPseudonym};
 //! use vitalseal_device::{AgreementMode, DeviceIdentity, Outbox, Sealer, recording::HeartRateRecording};
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let (subject, recipient) = unimplemented!();
-//! # let now = jiff::Timestamp::UNIX_EPOCH;
+//! # fn record(
+//! #     subject: SubjectPseudonym,
+//! #     recipient: RecipientCertificate,
+//! #     now: jiff::Timestamp,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
 //! let identity = Arc::new(DeviceIdentity::load("monitor-001")?);
 //! let outbox = Outbox::open("monitor-001/outbox")?;
 //! let mut sealer = Sealer::new(identity, subject, recipient, AgreementMode::Es, outbox.boot());

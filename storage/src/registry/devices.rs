@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
+use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::broadcast;
 use vitalseal_crypto::{DeviceCertificate, DeviceId, SubjectPseudonym, Thumbprint};
 
@@ -121,12 +121,7 @@ impl Registry {
         let thumbprint = certificate.thumbprint().as_bytes().as_slice();
         let mut tx = self.db.begin().await?;
         let conn = tx.connection();
-        let state: Option<String> =
-            sqlx::query_scalar("SELECT state FROM devices WHERE device = $1")
-                .bind(device.as_str())
-                .fetch_optional(&mut *conn)
-                .await?;
-        if state.is_some_and(|s| DeviceState::read(&s) == DeviceState::Revoked) {
+        if state_of(device, &mut *conn).await? == Some(DeviceState::Revoked) {
             return Err(RegistryError::DeviceRevoked(device.clone()));
         }
         sqlx::query(
@@ -165,12 +160,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let mut tx = self.db.begin().await?;
         let conn = tx.connection();
-        let state: Option<String> =
-            sqlx::query_scalar("SELECT state FROM devices WHERE device = $1")
-                .bind(device.as_str())
-                .fetch_optional(&mut *conn)
-                .await?;
-        match state.as_deref().map(DeviceState::read) {
+        match state_of(device, &mut *conn).await? {
             Some(DeviceState::Active) => {}
             Some(DeviceState::Revoked) => return Err(RegistryError::DeviceRevoked(device.clone())),
             None => return Err(RegistryError::UnknownDevice(device.clone())),
@@ -338,4 +328,16 @@ impl Registry {
         // Without subscribers there is nobody to tell.
         let _ = self.changes.send(device.clone());
     }
+}
+
+/// What a device is now; `None` if it was never enrolled.
+async fn state_of(
+    device: &DeviceId,
+    conn: &mut SqliteConnection,
+) -> Result<Option<DeviceState>, RegistryError> {
+    let state: Option<String> = sqlx::query_scalar("SELECT state FROM devices WHERE device = $1")
+        .bind(device.as_str())
+        .fetch_optional(conn)
+        .await?;
+    Ok(state.as_deref().map(DeviceState::read))
 }
