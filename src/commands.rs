@@ -98,16 +98,10 @@ pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> 
 
 /// Keys are in this process's memory, so it leaves no core and lets no debugger of the same user in.
 fn forbid_core_dumps() -> anyhow::Result<()> {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("forbidding core dumps")?;
-    setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    )
-    .context("forbidding core dumps")
+    use nix::sys::prctl::set_dumpable;
+    use nix::sys::resource::{Resource, setrlimit};
+    set_dumpable(false).context("forbidding core dumps")?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")
 }
 
 pub(crate) async fn simulate(args: SimulateArgs, as_json: bool) -> anyhow::Result<()> {

@@ -85,5 +85,5 @@ pub(crate) fn sync_parent(path: &Path) -> anyhow::Result<()> {
 /// The user id this process runs as.
 #[must_use]
 pub(crate) fn own_uid() -> u32 {
-    rustix::process::getuid().as_raw()
+    nix::unistd::getuid().as_raw()
 }
