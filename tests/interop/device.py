@@ -1,11 +1,11 @@
-"""A device that is not our code: seals readings with `cwt` and publishes them with `paho-mqtt`.
+"""A device that is not our code: seals readings with `cwt` or `pycose` and publishes them with `paho-mqtt`.
 
     device.py --device ID --key key.pem --csr device.csr
         makes a P-256 key and a certificate request with `openssl`, and stops
 
     device.py --device ID --patient PSEUDONYM --key key.pem --cert cert.pem --recipient recipient.pem --ca ca.pem
               --readings readings.json (--mqtt HOST:PORT | --dry-run OUT)
-              [--mode es|ss] [--per-message N] [--boot N] [--mqtt-version 4|5]
+              [--library cwt|pycose] [--mode es|ss|named] [--per-message N] [--boot N] [--mqtt-version 4|5]
 
 READINGS is a JSON list of {"code", "unit", "value", "time"}, with the time in seconds since the Unix epoch. Exits with 0
 only after the server has acknowledged every message, and then prints one JSON object that says what was sent. With
@@ -33,7 +33,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import envelope
+import with_cwt
+import with_pycose
 
+LIBRARIES = {"cwt": with_cwt, "pycose": with_pycose}
 CONNECT_TIMEOUT_S = 15
 ACK_TIMEOUT_S = 30
 
@@ -48,7 +51,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--recipient", type=Path, help="the server's current envelope certificate, PEM")
     parser.add_argument("--patient", help="pseudonym of the patient whom the device measures")
     parser.add_argument("--readings", type=Path, help="JSON list of readings")
-    parser.add_argument("--mode", choices=("es", "ss"), default="es", help="key agreement")
+    parser.add_argument("--library", choices=tuple(LIBRARIES), default="cwt", help="what makes the COSE messages")
+    parser.add_argument("--mode", choices=envelope.MODES, default="es",
+                        help="key agreement; named = ss with the session key in full in the first message only")
     parser.add_argument("--per-message", type=int, default=60, help="readings in one envelope")
     parser.add_argument("--boot", type=int, default=time.time_ns() // 10**6,
                         help="boot counter; default: the time in ms, far below 2^53")
@@ -103,7 +108,7 @@ def seal_all(args: argparse.Namespace) -> tuple[list[bytes], list[dict[str, Any]
     # The file holds the chain, leaf first; the leaf is the one that signs.
     certificate = x509.load_pem_x509_certificates(args.cert.read_bytes())[0]
     recipient = trusted_recipient(args.recipient.read_bytes(), args.ca.read_bytes())
-    sealer = envelope.Sealer(
+    sealer = LIBRARIES[args.library].Sealer(
         args.device,
         args.patient,
         key,
@@ -114,6 +119,8 @@ def seal_all(args: argparse.Namespace) -> tuple[list[bytes], list[dict[str, Any]
     )
     wires, told, previous = [], [], None
     for sequence, start in enumerate(range(0, len(readings), args.per_message), start=1):
+        if args.mode == "named":  # the server must have met the key before it can look its name up
+            sealer.mode = "ss" if sequence == 1 else "named"
         part = readings[start : start + args.per_message]
         sealed = sealer.seal(envelope.senml(part), int(time.time()), args.boot, sequence, previous)
         previous = hashlib.sha256(sealed.signed).digest()
@@ -189,8 +196,8 @@ def main() -> int:
         except (OSError, TimeoutError) as error:
             print(f"device.py: {error}", file=sys.stderr)
             return 1
-    print(json.dumps({"device": args.device, "patient": args.patient, "boot": args.boot, "mode": args.mode,
-                      "sent": not args.dry_run, "messages": told}))
+    print(json.dumps({"device": args.device, "patient": args.patient, "boot": args.boot,
+                      "library": args.library, "mode": args.mode, "sent": not args.dry_run, "messages": told}))
     return 0
 
 

@@ -3,27 +3,21 @@
 Nothing here shares code with the Rust crates: that is its purpose. The profile is COSE_Encrypt (RFC 9052) with a
 full countersignature (RFC 9338) by the device; docs/adr/0001-envelope-with-countersignature.md draws it.
 
-Every primitive comes from a library:
+Here stands what the profile asks of any COSE library: its labels, its protected header, the commitment to the content
+key, naming a sender's key by `-3`, SenML. The COSE messages themselves are made and opened twice, by libraries that
+know nothing of each other:
 
-* `cwt` makes the COSE_Encrypt message (A256GCM), both key agreements (ECDH-ES+A256KW, ECDH-SS+A256KW), the key wrap
-  (A256KW) and the countersignature (ES256).
-* `cryptography` reads X.509 certificates and key files, and generates keys.
-* `cbor2` encodes the SenML payload, and takes a finished message apart where `cwt` gives no access to a part
-  (replacing the recipients array, reading the countersignature's protected header).
+* `with_cwt`: `cwt`, which also makes and checks the countersignature.
+* `with_pycose`: `pycose`, with the countersignature by `cryptography` alone.
 
-Three traps, each found by trying:
-
-* `cwt` derives a wrong key unless the KDF context names the key-wrap algorithm, `{"alg": "A256KW"}` (-5), instead of
-  the content algorithm.
-* `cwt` keeps maps in the order in which they were filled. The profile wants deterministic order (RFC 8949 section
-  4.2.1), so the maps below are written in that order and `deterministic_header` is on.
-* `cwt` adds the label 3 to a public key map that it decodes, so a decoded message must not be encoded again. Replacing
-  recipients therefore starts from the received bytes.
+Both offer `Sealer`, `verify`, `content_key`, `open_wire`, `open_at_rest` and `rewrap`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +25,6 @@ import cbor2
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cwt import COSE, COSEKey, COSEMessage, Recipient, Signer
 
 # COSE header labels (RFC 9052 section 3.1, RFC 9338, RFC 9360, RFC 9597) and our private claims.
 ALG, CONTENT_TYPE, KID, IV, COUNTERSIGNATURE, CWT_CLAIMS, X5T = 1, 3, 4, 5, 11, 15, 34
@@ -43,8 +36,10 @@ A256GCM, A256KW, ES256, SHA_256 = 3, -5, -7, -16
 ECDH_ES_A256KW, ECDH_SS_A256KW = -31, -34
 
 SENML_CBOR = 112  # CoAP content format of application/senml+cbor (RFC 8428 section 12.3)
-KDF_CONTEXT = {"alg": "A256KW"}
-EPHEMERAL_KEY, STATIC_KEY, PARTY_U_NONCE = -1, -2, -22
+EPHEMERAL_KEY, STATIC_KEY, STATIC_KEY_ID, PARTY_U_NONCE = -1, -2, -3, -22
+
+# How the content key reaches the server: -31; -34 with the sender's key in full; -34 with that key's thumbprint.
+MODES = ("es", "ss", "named")
 
 # SenML labels in CBOR (RFC 8428 section 6).
 SENML_BASE_TIME, SENML_NAME, SENML_UNIT, SENML_VALUE, SENML_TIME = -3, 0, 1, 2, 6
@@ -109,12 +104,18 @@ def recipient_kid(certificate: x509.Certificate) -> bytes:
     return certificate_thumbprint(certificate)[:8]
 
 
+def key_thumbprint(cose_key: dict[int, Any]) -> bytes:
+    """The COSE Key Thumbprint (RFC 9679) with SHA-256; `cose_key` holds the required labels and no other."""
+    return hashlib.sha256(cbor2.dumps(cose_key, canonical=True)).digest()
+
+
 def content_key_thumbprint(content_key: bytes) -> bytes:
-    """The COSE Key Thumbprint (RFC 9679) of a content key: the hash of the smallest COSE_Key that holds it."""
-    return hashlib.sha256(cbor2.dumps({1: 4, -1: content_key})).digest()
+    """What a protected header commits to."""
+    return key_thumbprint({1: 4, -1: content_key})
 
 
-def _cose_ec2(key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) -> dict[int, Any]:
+def cose_ec2(key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) -> dict[int, Any]:
+    """A P-256 key as a COSE_Key (RFC 9053 section 7.1.1)."""
     private = isinstance(key, ec.EllipticCurvePrivateKey)
     point = (key.public_key() if private else key).public_numbers()
     cose: dict[int, Any] = {1: 2, -1: 1, -2: point.x.to_bytes(32, "big"), -3: point.y.to_bytes(32, "big")}
@@ -123,17 +124,7 @@ def _cose_ec2(key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) -> di
     return cose
 
 
-def signing_key(key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) -> COSEKey:
-    """A P-256 key as cwt wants it for ES256."""
-    return COSEKey.new({**_cose_ec2(key), 3: ES256})
-
-
-def agreement_key(key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey, alg: int, kid: bytes) -> COSEKey:
-    """A P-256 key as cwt wants it for one of the two key agreements."""
-    return COSEKey.new({**_cose_ec2(key), 2: kid, 3: alg})
-
-
-class Sealer:
+class Sealer(ABC):
     """A device: seals payloads for one patient under the server's current envelope key, and signs them."""
 
     def __init__(
@@ -147,31 +138,21 @@ class Sealer:
         mode: str = "es",
         session_key: ec.EllipticCurvePrivateKey | None = None,
     ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"no such key agreement: {mode}")
         self.device, self.patient, self.mode = device, patient, mode
-        self.key, self.thumbprint = signing_key(key), thumbprint
+        self.key, self.thumbprint = key, thumbprint
         self.server_key, self.server_kid = server_key, server_kid
-        # `ss` only: one key for the whole run. Each message still has its own wrap key, through the PartyU nonce.
+        # Not for `es`: one key for the whole run. Each message still has its own wrap key, through the PartyU nonce.
         self.session_key = session_key or ec.generate_private_key(ec.SECP256R1())
 
-    def _recipient(self, sequence: int) -> Any:
-        if self.mode == "es":
-            return Recipient.new(
-                protected={ALG: ECDH_ES_A256KW},
-                unprotected={KID: self.server_kid},
-                recipient_key=agreement_key(self.server_key, ECDH_ES_A256KW, self.server_kid),
-                context=KDF_CONTEXT,
-            )
-        return Recipient.new(
-            protected={ALG: ECDH_SS_A256KW},
-            unprotected={
-                KID: self.server_kid,
-                STATIC_KEY: _cose_ec2(self.session_key.public_key()),
-                PARTY_U_NONCE: sequence,
-            },
-            sender_key=agreement_key(self.session_key, ECDH_SS_A256KW, b""),
-            recipient_key=agreement_key(self.server_key, ECDH_SS_A256KW, self.server_kid),
-            context=KDF_CONTEXT,
-        )
+    @abstractmethod
+    def encrypt(self, payload: bytes, content_key: bytes, protected: dict[int, Any], iv: bytes, nonce: int) -> bytes:
+        """The COSE_Encrypt message with one recipient, without a countersignature."""
+
+    @abstractmethod
+    def countersign(self, message: bytes) -> bytes:
+        """The message with this device's countersignature, in place of one that it may already carry."""
 
     def seal(
         self,
@@ -182,7 +163,7 @@ class Sealer:
         previous: bytes | None = None,
     ) -> Sealed:
         """One envelope; `previous` is the SHA-256 of the countersigned bytes of the message before it."""
-        content_key = COSEKey.generate_symmetric_key(alg="A256GCM")
+        content_key, iv = secrets.token_bytes(32), secrets.token_bytes(12)
         claims: dict[int, Any] = {
             ISS: self.device,
             SUB: self.patient,
@@ -192,77 +173,50 @@ class Sealer:
         }
         if previous is not None:
             claims[PREVIOUS] = previous
+        # Maps are filled in deterministic order (RFC 8949 section 4.2.1), which both libraries keep.
         protected = {
             ALG: A256GCM,
             CONTENT_TYPE: SENML_CBOR,
-            KID: content_key_thumbprint(content_key.to_bytes()),
+            KID: content_key_thumbprint(content_key),
             CWT_CLAIMS: claims,
         }
-        iv = content_key.generate_nonce()
-        encrypted = COSE.new(deterministic_header=True).encode(
-            payload, content_key, protected, {IV: iv}, recipients=[self._recipient(sequence)]
-        )
-        wire = self.countersign(encrypted)
-        return Sealed(wire, content_key.to_bytes(), iv, *_signed(wire))
-
-    def countersign(self, message: bytes) -> bytes:
-        """The message with this device's countersignature, in place of one that it may already carry."""
-        signer = Signer.new(self.key, protected={ALG: ES256, X5T: [SHA_256, self.thumbprint]})
-        unsigned = cbor2.loads(message)
-        unsigned.value[1].pop(COUNTERSIGNATURE, None)
-        return COSEMessage.loads(cbor2.dumps(unsigned)).countersign(signer).dumps()
+        wire = self.countersign(self.encrypt(payload, content_key, protected, iv, sequence))
+        if self.mode == "named":
+            wire = name_sender(wire)
+        return Sealed(wire, content_key, iv, cbor2.loads(wire).value[0], countersigned(wire))
 
 
-def _signed(message: bytes) -> tuple[bytes, bytes]:
+def countersigned(message: bytes) -> bytes:
+    """The Countersign_structure (RFC 9338 section 3.3), from the bytes as they are in the message."""
     protected, unprotected, ciphertext, _ = cbor2.loads(message).value
     sign_protected = unprotected[COUNTERSIGNATURE][0]
-    return protected, cbor2.dumps(["CounterSignature", protected, sign_protected, b"", ciphertext])
+    return cbor2.dumps(["CounterSignature", protected, sign_protected, b"", ciphertext])
 
 
-def verify(message: bytes, key: ec.EllipticCurvePublicKey, thumbprint: bytes) -> dict[int, Any]:
-    """Checks the device's countersignature on a wire or an at-rest message, and returns its protected header.
-
-    Needs no decryption key. Raises when the message does not name this certificate, or the signature is wrong.
-    """
-    countersignature = COSEMessage.loads(message).counterverify(signing_key(key))
-    named = cbor2.loads(countersignature[0]).get(X5T)
-    if named != [SHA_256, thumbprint]:
-        raise ValueError("the countersignature names another certificate")
-    return cbor2.loads(cbor2.loads(message).value[0])
+# --- `-3`: neither library looks a sender's key up. The recipients are neither signed nor bound by the key derivation
+# --- (which binds their protected header), so the key and its name are put in each other's place outside the library.
 
 
-def open_wire(wire: bytes, server_key: ec.EllipticCurvePrivateKey, server_kid: bytes) -> bytes:
-    """The payload of a wire message, opened with the server's envelope key.
-
-    The content key is unwrapped on its own first: the profile commits to it by a thumbprint, which COSE does not check.
-    """
-    protected, unprotected, ciphertext, [recipient] = cbor2.loads(wire).value
-    key = agreement_key(server_key, cbor2.loads(recipient[0])[ALG], server_kid)
-    content_key = Recipient.from_list(recipient, context=KDF_CONTEXT).decode(key)
-    return _open(protected, unprotected, ciphertext, content_key)
-
-
-def _open(protected: bytes, unprotected: dict[int, Any], ciphertext: bytes, content_key: bytes) -> bytes:
-    if cbor2.loads(protected)[KID] != content_key_thumbprint(content_key):
-        raise ValueError("another content key than the one committed to")
-    key = COSEKey.from_symmetric_key(content_key, alg="A256GCM")
-    return key.decrypt(ciphertext, unprotected[IV], cbor2.dumps(["Encrypt", protected, b""]))
-
-
-def _key_wrap_key(kek: bytes, kid: bytes) -> COSEKey:
-    return COSEKey.from_symmetric_key(kek, alg="A256KW", kid=kid)
-
-
-def open_at_rest(message: bytes, kek: bytes, kid: bytes) -> bytes:
-    """The payload of an at-rest message, opened with the patient's KEK."""
-    protected, unprotected, ciphertext, [[_, _, wrapped]] = cbor2.loads(message).value
-    return _open(protected, unprotected, ciphertext, _key_wrap_key(kek, kid).unwrap_key(wrapped))
-
-
-def rewrap(wire: bytes, content_key: bytes, kek: bytes, kid: bytes) -> bytes:
-    """The at-rest form of a wire message: the same bytes but for the recipients array."""
-    recipient = Recipient.new(unprotected={ALG: A256KW, KID: kid}, sender_key=_key_wrap_key(kek, kid))
-    wrapped, _ = recipient.encode(content_key)
+def name_sender(wire: bytes) -> bytes:
+    """The message with its sender's key named by thumbprint (`-3`) instead of given in full (`-2`)."""
     message = cbor2.loads(wire)
-    message.value[3] = [wrapped]
+    header = message.value[3][0][1]
+    header[STATIC_KEY_ID] = key_thumbprint(header.pop(STATIC_KEY))
+    header[PARTY_U_NONCE] = header.pop(PARTY_U_NONCE)  # last again
+    return cbor2.dumps(message)
+
+
+def introduced_sender(wire: bytes) -> dict[bytes, dict[int, Any]]:
+    """The sender's key that a message gives in full, under its thumbprint."""
+    key = cbor2.loads(wire).value[3][0][1].get(STATIC_KEY)
+    return {} if key is None else {key_thumbprint(key): key}
+
+
+def resolve_sender(wire: bytes, senders: dict[bytes, dict[int, Any]]) -> bytes:
+    """The message with its sender's key in full, for a library to open. Others are returned as they are."""
+    message = cbor2.loads(wire)
+    header = message.value[3][0][1]
+    if STATIC_KEY_ID not in header:
+        return wire
+    header[STATIC_KEY] = senders[header.pop(STATIC_KEY_ID)]
     return cbor2.dumps(message)

@@ -22,8 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 import envelope
+import with_cwt
+import with_pycose
 
 DEVICE, BOOT, START = "python-001", 3, 1_767_312_000
+LIBRARIES = {"cwt": with_cwt, "pycose": with_pycose}
 SIGNALS = [("8867-4", "/min"), ("59408-5", "%"), ("9279-1", "/min"), ("8310-5", "Cel"), ("8480-6", "mm[Hg]")]
 USUAL = {"8867-4": (55, 120), "59408-5": (90, 99), "9279-1": (10, 20), "8310-5": (36.0, 38.0), "8480-6": (100, 160)}
 
@@ -75,22 +78,24 @@ class Scene:
         self.server_kid, self.kek, self.kek_kid = secrets.token_bytes(8), secrets.token_bytes(32), secrets.token_bytes(16)
         self.patient = "p" + secrets.token_hex(16)
 
-    def sealer(self, mode: str, device: str = DEVICE, key: ec.EllipticCurvePrivateKey | None = None) -> envelope.Sealer:
+    def sealer(self, mode: str, library: str = "cwt", device: str = DEVICE,
+               key: ec.EllipticCurvePrivateKey | None = None) -> envelope.Sealer:
         thumbprint = envelope.certificate_thumbprint(self.certificate)
-        return envelope.Sealer(device, self.patient, key or self.key, thumbprint, self.server.public_key(),
-                               self.server_kid, mode, self.session)
+        return LIBRARIES[library].Sealer(device, self.patient, key or self.key, thumbprint, self.server.public_key(),
+                                         self.server_kid, mode, self.session)
 
-    def valid(self, mode: str, sequence: int, count: int, previous: bytes | None) -> tuple[dict[str, Any], envelope.Sealed]:
+    def valid(self, library: str, mode: str, sequence: int, count: int,
+              previous: bytes | None) -> tuple[dict[str, Any], envelope.Sealed]:
         issued_at = START + 1000 * (sequence - 1)
         readings = some_readings(count, issued_at)
         payload = envelope.senml(readings)
-        sealed = self.sealer(mode).seal(payload, issued_at, BOOT, sequence, previous)
-        # Derived again from the server's side, so that these values do not come from what cwt did when sealing.
+        sealed = self.sealer(mode, library).seal(payload, issued_at, BOOT, sequence, previous)
+        # Derived again from the server's side, so that these values do not come from what a library did when sealing.
         [recipient_protected, recipient, _] = cbor2.loads(sealed.wire).value[3][0]
-        sender = recipient.get(envelope.EPHEMERAL_KEY) or recipient[envelope.STATIC_KEY]
-        point = ec.EllipticCurvePublicNumbers(
-            int.from_bytes(sender[-2], "big"), int.from_bytes(sender[-3], "big"), ec.SECP256R1()
-        ).public_key()
+        point = self.session.public_key()
+        if ephemeral := recipient.get(envelope.EPHEMERAL_KEY):
+            x, y = (int.from_bytes(ephemeral[label], "big") for label in (-2, -3))
+            point = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
         shared_secret = self.server.exchange(ec.ECDH(), point)
         kdf_info = cbor2.dumps([
             envelope.A256KW,
@@ -100,6 +105,7 @@ class Scene:
         ])
         wrap_key = HKDF(hashes.SHA256(), 32, None, kdf_info).derive(shared_secret)
         return {
+            "library": library,
             "mode": mode,
             "boot": BOOT,
             "sequence": sequence,
@@ -115,7 +121,7 @@ class Scene:
             "to_be_signed": sealed.signed.hex(),
             "payload": payload.hex(),
             "wire": sealed.wire.hex(),
-            "at_rest": envelope.rewrap(sealed.wire, sealed.content_key, self.kek, self.kek_kid).hex(),
+            "at_rest": with_cwt.rewrap(sealed.wire, sealed.content_key, self.kek, self.kek_kid).hex(),
             "readings": readings,
         }, sealed
 
@@ -177,12 +183,13 @@ class Scene:
 def main() -> int:
     scene = Scene()
     valid, previous = [], None
-    for sequence, (mode, count) in enumerate((("es", 1), ("ss", 1), ("es", 60), ("ss", 300)), start=1):
-        vector, sealed = scene.valid(mode, sequence, count, previous)
+    kinds = [(library, mode) for mode in envelope.MODES for library in LIBRARIES]
+    for sequence, (library, mode) in enumerate(kinds, start=1):
+        vector, sealed = scene.valid(library, mode, sequence, 1 + 59 * (sequence - 1), previous)
         previous = hashlib.sha256(sealed.signed).digest()
         valid.append(vector)
     vectors = {
-        "about": "COSE_Encrypt + RFC 9338 countersignature vectors, made with Python's cwt and cryptography",
+        "about": "COSE_Encrypt + RFC 9338 countersignature vectors, made with Python's cwt, pycose and cryptography",
         "device": DEVICE,
         "pseudonym": scene.patient,
         "ca_certificate_der": der_hex(scene.ca),

@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography import x509
 
 import envelope
+import with_cwt
 
 
 def main() -> int:
@@ -30,7 +31,7 @@ def main() -> int:
             return 1
         certificate.verify_directly_issued_by(issuer)
     try:
-        header = envelope.verify(
+        header = with_cwt.verify(
             args.file.read_bytes(), certificate.public_key(), envelope.certificate_thumbprint(certificate)
         )
     except Exception as error:  # noqa: BLE001 -- any refusal is one answer here
