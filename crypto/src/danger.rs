@@ -52,6 +52,13 @@ pub fn recipient_key_under_kid(
     RecipientKey::from_parts(kid, certificate, p256(scalar)?)
 }
 
+/// A patient's key as bytes, for tests of interoperability: another COSE library then opens what is stored, knowing
+/// nothing else. No code of the server calls it, and none may: a key that left its store outlives the patient's erasure.
+#[doc(hidden)]
+pub fn kek_to_bytes(key: &Kek) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(*key.secret().bytes())
+}
+
 /// A patient's key from its bytes, as published vectors give it.
 pub fn kek_from_bytes(kid: Kid, bytes: &[u8; 32]) -> Kek {
     Kek::from_parts(kid, Secret::from_bytes(bytes))

@@ -73,7 +73,7 @@ impl Kek {
             .map(|key| Dek::from_bytes(&key))
     }
 
-    pub(super) fn secret(&self) -> &Secret {
+    pub(crate) fn secret(&self) -> &Secret {
         &self.key
     }
 }
