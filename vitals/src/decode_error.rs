@@ -39,6 +39,12 @@ pub enum DecodeError {
         /// Position of the record, from 0.
         record: usize,
     },
+    /// A record has a sum (RFC 8428 §4.2) and no value.
+    #[error("record {record} has a sum and no value; an integral over time is not a reading")]
+    OnlySum {
+        /// Position of the record, from 0.
+        record: usize,
+    },
     /// More readings than [`MAX_READINGS`](crate::MAX_READINGS), or none.
     #[error("a payload holds 1 to {} readings", crate::MAX_READINGS)]
     Count,

@@ -3,6 +3,7 @@
 //!
 //! - [`signal`](mod@signal): the table of signals with LOINC code, UCUM unit, IEEE 11073 (MDC) code and ranges.
 //! - [`Reading`]: one value of one signal at one instant.
+//! - [`panel`]: blood pressure, one measurement that is two or three readings.
 //! - [`senml`] and [`waveform`]: the two payload codecs of an envelope. Both decode to readings.
 //! - [`check_hard`] and [`Quality`]: impossible values are refused, doubtful ones are kept and flagged.
 //!
@@ -25,6 +26,7 @@
 
 mod cbor;
 mod decode_error;
+pub mod panel;
 mod plausibility;
 mod reading;
 pub mod senml;
@@ -33,6 +35,7 @@ mod units;
 pub mod waveform;
 
 pub use decode_error::DecodeError;
+pub use panel::{BloodPressure, blood_pressure};
 pub use plausibility::{Implausible, Quality, check_hard};
 pub use reading::{MAX_READINGS, Reading};
 pub use signal::{Signal, signal, signals};

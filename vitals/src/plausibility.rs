@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::Reading;
-use crate::signal::{DIASTOLIC, SYSTOLIC};
+use crate::panel::{DIASTOLIC, SYSTOLIC};
 
 /// How far a stored reading is to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,9 +77,12 @@ pub fn check_hard(readings: &[Reading]) -> Result<(), Implausible> {
 }
 
 fn check_pressures(readings: &[Reading]) -> Result<(), Implausible> {
-    let diastolic: HashMap<_, _> = of(readings, DIASTOLIC)
-        .map(|low| (low.at, low.value))
-        .collect();
+    let mut diastolic = HashMap::new();
+    for low in of(readings, DIASTOLIC) {
+        // Of two for one instant the higher counts, or the second would hide the first.
+        let highest = diastolic.entry(low.at).or_insert(low.value);
+        *highest = low.value.max(*highest);
+    }
     if diastolic.is_empty() {
         return Ok(());
     }
@@ -168,5 +171,11 @@ mod tests {
             let refused = check_hard(&pair(80.0, low, 300_000_000)).unwrap_err();
             assert_eq!(refused.code(), SYSTOLIC);
         }
+        let hidden = [
+            pair(120.0, 130.0, 300_000_000).as_slice(),
+            &[reading(DIASTOLIC, 80.0, 300_000_000)],
+        ]
+        .concat();
+        assert!(check_hard(&hidden).is_err(), "a second one hides nothing");
     }
 }

@@ -4,16 +4,21 @@
 //!
 //! | Label | Field | Here |
 //! |---|---|---|
-//! | -1 | `bver` base version | 10 or lower; anything above is refused, as the RFC demands |
-//! | -2, -3, -4, -5 | `bn` `bt` `bu` `bv` | added to (or standing in for) `n` `t` `u` `v` until replaced |
-//! | 0 | `n` name | with `bn` in front: a code of the [signal table](crate::signal()) |
+//! | -1 | `bver` base version | 1 to 10; anything above is refused, as the RFC demands |
+//! | -2, -3, -4, -5, -6 | `bn` `bt` `bu` `bv` `bs` | added to (or standing in for) `n` `t` `u` `v` `s` until replaced |
+//! | 0 | `n` name | with `bn` in front: a code of the [signal table](crate::signal()), or a component of a [panel](crate::panel) |
 //! | 1 | `u` unit | the signal's UCUM unit, or one that converts to it; never missing |
 //! | 2 | `v` value | integer, float or decimal fraction; finite |
 //! | 6 | `t` time | seconds, with `bt` added: absolute, 2^28 or more |
 //! | 7 | `ut` update time | read and dropped |
-//! | -6, 5 | `bs` `s` sums | refused: an integral over time is not a reading |
+//! | 5 | `s` sum | with `bs` added: finite, and dropped, since an integral over time is not a reading; refused where there is no value |
 //! | 3, 4, 8 | `vs` `vb` `vd` | refused: no signal in the table is a text, a truth or a blob |
 //! | text | extensions | dropped; a label that ends in `_` must be understood, so it is refused (§4.4) |
+//!
+//! A record of base fields alone (as in RFC 8428 §5.1.7) yields no reading. What is dropped here stays in the envelope
+//! that the device signed.
+//!
+//! A value that is sent twice, under a signal's code and under its [further one](Signal::also), is one reading.
 //!
 //! RFC 8428 §4.5.3 reads times below 2^28 as relative to the instant of reading. A message may wait in
 //! an outbox for days, so that instant says nothing about the measurement: such times are refused.
@@ -21,11 +26,13 @@
 //! Times are kept to the microsecond. Base times are written as whole seconds, so that only the distance to
 //! them is a float; a sender's float is good to the microsecond until the year 2242 (2^33 s).
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use crate::cbor::{Label, Number, Reader, Writer};
 use crate::signal::Signal;
-use crate::{DecodeError, MAX_READINGS, Reading, signal, units};
+use crate::{DecodeError, MAX_READINGS, Reading, panel, signal, signals, units};
 
 /// SenML times below this many seconds are relative (RFC 8428 §4.5.3).
 const ABSOLUTE_FROM_US: i128 = (1 << 28) * 1_000_000;
@@ -33,7 +40,7 @@ const ABSOLUTE_FROM_US: i128 = (1 << 28) * 1_000_000;
 /// The highest version that is understood (RFC 8428 §4.4).
 const VERSION: i128 = 10;
 
-/// A code is at most this long; a longer name is not looked up.
+/// A code, with its panel in front, is at most this long; a longer name is not looked up.
 const MAX_NAME: usize = 32;
 
 /// Microseconds in a second.
@@ -108,18 +115,42 @@ pub fn decode(payload: &[u8]) -> Result<Vec<Reading>, DecodeError> {
     }
     let mut readings = Vec::new();
     let mut base = Base::default();
+    let mut position = 0;
     while records.next(&mut reader)? {
-        if readings.len() == MAX_READINGS {
+        if position == MAX_READINGS {
             return Err(DecodeError::Count);
         }
-        let record = Record::read(&mut reader, &mut base)?;
-        readings.push(record.resolve(&base, readings.len())?);
+        if let Some(record) = Record::read(&mut reader, &mut base)? {
+            readings.push(record.resolve(&base, position)?);
+        }
+        position += 1;
     }
     if readings.is_empty() {
         return Err(DecodeError::Count);
     }
     reader.finish()?;
+    drop_second_codes(&mut readings);
     Ok(readings)
+}
+
+/// Drops readings that repeat another one of the same instant under its signal's further code.
+fn drop_second_codes(readings: &mut Vec<Reading>) {
+    let pairs = signals()
+        .iter()
+        .filter_map(|signal| Some((signal.code, signal.also?)));
+    for (code, also) in pairs {
+        if !readings.iter().any(|reading| reading.signal.code == also) {
+            continue;
+        }
+        let measured = |reading: &Reading| (reading.at, reading.value.to_bits());
+        let first: HashSet<_> = readings
+            .iter()
+            .filter(|reading| reading.signal.code == code)
+            .map(measured)
+            .collect();
+        readings
+            .retain(|reading| reading.signal.code != also || !first.contains(&measured(reading)));
+    }
 }
 
 /// The base fields that hold from their record on.
@@ -129,6 +160,7 @@ struct Base<'a> {
     unit: Option<&'a str>,
     time: Option<Number>,
     value: Option<Number>,
+    sum: Option<Number>,
 }
 
 /// The fields of one record, as sent.
@@ -138,10 +170,12 @@ struct Record<'a> {
     unit: Option<&'a str>,
     time: Option<Number>,
     value: Option<Number>,
+    sum: Option<Number>,
 }
 
 impl<'a> Record<'a> {
-    fn read(reader: &mut Reader<'a>, base: &mut Base<'a>) -> Result<Self, DecodeError> {
+    /// `None` for a record that only sets base fields.
+    fn read(reader: &mut Reader<'a>, base: &mut Base<'a>) -> Result<Option<Self>, DecodeError> {
         let mut record = Self::default();
         let mut seen = Seen::default();
         let mut fields = reader.map("a SenML record is a map")?;
@@ -161,7 +195,7 @@ impl<'a> Record<'a> {
             seen.first_time(label)?;
             record.field(label, reader, base)?;
         }
-        Ok(record)
+        Ok((!seen.only_base()).then_some(record))
     }
 
     fn field(
@@ -181,13 +215,12 @@ impl<'a> Record<'a> {
             label::BASE_TIME => base.time = Some(reader.number("a base time is a number")?),
             label::BASE_VALUE => base.value = Some(reader.number("a base value is a number")?),
             label::BASE_VERSION => {
-                if !(0..=VERSION).contains(&reader.integer("a version is an integer")?) {
-                    return Err(DecodeError::Unsupported("the SenML version is above 10"));
+                if !(1..=VERSION).contains(&reader.integer("a version is an integer")?) {
+                    return Err(DecodeError::Unsupported("the SenML version is not 1 to 10"));
                 }
             }
-            label::SUM | label::BASE_SUM => {
-                return Err(DecodeError::Unsupported("a record carries a sum"));
-            }
+            label::SUM => self.sum = Some(reader.number("a sum is a number")?),
+            label::BASE_SUM => base.sum = Some(reader.number("a base sum is a number")?),
             label::TEXT_VALUE | label::TRUTH_VALUE | label::DATA_VALUE => {
                 return Err(DecodeError::Unsupported("a value is not a number"));
             }
@@ -199,12 +232,12 @@ impl<'a> Record<'a> {
 
     /// The record with the base fields applied (RFC 8428 §4.6).
     fn resolve(&self, base: &Base<'_>, record: usize) -> Result<Reading, DecodeError> {
-        let signal = find(base.name, self.name).ok_or(DecodeError::UnknownSignal { record })?;
-        let value = self
-            .value
-            .ok_or(DecodeError::Shape("a record has no value"))?
-            .to_f64()
-            + base.value.map_or(0.0, Number::to_f64);
+        let signal = find(base.name, self.name, record)?;
+        let value = self.value.ok_or(match self.sum {
+            Some(_) => DecodeError::OnlySum { record },
+            None => DecodeError::Shape("a record has no value"),
+        })?;
+        let value = total(base.value, Some(value));
         let value = self
             .unit
             .or(base.unit)
@@ -213,7 +246,7 @@ impl<'a> Record<'a> {
                 code: signal.code,
                 unit: signal.unit,
             })?;
-        if !value.is_finite() {
+        if !value.is_finite() || !total(base.sum, self.sum).is_finite() {
             return Err(DecodeError::Number { record });
         }
         let at = self.instant(base, record)?;
@@ -247,16 +280,38 @@ impl Seen {
         self.0 |= bit;
         Ok(())
     }
+
+    /// Whether there was a base field and no field of the record's own.
+    fn only_base(&self) -> bool {
+        self.0 != 0 && self.0 >> 6 == 0
+    }
 }
 
-fn find(base: &str, name: &str) -> Option<&'static Signal> {
-    if base.is_empty() {
-        return signal(name);
+/// The signal that base name and name make together.
+fn find(base: &str, name: &str, record: usize) -> Result<&'static Signal, DecodeError> {
+    let joined;
+    let name = match (base, name) {
+        ("", name) => name,
+        (base, "") => base,
+        _ if base.len() + name.len() > MAX_NAME => "",
+        _ => {
+            joined = [base, name].concat();
+            &joined
+        }
+    };
+    if name == panel::BLOOD_PRESSURE {
+        return Err(DecodeError::Unsupported(
+            "a panel has no value of its own, its components have",
+        ));
     }
-    if name.is_empty() {
-        return signal(base);
-    }
-    (base.len() + name.len() <= MAX_NAME).then(|| signal(&[base, name].concat()))?
+    signal(name)
+        .or_else(|| panel::component(name))
+        .ok_or(DecodeError::UnknownSignal { record })
+}
+
+/// A base field and a record's own, added up; what is missing counts as zero (RFC 8428 §4.5.4).
+fn total(base: Option<Number>, own: Option<Number>) -> f64 {
+    base.map_or(0.0, Number::to_f64) + own.map_or(0.0, Number::to_f64)
 }
 
 /// Microseconds of a number of seconds: exact for integers, the nearest for floats. `None` outside any calendar.

@@ -15,8 +15,12 @@ pub struct Signal {
     pub display: &'static str,
     /// UCUM unit of every stored value of this signal.
     pub unit: &'static str,
-    /// IEEE 11073-10101 code, `partition × 65536 + term`; `None` where none is verified.
+    /// IEEE 11073-10101 code, `partition × 65536 + term`; `None` where none is verified. Codes that name the
+    /// method too (respiratory rate by impedance, 151578, or by CO2, 151594) are not kept apart.
     pub mdc: Option<u32>,
+    /// A further LOINC code that the same value bears whenever it is sent on (a FHIR Observation has both as
+    /// codings). It is stored once, under `code`.
+    pub also: Option<&'static str>,
     /// Lowest and highest value that can be true. Outside: the message is quarantined, never dropped.
     pub hard: (f64, f64),
     /// Lowest and highest value that raises no doubt. Outside: stored, and flagged.
@@ -32,27 +36,35 @@ pub(crate) const GLUCOSE_MG_DL_PER_MMOL_L: f64 = 18.016;
 /// unit, so UCUM's annotation `{counts}` stands for one; the range is that of a 16-bit converter.
 pub const PULSE_WAVEFORM: &str = "150452";
 
-/// Systolic and diastolic blood pressure: of one measurement, the first is above the second.
-pub(crate) const SYSTOLIC: &str = "8480-6";
-pub(crate) const DIASTOLIC: &str = "8462-4";
-
 /// Retired drafts of a code and the code that replaced it: accepted on input, never written.
 ///
 /// 14745-4 is glucose in *body fluid*; drafts of the HL7 CGM guide used it for interstitial fluid.
 const REPLACED: [(&str, &str); 1] = [("14745-4", "105272-9")];
 
 macro_rules! signals {
-    ($($code:literal $display:literal $unit:literal $mdc:expr, $hard:expr, $flag:expr;)*) => {
-        &[$(Signal { code: $code, display: $display, unit: $unit, mdc: $mdc, hard: $hard, flag: $flag }),*]
+    ($($code:literal $display:literal $unit:literal $mdc:expr, $hard:expr, $flag:expr $(, also $also:literal)?;)*) => {
+        &[$(Signal {
+            code: $code,
+            display: $display,
+            unit: $unit,
+            mdc: $mdc,
+            also: signals!(@also $($also)?),
+            hard: $hard,
+            flag: $flag,
+        }),*]
     };
+    (@also) => { None };
+    (@also $also:literal) => { Some($also) };
 }
 
 /// Code, display, unit, MDC code, hard range, flag range. Frequent signals first: look-up is a scan.
 ///
-/// A blood-pressure panel has no value of its own and insulin no verified LOINC code, so neither is here.
+/// A blood pressure [panel](crate::panel) has no value of its own, so it is not here. Nor is insulin: no LOINC code
+/// for a dose is verified, and FHIR has it as the dose of a `MedicationAdministration`, not as an Observation.
 static SIGNALS: &[Signal] = signals! {
     "8867-4"   "Heart rate" "/min" Some(147_842), (0.0, 350.0), (30.0, 220.0);
-    "59408-5"  "Oxygen saturation in Arterial blood by Pulse oximetry" "%" Some(150_456), (0.0, 100.0), (70.0, 100.0);
+    "59408-5"  "Oxygen saturation in Arterial blood by Pulse oximetry" "%" Some(150_456), (0.0, 100.0), (70.0, 100.0),
+        also "2708-6";
     "9279-1"   "Respiratory rate" "/min" Some(151_562), (0.0, 120.0), (5.0, 60.0);
     "8310-5"   "Body temperature" "Cel" Some(150_364), (10.0, 50.0), (30.0, 43.0);
     "8480-6"   "Systolic blood pressure" "mm[Hg]" Some(150_021), (0.0, 350.0), (50.0, 260.0);
@@ -122,6 +134,14 @@ mod tests {
                 !signal.unit.is_empty() && !signal.display.is_empty(),
                 "{code}"
             );
+            // One value, two names: whatever holds for one must hold for the other.
+            if let Some(also) = signal.also.map(|also| find(also).unwrap()) {
+                assert_eq!(
+                    (also.unit, also.mdc, also.also),
+                    (signal.unit, signal.mdc, None)
+                );
+                assert_eq!((also.hard, also.flag), (signal.hard, signal.flag));
+            }
         }
     }
 

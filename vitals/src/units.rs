@@ -92,6 +92,18 @@ mod tests {
     }
 
     #[test]
+    fn glucose_in_either_unit_is_the_same_glucose() {
+        let (mass, moles) = (signal("99504-3").unwrap(), signal("105272-9").unwrap());
+        assert_eq!(to_stored(mass, moles.unit, 1.0), Some(18.016));
+        for tenths in 0..=600 {
+            let sent = f64::from(tenths) / 10.0;
+            let there = to_stored(mass, moles.unit, sent).unwrap();
+            let back = to_stored(moles, mass.unit, there).unwrap();
+            assert!((back - sent).abs() < 1e-12, "{sent} mmol/L");
+        }
+    }
+
+    #[test]
     fn glucose_alone_is_stored_in_the_units_that_its_molar_mass_converts() {
         for signal in signals()
             .iter()
