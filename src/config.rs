@@ -32,6 +32,9 @@ pub struct Config {
     /// The inbox and its flush to Parquet.
     #[serde(default)]
     pub storage: Storage,
+    /// The key tree.
+    #[serde(default)]
+    pub keys: Keys,
     /// The server's envelope keys.
     #[serde(default)]
     pub recipient: Recipient,
@@ -120,6 +123,14 @@ impl Default for Storage {
     }
 }
 
+/// `[keys]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// Directories that get a snapshot of the key tree before an old root is destroyed; best on other disks.
+    pub snapshots: Vec<PathBuf>,
+}
+
 /// `[recipient]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -153,7 +164,7 @@ fn loopback(port: u16) -> SocketAddr {
 impl Config {
     /// Every setting at its default; the server is called `localhost` and by `further_names`.
     #[must_use]
-    pub fn new(root_keys: PathBuf, further_names: Vec<String>) -> Self {
+    pub fn new(root_keys: PathBuf, snapshots: PathBuf, further_names: Vec<String>) -> Self {
         let mut names = local_names();
         names.extend(further_names);
         Self {
@@ -163,6 +174,9 @@ impl Config {
             sql: Sql::default(),
             http: Http::default(),
             storage: Storage::default(),
+            keys: Keys {
+                snapshots: vec![snapshots],
+            },
             recipient: Recipient::default(),
             controller: Parties::default(),
         }
@@ -205,6 +219,7 @@ impl Config {
             sql,
             http,
             storage,
+            keys,
             recipient,
             controller: _,
         } = self;
@@ -241,6 +256,11 @@ listen = "{http_listen}"
 flush_interval_s = {interval}
 flush_mib = {flush_mib}
 
+[keys]
+# Each of these directories gets a snapshot of the (wrapped) key tree before a root is destroyed. Without a
+# snapshot, a backup from before an erasure opens for nobody: put them on other disks, and keep them.
+snapshots = {snapshots}
+
 [recipient]
 # The server's envelope key lives this long and is then destroyed; its successor is published
 # overlap_h before, so that no device in flight is refused.
@@ -261,6 +281,12 @@ overlap_h = {overlap}
             memory = sql.memory_mib,
             deadline = sql.deadline_s,
             http_listen = http.listen,
+            snapshots = toml::Value::from(
+                keys.snapshots
+                    .iter()
+                    .map(|place| place.display().to_string())
+                    .collect::<Vec<_>>()
+            ),
             interval = storage.flush_interval_s,
             flush_mib = storage.flush_mib,
             epoch = recipient.epoch_h,
@@ -276,7 +302,11 @@ mod tests {
     #[test]
     fn the_commented_file_says_exactly_the_defaults() {
         let further = vec!["vitals.example.org".to_owned()];
-        let config = Config::new(PathBuf::from("/srv/vital \"seal\".root"), further);
+        let config = Config::new(
+            PathBuf::from("/srv/vital \"seal\".root"),
+            PathBuf::from("/mnt/vitals.keys"),
+            further,
+        );
         let parsed: Config = toml::from_str(&config.commented()).unwrap();
         assert_eq!(parsed, config);
     }

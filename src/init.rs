@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -12,9 +11,10 @@ use vitalseal_compliance::access::{self, NewCredentials};
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_crypto::{CertificateAuthority, NewAuthority};
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _, Role, UserName};
-use vitalseal_storage::{FileRootProvider, RootProvider, Store, StorePaths};
+use vitalseal_storage::{Store, StorePaths};
 
 use crate::config::Config;
+use crate::custody;
 use crate::files;
 use crate::recipient;
 use crate::secrets;
@@ -69,9 +69,16 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
         "root keys of another store; choose another --root-keys",
     )?;
 
+    let snapshots = finished.default_snapshots();
+    refuse_existing(
+        &snapshots,
+        "key snapshots of another store; choose another --data",
+    )?;
+
     let building = sibling(&data)?;
     files::create_private_dir(&building)?;
-    let made = build(&new, &building, &root_keys, now).await;
+    let config = Config::new(root_keys.clone(), snapshots, new.names.clone());
+    let made = build(&new, &building, &config, now).await;
     let administrator = match made {
         Ok(administrator) => administrator,
         Err(error) => {
@@ -97,12 +104,11 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
 async fn build(
     new: &NewStore,
     building: &Path,
-    root_keys: &Path,
+    config: &Config,
     now: Timestamp,
 ) -> anyhow::Result<NewCredentials> {
-    let paths = StorePaths::new(building, Some(root_keys));
-    let roots: Arc<dyn RootProvider> = Arc::new(FileRootProvider::new(root_keys));
-    let store = Store::create(&paths, roots, now)
+    let paths = StorePaths::new(building, Some(&config.root_keys));
+    let store = Store::create(&paths, custody::open(config), now)
         .await
         .context("creating the store")?;
 
@@ -137,7 +143,6 @@ async fn build(
             event,
         })
         .await?;
-    let config = Config::new(root_keys.to_owned(), new.names.clone());
     recipient::start_epoch(&store, &authority, &audit, &config.recipient, now).await?;
 
     let (registry, name) = (&store.registry, new.administrator.clone());

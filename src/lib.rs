@@ -8,6 +8,7 @@ pub mod cli;
 mod commands;
 pub mod config;
 pub mod credentials;
+mod custody;
 pub mod demo;
 mod files;
 pub mod init;

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
-use vitalseal_crypto::{CertificateAuthority, KeyEpoch, RecipientCertificate, default_backend};
+use vitalseal_crypto::{CertificateAuthority, RecipientCertificate, default_backend};
 use vitalseal_storage::Store;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
 
@@ -57,14 +57,7 @@ pub(crate) async fn start_epoch(
     settings: &Recipient,
     now: Timestamp,
 ) -> anyhow::Result<()> {
-    let last = store
-        .keys
-        .recipients()
-        .await?
-        .iter()
-        .map(|key| key.epoch.0)
-        .max();
-    let epoch = KeyEpoch(last.map_or(0, |last| last + 1));
+    let epoch = store.keys.next_recipient_epoch().await?;
     let until = now
         .checked_add(SignedDuration::from_hours(i64::from(settings.epoch_h)))
         .context("computing the end of the envelope key epoch")?;

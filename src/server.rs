@@ -27,11 +27,11 @@ use vitalseal_query::{QueryDeps, QueryLimits, QueryService, SqlServer};
 use vitalseal_storage::ports::{
     Actor, AuditEvent, AuditRecord, AuditSink as _, Clock, SystemClock,
 };
-use vitalseal_storage::{FileRootProvider, RootProvider, Store, StorePaths};
+use vitalseal_storage::{Store, StorePaths};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::{admin, recipient, secrets, tls};
+use crate::{admin, custody, recipient, secrets, tls};
 
 /// Addresses given on the command line, which win over the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,8 +115,7 @@ impl Server {
         let data = std::path::absolute(data).context("resolving the data directory")?;
         let config = Config::load(&StorePaths::new(&data, None).config())?;
         let paths = StorePaths::new(&data, Some(&config.root_keys));
-        let roots: Arc<dyn RootProvider> = Arc::new(FileRootProvider::new(paths.root_keys()));
-        let store = Store::open(&paths, roots, clock.now())
+        let store = Store::open(&paths, custody::open(&config), clock.now())
             .await
             .with_context(|| format!("opening the store {}", data.display()))?;
 

@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 use vitalseal_crypto::envelope::{Agreement, ContentType, Received, SealRequest, seal};
 use vitalseal_crypto::{
-    CertificateAuthority, DeviceId, DeviceSigner, KeyEpoch, MessageId, SubjectPseudonym,
-    default_backend, new_device_key_and_csr,
+    CertificateAuthority, DeviceId, DeviceSigner, KeyEpoch, MessageId, NoSenderKeys,
+    SubjectPseudonym, default_backend, new_device_key_and_csr,
 };
 use vitalseal_storage::{Admission, Admitted, FileRootProvider, Store, StorePaths};
 
@@ -168,9 +168,9 @@ impl World {
             .unwrap()
             .verify(signer.certificate(), backend)
             .unwrap()
-            .open(&ring, backend)
+            .open(&ring, &NoSenderKeys, backend)
             .unwrap();
-        let kek = self.store.keys.kek(owner).await.unwrap().unwrap();
+        let keys = self.store.keys.patient_keys(owner).await.unwrap().unwrap();
         let admission = Admission {
             message: MessageId {
                 device: device.clone(),
@@ -183,7 +183,7 @@ impl World {
             first_at: received_at - SignedDuration::from_mins(2),
             last_at: received_at - SignedDuration::from_mins(1),
             readings,
-            envelope: opened.rewrap(&kek, backend).unwrap().into_bytes(),
+            envelope: opened.rewrap(keys.current(), backend).unwrap().into_bytes(),
         };
         assert_eq!(
             self.store.inbox.admit(admission).await.unwrap(),

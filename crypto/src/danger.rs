@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::backend::default_backend;
 use crate::certificate::{DeviceCertificate, RecipientCertificate};
 use crate::ids::{KeyEpoch, Kid};
-use crate::keys::{DeviceSigner, Kek, KeyError, RecipientKey, RootKey, Secret};
+use crate::keys::{DeviceSigner, Kek, KeyError, OutboxKey, RecipientKey, RootKey, Secret};
 
 /// A root key's bytes, for a root provider to store.
 pub fn root_key_to_bytes(key: &RootKey) -> Zeroizing<[u8; 32]> {
@@ -23,26 +23,10 @@ pub fn root_key_from_bytes(epoch: KeyEpoch, bytes: &[u8]) -> Result<RootKey, Key
     Ok(RootKey::from_parts(epoch, Secret::from_bytes(bytes)))
 }
 
-/// A recipient key's private scalar, for the key store to seal.
-pub fn recipient_private_scalar(key: &RecipientKey) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(*key.key().scalar())
-}
-
-/// A recipient key that the key store sealed.
-///
-/// # Errors
-/// [`KeyError::Malformed`] for what is no scalar, [`KeyError::Mismatch`] if it is not the certificate's.
-pub fn recipient_key_from_parts(
-    scalar: &[u8],
-    certificate: RecipientCertificate,
-) -> Result<RecipientKey, KeyError> {
-    recipient_key_under_kid(certificate.kid().clone(), scalar, certificate)
-}
-
 /// A recipient key under another identifier than its certificate's, as published vectors choose them.
 ///
 /// # Errors
-/// As [`recipient_key_from_parts`].
+/// [`KeyError::Malformed`] for what is no scalar, [`KeyError::Mismatch`] if it is not the certificate's.
 #[doc(hidden)]
 pub fn recipient_key_under_kid(
     kid: Kid,
@@ -50,6 +34,20 @@ pub fn recipient_key_under_kid(
     certificate: RecipientCertificate,
 ) -> Result<RecipientKey, KeyError> {
     RecipientKey::from_parts(kid, certificate, p256(scalar)?)
+}
+
+/// An outbox key's bytes, for the device to store.
+pub fn outbox_key_to_bytes(key: &OutboxKey) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(*key.secret().bytes())
+}
+
+/// An outbox key that the device stored.
+///
+/// # Errors
+/// [`KeyError::Malformed`] unless there are 32 bytes.
+pub fn outbox_key_from_bytes(bytes: &[u8]) -> Result<OutboxKey, KeyError> {
+    let bytes = bytes.try_into().map_err(|_| KeyError::Malformed)?;
+    Ok(OutboxKey::from_secret(Secret::from_bytes(bytes)))
 }
 
 /// A patient's key as bytes, for tests of interoperability: another COSE library then opens what is stored, knowing

@@ -46,7 +46,7 @@
 //! let held = RecipientKeyRing::new(vec![today]);
 //! let opened = Received::decode(&sealed.bytes)?
 //!     .verify(&issued.certificate, backend)?
-//!     .open(&held, backend)?;
+//!     .open(&held, &NoSenderKeys, backend)?;
 //! assert_eq!(opened.payload(), b"62 /min");
 //!
 //! // What is stored is wrapped for the patient and still signed by the device.
@@ -119,12 +119,15 @@ pub use certificate::{
     verify_authority,
 };
 pub use envelope::{
-    Agreement, AtRest, ContentType, Header, MAX_ENVELOPE_BYTES, Opened, Received, Rejection, Rule,
-    SealError, SealRequest, SealedMessage, Verified, seal,
+    Agreement, AtRest, CloneKind, CloneProof, CloneStatement, ContentType, Header, Link,
+    MAX_ENVELOPE_BYTES, NoProof, NoSenderKeys, Opened, Received, Rejection, Rule, SealError,
+    SealRequest, SealedMessage, SenderKeys, Signed, Verified, readdress, seal,
 };
 pub use ids::{
-    DeviceId, IdError, KeyEpoch, Kid, MAX_COUNTER, MessageId, SubjectPseudonym, Thumbprint,
+    DeviceId, IdError, KeyEpoch, Kid, MAX_COUNTER, MessageId, SenderKeyId, SubjectPseudonym,
+    Thumbprint,
 };
 pub use keys::{
-    Dek, DeviceSigner, Kek, KeyError, PageKey, RecipientKey, RecipientKeyRing, RootKey, SessionKey,
+    Dek, DeviceSigner, Kek, KeyError, OutboxKey, PageKey, PatientKeys, RecipientKey,
+    RecipientKeyRing, RootKey, SessionKey,
 };

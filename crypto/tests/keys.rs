@@ -11,8 +11,8 @@ mod common;
 
 use common::{Site, later, now};
 use vitalseal_crypto::{
-    Agreement, CertificateAuthority, Kek, KeyEpoch, KeyError, PageKey, Received, RootKey,
-    SessionKey, danger, default_backend,
+    Agreement, CertificateAuthority, Kek, KeyEpoch, KeyError, NoSenderKeys, PageKey, Received,
+    RootKey, SessionKey, danger, default_backend,
 };
 
 #[test]
@@ -118,13 +118,24 @@ fn a_recipient_key_survives_storage_and_belongs_to_its_certificate() {
         one.kid().as_bytes(),
         &backend.sha256(&[one.certificate().der()])[..8]
     );
-    let scalar = danger::recipient_private_scalar(&one);
-    let again =
-        danger::recipient_key_from_parts(scalar.as_slice(), one.certificate().clone()).unwrap();
+    let cover = RootKey::generate(KeyEpoch(1), backend).unwrap();
+    let wrapped = cover.wrap_recipient(&one).unwrap();
+    let again = cover
+        .unwrap_recipient(&wrapped, one.certificate().clone())
+        .unwrap();
     assert_eq!(again.kid(), one.kid());
     assert_eq!(
-        danger::recipient_key_from_parts(scalar.as_slice(), two.certificate().clone()).unwrap_err(),
+        cover
+            .unwrap_recipient(&wrapped, two.certificate().clone())
+            .unwrap_err(),
         KeyError::Mismatch
+    );
+    let another = RootKey::generate(KeyEpoch(1), backend).unwrap();
+    assert_eq!(
+        another
+            .unwrap_recipient(&wrapped, one.certificate().clone())
+            .unwrap_err(),
+        KeyError::Unwrap
     );
 }
 
@@ -165,7 +176,7 @@ fn nothing_secret_prints() {
     assert_eq!(format!("{received:?}"), format!("Received {{ {short} }}"));
     let verified = received.verify(&site.certificate, backend).unwrap();
     assert_eq!(format!("{verified:?}"), format!("Verified {{ {short} }}"));
-    let opened = verified.open(&site.ring, backend).unwrap();
+    let opened = verified.open(&site.ring, &NoSenderKeys, backend).unwrap();
     assert_eq!(format!("{opened:?}"), format!("Opened {{ {short} }}"));
     let stored = opened
         .rewrap(&Kek::generate(backend).unwrap(), backend)

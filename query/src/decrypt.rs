@@ -28,7 +28,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use vitalseal_crypto::{
-    AtRest, Backend, ContentType, Kek, MessageId, SubjectPseudonym, default_backend,
+    AtRest, Backend, ContentType, MessageId, PatientKeys, SubjectPseudonym, default_backend,
 };
 use vitalseal_storage::schema as sealed;
 use vitalseal_vitals::{Reading, senml, waveform};
@@ -174,7 +174,7 @@ impl Opener {
     /// Fetches the keys for the patients of `rows` and returns an iterator that opens them.
     async fn begin(self: Arc<Self>, rows: RecordBatch) -> Result<OpeningBatch> {
         let rows = SealedRows::of(&rows)?;
-        let mut keys: HashMap<SubjectPseudonym, Arc<Kek>> = HashMap::new();
+        let mut keys: HashMap<SubjectPseudonym, Arc<PatientKeys>> = HashMap::new();
         let mut asked: BTreeSet<&str> = BTreeSet::new();
         let mut wanted: Vec<&SubjectPseudonym> = Vec::new();
         for row in 0..rows.len() {
@@ -187,7 +187,7 @@ impl Opener {
             }
         }
         if !wanted.is_empty() {
-            let held = self.run.deps.store.keys.keks(wanted.into_iter()).await;
+            let held = self.run.deps.store.keys.keys_of(wanted.into_iter()).await;
             keys = held.map_err(|cause| QueryError::Storage {
                 what: "patient keys",
                 cause: Box::new(cause),
@@ -195,7 +195,7 @@ impl Opener {
         }
         let keys = keys
             .into_iter()
-            .map(|(p, kek)| (p.as_str().to_owned(), (p, kek)))
+            .map(|(p, keys)| (p.as_str().to_owned(), (p, keys)))
             .collect();
         Ok(OpeningBatch {
             opener: self,
@@ -206,7 +206,7 @@ impl Opener {
     }
 
     /// Opens and decodes one sealed row.
-    fn open(&self, row: &SealedRow<'_>, kek: &Kek) -> Result<Vec<Reading>, QueryError> {
+    fn open(&self, row: &SealedRow<'_>, keys: &PatientKeys) -> Result<Vec<Reading>, QueryError> {
         let damaged = || {
             row.message_id().map_or(
                 QueryError::Malformed("device or counters"),
@@ -222,6 +222,7 @@ impl Opener {
         if !same {
             return Err(damaged());
         }
+        let kek = keys.find(envelope.kek_kid()).ok_or_else(damaged)?;
         let payload = envelope.open(kek, self.backend).map_err(|_| damaged())?;
         let decoded = match header.content_type {
             ContentType::SenmlCbor => senml::decode(&payload),
@@ -308,7 +309,7 @@ struct OpeningBatch {
     opener: Arc<Opener>,
     rows: SealedRows,
     /// By the text in the `subject` column.
-    keys: HashMap<String, (SubjectPseudonym, Arc<Kek>)>,
+    keys: HashMap<String, (SubjectPseudonym, Arc<PatientKeys>)>,
     next: usize,
 }
 
@@ -322,14 +323,14 @@ impl Iterator for OpeningBatch {
             self.next += 1;
             let row = self.rows.row(at);
             // Not in the scope, or erased: nothing is known about this row.
-            let Some((patient, kek)) = self.keys.get(row.subject) else {
+            let Some((patient, keys)) = self.keys.get(row.subject) else {
                 continue;
             };
             let prune = &self.opener.prune;
             if !prune.overlaps(self.rows.first_at.value(at), self.rows.last_at.value(at)) {
                 continue;
             }
-            let readings = match self.opener.open(&row, kek) {
+            let readings = match self.opener.open(&row, keys) {
                 Ok(readings) => readings,
                 Err(error) => {
                     self.next = self.rows.len();

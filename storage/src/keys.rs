@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! root key, epoch e          RootProvider, outside the data directory
-//!   ├─ page key (service)    seals the secrets: CA, TLS, audit, TOTP, the server's envelope keys
+//!   ├─ page key (service)    seals the secrets: CA, audit, TOTP
 //!   ├─ page key (quarantine) seals refused bodies
-//!   └─ page key 1, 2, …      one per at most 1,000 patients
+//!   └─ page key 1, 2, …      one per about 1,000 patients
 //!        └─ KEK              random; wraps the patient's content keys, seals the identity
+//!
+//! cover, epoch r             RootProvider, outside the data directory
+//!   └─ envelope key          of the server, private part; both end with the epoch
 //! ```
 //!
 //! Every arrow is an AES key wrap stored in the registry. No key stands in it, or in any file of
@@ -13,7 +16,9 @@
 //! `Debug`.
 
 mod cache;
+mod custody;
 mod erasure;
+mod recipients;
 mod root;
 pub(crate) mod secrets;
 pub(crate) mod tree;
@@ -21,6 +26,7 @@ pub(crate) mod tree;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -28,17 +34,19 @@ use sqlx::Row as _;
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
 use tokio::task::JoinError;
 use vitalseal_crypto::{
-    Backend, Kek, KeyEpoch, Kid, RecipientCertificate, RecipientKey, RecipientKeyRing,
+    Backend, KeyEpoch, Kid, PatientKeys, RecipientCertificate, RecipientKey, RecipientKeyRing,
     SubjectPseudonym,
 };
 use zeroize::Zeroizing;
 
-use self::cache::KekCache;
-pub use self::root::{FileRootProvider, RootError, RootProvider};
+use self::cache::PatientKeyCache;
+pub use self::custody::KeyCustody;
+pub(crate) use self::root::roots as root_epochs;
+pub use self::root::{FileRootProvider, KeySlot, NewRoot, RootError, RootProvider};
 use self::tree::Tree;
 use crate::crash::CrashHook;
 use crate::inbox::{Inbox, InboxError};
-use crate::sqlite::{Database, at, at_opt, count, damaged, parsed};
+use crate::sqlite::{Database, at, at_opt, count, parsed};
 
 /// The key store failed. No text here holds key material.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +75,11 @@ pub enum KeyError {
     /// What was written does not read back. The old root still exists, so nothing is lost.
     #[error("the erasure is stored but did not read back, so the old root key was kept: {0}")]
     ReadBack(&'static str),
-    /// The provider said that it destroyed a root and still has it.
+    /// The provider said that it destroyed a key and still has it.
     #[error(
-        "root key of epoch {0} is still there after the provider destroyed it: the erasure is not final"
+        "the {0} is still there after its provider destroyed it: what it was to end is not final"
     )]
-    RootSurvived(KeyEpoch),
+    RootSurvived(KeySlot),
     /// A file could not be used.
     #[error("working on the key tree")]
     Io(#[from] io::Error),
@@ -99,8 +107,8 @@ pub struct KeyErasure {
     pub keks_rewrapped: u64,
     /// Pages wrapped anew.
     pub pages_rewrapped: u64,
-    /// Id of the KEK that is gone.
-    pub kek_kid: Kid,
+    /// Ids of the patient's KEKs that are gone: the current one first.
+    pub kek_kids: Vec<Kid>,
     /// Who held the root.
     pub root_provider: String,
 }
@@ -125,7 +133,7 @@ pub struct KeyStatus {
     pub root_provider: String,
     /// Pages, those of the service and the quarantine among them.
     pub pages: u64,
-    /// Patients' KEKs.
+    /// Patients' KEKs, retired ones among them.
     pub keks: u64,
     /// Erasures so far.
     pub erasures: u64,
@@ -172,6 +180,9 @@ pub struct KeyStore {
 pub(crate) struct Inner {
     db: Database,
     roots: Arc<dyn RootProvider>,
+    /// Where key snapshots go.
+    #[expect(dead_code, reason = "snapshots come next")]
+    places: Vec<PathBuf>,
     backend: &'static dyn Backend,
     inbox: Inbox,
     crash: CrashHook,
@@ -179,7 +190,7 @@ pub(crate) struct Inner {
     tree: RwLock<Tree>,
     /// One erasure at a time, from its first step to its last.
     turning: Mutex<()>,
-    keks: KekCache,
+    patients: PatientKeyCache,
     ring: Mutex<Option<Arc<RecipientKeyRing>>>,
 }
 
@@ -208,7 +219,7 @@ impl Inner {
             page: row.try_get("page")?,
             keks_rewrapped: count(row.try_get("keks_rewrapped")?)?,
             pages_rewrapped: count(row.try_get("pages_rewrapped")?)?,
-            kek_kid: Kid::from_bytes(row.try_get("kek_kid")?).map_err(damaged)?,
+            kek_kids: erasure::read_kids(row.try_get("kek_kids")?)?,
             root_provider: row.try_get("root_provider")?,
         }))
     }
@@ -217,69 +228,74 @@ impl Inner {
 impl KeyStore {
     pub(crate) fn new(
         db: Database,
-        roots: Arc<dyn RootProvider>,
+        custody: KeyCustody,
         backend: &'static dyn Backend,
         tree: Tree,
         inbox: Inbox,
         crash: CrashHook,
     ) -> Self {
         let (tree, turning) = (RwLock::new(tree), Mutex::default());
-        let (keks, ring) = (KekCache::default(), Mutex::default());
+        let (patients, ring) = (PatientKeyCache::default(), Mutex::default());
         Self {
             inner: Arc::new(Inner {
                 db,
-                roots,
+                roots: custody.roots,
+                places: custody.snapshots,
                 backend,
                 inbox,
                 crash,
                 tree,
                 turning,
-                keks,
+                patients,
                 ring,
             }),
         }
     }
 
-    /// The patient's KEK; `None` when there never was one or it was erased.
+    /// The patient's keys; `None` when there never were any or they were erased.
     ///
     /// # Errors
     /// When the registry cannot be read or a stored key does not unwrap.
-    pub async fn kek(&self, subject: &SubjectPseudonym) -> Result<Option<Arc<Kek>>, KeyError> {
-        if let Some(kek) = self.inner.keks.find(subject) {
-            return Ok(Some(kek));
+    pub async fn patient_keys(
+        &self,
+        subject: &SubjectPseudonym,
+    ) -> Result<Option<Arc<PatientKeys>>, KeyError> {
+        if let Some(keys) = self.inner.patients.find(subject) {
+            return Ok(Some(keys));
         }
-        let ticket = self.inner.keks.ticket();
+        let ticket = self.inner.patients.ticket();
         let tree = self.inner.tree.read().await;
-        let row = sqlx::query(
-            "SELECT k.page, k.kid, k.wrapped AS kek, p.wrapped AS page_wrap \
+        let rows = sqlx::query(
+            "SELECT k.page, k.kid, k.wrapped AS kek, k.retired_at_us, p.wrapped AS page_wrap \
              FROM keks k JOIN key_pages p ON p.page = k.page WHERE k.subject = $1",
         )
         .bind(subject.as_str())
-        .fetch_optional(self.inner.db.pool())
+        .fetch_all(self.inner.db.pool())
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let kek = Arc::new(tree.kek(&row)?);
+        let Some(keys) = tree.patient_keys(&rows)?.map(Arc::new) else {
+            return Ok(None);
+        };
         self.inner
-            .keks
-            .insert(ticket, subject.clone(), Arc::clone(&kek));
-        Ok(Some(kek))
+            .patients
+            .insert(ticket, subject.clone(), Arc::clone(&keys));
+        Ok(Some(keys))
     }
 
-    /// The KEKs of several patients; those without one are left out.
+    /// The keys of several patients; those without any are left out.
     ///
     /// # Errors
-    /// As [`KeyStore::kek`].
-    pub async fn keks<'a>(
+    /// As [`KeyStore::patient_keys`].
+    pub async fn keys_of<'a>(
         &self,
         subjects: impl Iterator<Item = &'a SubjectPseudonym> + Send,
-    ) -> Result<HashMap<SubjectPseudonym, Arc<Kek>>, KeyError> {
-        let mut keks = HashMap::new();
+    ) -> Result<HashMap<SubjectPseudonym, Arc<PatientKeys>>, KeyError> {
+        let mut found = HashMap::new();
         for subject in subjects {
-            if let Some(kek) = self.kek(subject).await? {
-                keks.insert(subject.clone(), kek);
+            if let Some(keys) = self.patient_keys(subject).await? {
+                found.insert(subject.clone(), keys);
             }
         }
-        Ok(keks)
+        Ok(found)
     }
 
     /// Erases the patient's key, and with it everything sealed under it, for ever; see the steps in
@@ -305,8 +321,7 @@ impl KeyStore {
         .await?
     }
 
-    /// Moves the tree under a new root and destroys the old one. Also what makes a destroyed
-    /// envelope key final in every copy of the data directory.
+    /// Moves the tree under a new root and destroys the old one.
     ///
     /// # Errors
     /// When a step fails; the next one or [`crate::Store::open`] finishes it.
@@ -351,7 +366,15 @@ impl KeyStore {
         self.inner.delete_secret(name).await
     }
 
-    /// Stores an envelope key of the server.
+    /// The number for the next envelope key of the server: never used before, by this registry or beside it.
+    ///
+    /// # Errors
+    /// When the registry or the provider cannot be read.
+    pub async fn next_recipient_epoch(&self) -> Result<KeyEpoch, KeyError> {
+        self.inner.next_recipient_epoch().await
+    }
+
+    /// Stores an envelope key of the server, wrapped under a new key of the root provider.
     ///
     /// # Errors
     /// When it is not durable, or the epoch was used before.
@@ -393,11 +416,10 @@ impl KeyStore {
             .map(|r| r.certificate))
     }
 
-    /// Deletes the private part of every envelope key that ended before `now`. It is final in this
-    /// directory at once, in copies of it with the next erasure or [`KeyStore::rotate_root`].
+    /// Destroys the private part of every envelope key that ended before `now`, in every copy of the data directory too.
     ///
     /// # Errors
-    /// When the deletion is not durable.
+    /// [`KeyError::RootSurvived`], or when the destruction is not durable.
     pub async fn destroy_recipients_ended_before(
         &self,
         now: Timestamp,

@@ -33,8 +33,8 @@ pub use catalog::{Catalog, DataFile, Holding};
 pub use flush::FlushReport;
 pub use inbox::{Admission, Admitted, Inbox, InboxError, NewQuarantine, QuarantineRow};
 pub use keys::{
-    FileRootProvider, KeyErasure, KeyError, KeyStatus, KeyStore, LedgerRow, RecipientRow,
-    RootError, RootProvider, RootRotation,
+    FileRootProvider, KeyCustody, KeyErasure, KeyError, KeySlot, KeyStatus, KeyStore, LedgerRow,
+    NewRoot, RecipientRow, RootError, RootProvider, RootRotation,
 };
 pub use paths::StorePaths;
 pub use ports::{

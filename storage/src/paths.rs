@@ -15,7 +15,9 @@
 //!   admin.sock            administrator's door
 //! DIR.root/               0700, NEVER beside the data in a backup
 //!   root-<epoch>.key      root key of the present epoch                        0600
+//!   recipient-<n>.key     cover of an envelope key of the server               0600
 //!   ca-root.key           key of the root certificate authority; better moved offline  0600
+//! DIR.keys/               0700, key snapshots: worth nothing without the root; better on another disk
 //! ```
 
 use std::ffi::OsString;
@@ -32,11 +34,17 @@ impl StorePaths {
     /// The store in `data`; its root keys in `root_keys`, by default `data` with `.root` appended.
     #[must_use]
     pub fn new(data: &Path, root_keys: Option<&Path>) -> Self {
-        let root_keys = root_keys.map_or_else(|| beside(data), Path::to_path_buf);
+        let root_keys = root_keys.map_or_else(|| beside(data, ".root"), Path::to_path_buf);
         Self {
             data: data.to_path_buf(),
             root_keys,
         }
+    }
+
+    /// Where key snapshots go if nothing else is said: `data` with `.keys` appended.
+    #[must_use]
+    pub fn default_snapshots(&self) -> PathBuf {
+        beside(&self.data, ".keys")
     }
 
     /// The data directory.
@@ -151,11 +159,11 @@ impl StorePaths {
     }
 }
 
-fn beside(data: &Path) -> PathBuf {
+fn beside(data: &Path, suffix: &str) -> PathBuf {
     // A trailing slash or dot must not put the root keys inside the data directory: components()
     // drops both.
     let mut name: OsString = data.components().as_path().as_os_str().to_owned();
-    name.push(".root");
+    name.push(suffix);
     PathBuf::from(name)
 }
 

@@ -24,7 +24,7 @@ use crate::flush::{self, FlushReport};
 use crate::inbox::rows;
 use crate::inbox::{CreateError, Inbox, InboxError};
 use crate::keys::tree::Tree;
-use crate::keys::{KeyError, KeyStore, RootError, RootProvider};
+use crate::keys::{KeyCustody, KeyError, KeySlot, KeyStore, RootError, root_epochs};
 use crate::lock::StoreLock;
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
@@ -32,7 +32,7 @@ use crate::registry::Registry;
 use crate::sqlite::{self, Database, parsed, us};
 
 /// Version of the registry's and the inbox's tables that this program reads and writes.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// A store could not be made, opened, flushed or read.
 #[derive(Debug, thiserror::Error)]
@@ -186,9 +186,10 @@ impl Store {
     /// durable.
     pub async fn create(
         paths: &StorePaths,
-        roots: Arc<dyn RootProvider>,
+        custody: impl Into<KeyCustody>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
+        let custody = custody.into();
         let data = paths.data();
         refuse_strangers(paths)?;
         durable::create_dir(data).map_err(StoreError::io("making", data))?;
@@ -196,13 +197,10 @@ impl Store {
         if paths.registry().exists() || paths.inbox().exists() {
             return Err(StoreError::Exists(data.to_path_buf()));
         }
-        let epochs = roots.epochs().map_err(KeyError::from)?;
-        if !epochs.is_empty() {
-            let epochs = epochs
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", ");
+        let roots = &custody.roots;
+        let slots = roots.slots().map_err(KeyError::from)?;
+        if !slots.is_empty() {
+            let epochs = root_epochs(&slots);
             return Err(StoreError::RootKeysExist {
                 place: roots.name().to_owned(),
                 epochs,
@@ -218,20 +216,23 @@ impl Store {
         sqlite::create_file(&path).map_err(StoreError::io("making", &path))?;
         let db = Database::connect(&path).await?;
         let root = roots
-            .create(KeyEpoch(0), default_backend())
+            .create(KeySlot::Root(KeyEpoch(0)), default_backend())
             .map_err(KeyError::from)?;
         // Tables and first keys in one transaction: without its version number it is no store.
         let mut tx = db.begin().await?;
         sqlx::raw_sql(include_str!("registry/schema.sql"))
             .execute(tx.connection())
             .await?;
-        sqlx::query("INSERT INTO store (id, created_at_us) VALUES (1, $1)")
+        let mut store_id = [0; 16];
+        default_backend().fill_random(&mut store_id)?;
+        sqlx::query("INSERT INTO store (id, store_id, created_at_us) VALUES (1, $1, $2)")
+            .bind(hex::encode(store_id))
             .bind(us(now))
             .execute(tx.connection())
             .await?;
         let tree = Tree::plant(root, roots.name(), default_backend(), tx.connection(), now).await?;
         tx.commit().await?;
-        Self::assemble(paths, roots, db, tree, lock, now).await
+        Self::assemble(paths, custody, db, tree, lock, now).await
     }
 
     /// Opens a store, and first finishes an erasure or a flush that was interrupted.
@@ -243,9 +244,10 @@ impl Store {
     /// something cannot be read or a recovery cannot be finished.
     pub async fn open(
         paths: &StorePaths,
-        roots: Arc<dyn RootProvider>,
+        custody: impl Into<KeyCustody>,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
+        let custody = custody.into();
         let data = paths.data();
         if !paths.registry().is_file() {
             return Err(StoreError::NotFound(data.to_path_buf()));
@@ -263,12 +265,12 @@ impl Store {
             }
         }
         let mut conn = db.pool().acquire().await?;
-        let tree = Tree::open(roots.as_ref(), &mut conn)
+        let tree = Tree::open(custody.roots.as_ref(), &mut conn)
             .await
             .map_err(|e| match e {
-                KeyError::Root(cause @ RootError::Missing { epoch, .. }) => {
+                KeyError::Root(cause @ RootError::Missing { slot, .. }) => {
                     StoreError::RootMissing {
-                        epoch,
+                        epoch: slot.epoch(),
                         data: data.to_path_buf(),
                         cause,
                     }
@@ -276,12 +278,12 @@ impl Store {
                 e => e.into(),
             })?;
         drop(conn);
-        Self::assemble(paths, roots, db, tree, lock, now).await
+        Self::assemble(paths, custody, db, tree, lock, now).await
     }
 
     async fn assemble(
         paths: &StorePaths,
-        roots: Arc<dyn RootProvider>,
+        custody: KeyCustody,
         db: Database,
         tree: Tree,
         lock: StoreLock,
@@ -310,7 +312,7 @@ impl Store {
         let crash = CrashHook::default();
         let keys = KeyStore::new(
             db.clone(),
-            roots,
+            custody,
             default_backend(),
             tree,
             inbox.clone(),

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
 
 use crate::inbox::Admission;
-use crate::keys::{FileRootProvider, RootProvider};
+use crate::keys::{FileRootProvider, KeySlot, RootProvider};
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
 use crate::store::{Store, StoreError};

@@ -66,8 +66,9 @@ pub struct ErasureStatement {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDestruction {
-    /// Id of the patient's key-encryption key: random, derived from nothing, destroyed.
-    pub kek_kid: Kid,
+    /// Ids of the patient's key-encryption keys, those that a rotation retired among them: random, derived from
+    /// nothing, destroyed.
+    pub kek_kids: Vec<Kid>,
     /// The root epoch that was destroyed: every older wrap of the KEK ends in it.
     pub root_epoch_destroyed: KeyEpoch,
     /// The root epoch that took its place.
@@ -187,7 +188,12 @@ impl ErasureCertificate {
             s.ordered_at,
             actor(&s.ordered_by),
             s.completed_at,
-            s.keys.kek_kid,
+            s.keys
+                .kek_kids
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
             s.keys.root_epoch_destroyed,
             s.keys.root_provider,
             s.keys.root_epoch,

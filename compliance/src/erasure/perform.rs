@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 use vitalseal_crypto::envelope::AtRest;
-use vitalseal_crypto::{Kek, SubjectPseudonym, default_backend};
+use vitalseal_crypto::{PatientKeys, SubjectPseudonym, default_backend};
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord};
 use vitalseal_storage::{KeyErasure, KeyError, PatientState, RegistryError, Store, StoreError};
 
@@ -173,8 +173,8 @@ async fn carry_out(deps: &ErasureDeps, order: Order<'_>) -> Result<ErasureCertif
         .await?;
     let tried = Tried::new(deps, subject).await?;
     // The control: what opens now and does not later was closed by the erasure. The key is dropped with this block.
-    let opened_before = match deps.store.keys.kek(subject).await? {
-        Some(kek) => tried.opened_by(&kek),
+    let opened_before = match deps.store.keys.patient_keys(subject).await? {
+        Some(keys) => tried.opened_by(&keys),
         None => 0,
     };
     if opened_before != tried.count() {
@@ -252,10 +252,10 @@ async fn certify(
     completed_at: Timestamp,
 ) -> Result<ErasureCertificate, EraseError> {
     let subject = order.subject;
-    let kek = deps.store.keys.kek(subject).await?;
-    let opened_after = kek.as_deref().map_or(0, |kek| tried.opened_by(kek));
+    let left = deps.store.keys.patient_keys(subject).await?;
+    let opened_after = left.as_deref().map_or(0, |keys| tried.opened_by(keys));
     let checks = ErasureChecks {
-        kek_absent: kek.is_none(),
+        kek_absent: left.is_none(),
         envelopes_tried: tried.count(),
         opened_before,
         wrapped_under_destroyed_key: tried.wrapped_under(&erased),
@@ -277,7 +277,7 @@ async fn certify(
         ));
     }
     let keys = KeyDestruction {
-        kek_kid: erased.kek_kid,
+        kek_kids: erased.kek_kids,
         root_epoch_destroyed: erased.root_epoch_destroyed,
         root_epoch: erased.root_epoch,
         root_provider: erased.root_provider,
@@ -360,15 +360,18 @@ impl Tried {
         self.0.len() as u64
     }
 
-    fn opened_by(&self, kek: &Kek) -> u64 {
-        let opens = |envelope: &&AtRest| envelope.open(kek, default_backend()).is_ok();
+    fn opened_by(&self, keys: &PatientKeys) -> u64 {
+        let opens = |envelope: &&AtRest| {
+            let kek = keys.find(envelope.kek_kid());
+            kek.is_some_and(|kek| envelope.open(kek, default_backend()).is_ok())
+        };
         self.0.iter().filter(opens).count() as u64
     }
 
     fn wrapped_under(&self, erased: &KeyErasure) -> u64 {
         self.0
             .iter()
-            .filter(|envelope| *envelope.kek_kid() == erased.kek_kid)
+            .filter(|envelope| erased.kek_kids.contains(envelope.kek_kid()))
             .count() as u64
     }
 }

@@ -51,9 +51,15 @@ async fn an_erasure_is_carried_out_logged_and_certified() {
         (checks.wrapped_under_destroyed_key, checks.opened_after),
         (4, 0)
     );
-    assert!(checks.kek_absent && world.store.keys.kek(&ada).await.unwrap().is_none());
+    assert!(checks.kek_absent && world.store.keys.patient_keys(&ada).await.unwrap().is_none());
     assert!(
-        world.store.keys.kek(&grace).await.unwrap().is_some(),
+        world
+            .store
+            .keys
+            .patient_keys(&grace)
+            .await
+            .unwrap()
+            .is_some(),
         "nobody else is touched"
     );
 
@@ -185,7 +191,7 @@ async fn nothing_is_erased_when_the_control_fails() {
         ),
         "{refused}"
     );
-    assert!(world.store.keys.kek(&ada).await.unwrap().is_some());
+    assert!(world.store.keys.patient_keys(&ada).await.unwrap().is_some());
     assert!(world.store.keys.erasure_ledger().await.unwrap().is_empty());
 }
 

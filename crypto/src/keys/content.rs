@@ -4,7 +4,8 @@ use super::blank_debug;
 use super::secret::Secret;
 use crate::backend::{Backend, BackendError};
 
-/// The key that seals one message, and nothing else. It lives for one `seal`, `open` or `rewrap`.
+/// The key that seals one message, and nothing else. On the server it lives for one `open` and `rewrap`; a device may
+/// keep it, wrapped under its [`OutboxKey`](crate::OutboxKey), until the message is acknowledged.
 pub struct Dek(Secret);
 
 impl Dek {

@@ -3,11 +3,12 @@
 //! ```text
 //! RootKey, epoch e      outside the data directory; destroyed and replaced when anything below is erased
 //!   └─ PageKey          one for about a thousand patients, and one for the service's own secrets
-//!       └─ Kek          one a patient; random, never derived
+//!       └─ Kek          one a patient at a time; random, never derived ([`PatientKeys`]: with those before it)
 //!           └─ Dek      one a message; A256KW, stored beside its ciphertext
 //!
 //! RecipientKey          the server's envelope key of one epoch: what devices seal for
 //! SessionKey            a device's agreement key for one session
+//! OutboxKey             a device's key over the content keys of messages that wait there
 //! DeviceSigner          a device's signing key
 //! ```
 //!
@@ -19,7 +20,9 @@
 
 mod agreement;
 mod content;
+mod outbox;
 mod patient;
+mod patient_keys;
 mod ring;
 mod sealed;
 mod secret;
@@ -27,7 +30,9 @@ mod tree;
 
 pub use self::agreement::{DeviceSigner, RecipientKey, SessionKey};
 pub use self::content::Dek;
+pub use self::outbox::OutboxKey;
 pub use self::patient::Kek;
+pub use self::patient_keys::PatientKeys;
 pub use self::ring::RecipientKeyRing;
 pub(crate) use self::secret::Secret;
 pub use self::tree::{PageKey, RootKey};

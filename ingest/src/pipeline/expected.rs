@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{Backend, DeviceCertificate, Kek, Received, SubjectPseudonym};
+use vitalseal_crypto::{Backend, DeviceCertificate, PatientKeys, Received, SubjectPseudonym};
 use vitalseal_storage::{DeviceState, PatientState, QuarantineReason, Store};
 
 use super::quarantine::Refusal;
@@ -35,7 +35,7 @@ pub(super) enum Replay {
 #[derive(Debug)]
 pub(super) enum Patient {
     /// The device is assigned to this patient, whose key is here.
-    Assigned(Arc<Kek>),
+    Assigned(Arc<PatientKeys>),
     /// It is not.
     NotAssigned,
     /// The patient was erased. Late messages never make a new key.
@@ -88,9 +88,9 @@ async fn patient(
     subject: &SubjectPseudonym,
 ) -> Result<Patient, PipelineError> {
     if assigned == Some(subject)
-        && let Some(kek) = store.keys.kek(subject).await?
+        && let Some(keys) = store.keys.patient_keys(subject).await?
     {
-        return Ok(Patient::Assigned(kek));
+        return Ok(Patient::Assigned(keys));
     }
     Ok(if is_erased(store, subject).await? {
         Patient::Erased

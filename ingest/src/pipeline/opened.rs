@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use vitalseal_crypto::{
-    AtRest, Backend, ContentType, Kek, MessageId, Opened, RecipientKeyRing, SubjectPseudonym,
+    AtRest, Backend, ContentType, MessageId, NoSenderKeys, Opened, PatientKeys, RecipientKeyRing,
+    SubjectPseudonym,
 };
 use vitalseal_storage::QuarantineReason;
 use vitalseal_vitals::{Reading, check_hard, senml, waveform};
@@ -18,14 +19,14 @@ use super::verified::Proven;
 #[derive(Debug)]
 pub(super) struct Unsealed {
     envelope: Opened,
-    kek: Arc<Kek>,
+    keys: Arc<PatientKeys>,
 }
 
 /// An opened envelope whose payload is understood and plausible.
 #[derive(Debug)]
 pub(super) struct Checked {
     envelope: Opened,
-    kek: Arc<Kek>,
+    keys: Arc<PatientKeys>,
     readings: u32,
     first_at: Timestamp,
     last_at: Timestamp,
@@ -52,10 +53,10 @@ impl Proven {
         backend: &dyn Backend,
     ) -> Result<Unsealed, Refusal> {
         let header = self.envelope.header().clone();
-        match self.envelope.open(ring, backend) {
+        match self.envelope.open(ring, &NoSenderKeys, backend) {
             Ok(envelope) => Ok(Unsealed {
                 envelope,
-                kek: self.kek,
+                keys: self.keys,
             }),
             Err(rejection) => Err(Refusal::from(rejection).about(&header)),
         }
@@ -88,7 +89,7 @@ impl Unsealed {
         };
         Ok(Checked {
             envelope: self.envelope,
-            kek: self.kek,
+            keys: self.keys,
             readings,
             first_at,
             last_at,
@@ -102,7 +103,7 @@ impl Checked {
     pub(super) fn rewrap(self, backend: &dyn Backend) -> Result<Rewrapped, Stop> {
         let header = self.envelope.header();
         Ok(Rewrapped {
-            envelope: self.envelope.rewrap(&self.kek, backend)?,
+            envelope: self.envelope.rewrap(self.keys.current(), backend)?,
             message: header.message_id(),
             subject: header.subject.clone(),
             signed_hash: *self.envelope.signed_hash(),

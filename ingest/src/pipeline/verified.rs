@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{Backend, Kek, Verified};
+use vitalseal_crypto::{Backend, PatientKeys, Verified};
 use vitalseal_storage::QuarantineReason;
 
 use super::expected::{Expected, Patient, Replay};
@@ -12,7 +12,7 @@ use super::quarantine::Refusal;
 #[derive(Debug)]
 pub(super) struct Proven {
     pub(super) envelope: Verified,
-    pub(super) kek: Arc<Kek>,
+    pub(super) keys: Arc<PatientKeys>,
 }
 
 impl Expected {
@@ -29,7 +29,7 @@ impl Expected {
             return Err(Refusal::fork().about(&header));
         }
         match self.patient {
-            Patient::Assigned(kek) => Ok(Proven { envelope, kek }),
+            Patient::Assigned(keys) => Ok(Proven { envelope, keys }),
             Patient::NotAssigned => Err(Refusal::new(
                 QuarantineReason::NotAssigned,
                 "device is not assigned to the envelope's subject",

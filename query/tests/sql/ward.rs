@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use vitalseal_crypto::{
     Agreement, AtRest, CertificateAuthority, ContentType, DeviceId, DeviceSigner, KeyEpoch,
-    MessageId, Received, RecipientCertificate, RecipientKeyRing, SealRequest, SubjectPseudonym,
-    default_backend, new_device_key_and_csr, seal,
+    MessageId, NoSenderKeys, Received, RecipientCertificate, RecipientKeyRing, SealRequest,
+    SubjectPseudonym, default_backend, new_device_key_and_csr, seal,
 };
 use vitalseal_query::{QueryDeps, QueryError, QueryLimits, QueryService, QuerySession};
 use vitalseal_storage::Store;
@@ -288,15 +288,18 @@ impl Ward {
             .unwrap()
             .verify(bed.signer.certificate(), backend)
             .unwrap();
-        let opened = verified.open(&self.ring, backend).unwrap();
-        let kek = self
+        let opened = verified.open(&self.ring, &NoSenderKeys, backend).unwrap();
+        let keys = self
             .store
             .keys
-            .kek(&bed.patient)
+            .patient_keys(&bed.patient)
             .await
             .unwrap()
             .expect("not erased");
-        (opened.rewrap(&kek, backend).unwrap(), sealed.signed_hash)
+        (
+            opened.rewrap(keys.current(), backend).unwrap(),
+            sealed.signed_hash,
+        )
     }
 
     pub(crate) async fn put(

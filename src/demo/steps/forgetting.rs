@@ -91,7 +91,7 @@ async fn opens_the_key(site: &Site, patient: &str) -> anyhow::Result<bool> {
         .await
         .context("opening the copy before the erasure")?;
     let subject = patient.parse().context("reading the pseudonym")?;
-    let key = store.keys.kek(&subject).await;
+    let key = store.keys.patient_keys(&subject).await;
     store.close().await;
     let found = key.context("unwrapping the patient's key")?.is_some();
     trial

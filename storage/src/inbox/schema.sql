@@ -42,4 +42,4 @@ CREATE UNIQUE INDEX quarantine_once ON quarantine (device, boot, sequence, reaso
   WHERE boot IS NOT NULL AND sequence IS NOT NULL;
 
 PRAGMA application_id = 1448296270; -- "VSLN"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

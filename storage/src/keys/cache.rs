@@ -1,4 +1,4 @@
-//! Opened KEKs, kept close for the hot path.
+//! Opened keys of patients, kept close for the hot path.
 //!
 //! Bounded: when the young half is full it becomes the old half, and what nobody asked for since is
 //! dropped (and zeroized). A loader that was under way during a purge must not put an erased key
@@ -8,21 +8,21 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vitalseal_crypto::{Kek, SubjectPseudonym};
+use vitalseal_crypto::{PatientKeys, SubjectPseudonym};
 
-/// Keys in one half. A KEK with its pseudonym takes about 200 bytes, so both halves stay below 15
+/// Keys in one half. A patient's keys with the pseudonym take about 250 bytes, so both halves stay below 20
 /// MB.
 const HALF: usize = 32 * 1024;
 
 #[derive(Debug, Default)]
-pub(crate) struct KekCache {
+pub(crate) struct PatientKeyCache {
     halves: Mutex<Halves>,
 }
 
 #[derive(Debug, Default)]
 struct Halves {
-    young: HashMap<SubjectPseudonym, Arc<Kek>>,
-    old: HashMap<SubjectPseudonym, Arc<Kek>>,
+    young: HashMap<SubjectPseudonym, Arc<PatientKeys>>,
+    old: HashMap<SubjectPseudonym, Arc<PatientKeys>>,
     purges: u64,
 }
 
@@ -30,25 +30,25 @@ struct Halves {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket(u64);
 
-impl KekCache {
+impl PatientKeyCache {
     pub(crate) fn ticket(&self) -> Ticket {
         Ticket(self.lock().purges)
     }
 
-    pub(crate) fn find(&self, subject: &SubjectPseudonym) -> Option<Arc<Kek>> {
+    pub(crate) fn find(&self, subject: &SubjectPseudonym) -> Option<Arc<PatientKeys>> {
         let mut halves = self.lock();
-        if let Some(kek) = halves.young.get(subject) {
-            return Some(Arc::clone(kek));
+        if let Some(keys) = halves.young.get(subject) {
+            return Some(Arc::clone(keys));
         }
-        let kek = halves.old.remove(subject)?;
-        halves.insert(subject.clone(), Arc::clone(&kek));
-        Some(kek)
+        let keys = halves.old.remove(subject)?;
+        halves.insert(subject.clone(), Arc::clone(&keys));
+        Some(keys)
     }
 
-    pub(crate) fn insert(&self, ticket: Ticket, subject: SubjectPseudonym, kek: Arc<Kek>) {
+    pub(crate) fn insert(&self, ticket: Ticket, subject: SubjectPseudonym, keys: Arc<PatientKeys>) {
         let mut halves = self.lock();
         if halves.purges == ticket.0 {
-            halves.insert(subject, kek);
+            halves.insert(subject, keys);
         }
     }
 
@@ -66,17 +66,17 @@ impl KekCache {
 }
 
 impl Halves {
-    fn insert(&mut self, subject: SubjectPseudonym, kek: Arc<Kek>) {
+    fn insert(&mut self, subject: SubjectPseudonym, keys: Arc<PatientKeys>) {
         if self.young.len() >= HALF {
             self.old = mem::take(&mut self.young);
         }
-        self.young.insert(subject, kek);
+        self.young.insert(subject, keys);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use vitalseal_crypto::default_backend;
+    use vitalseal_crypto::{Kek, default_backend};
 
     use super::*;
 
@@ -84,15 +84,16 @@ mod tests {
     fn a_load_that_overlaps_a_purge_does_not_bring_the_key_back() {
         let backend = default_backend();
         let subject = SubjectPseudonym::random(backend).unwrap();
-        let kek = Arc::new(Kek::generate(backend).unwrap());
-        let cache = KekCache::default();
+        let kek = Kek::generate(backend).unwrap();
+        let keys = Arc::new(PatientKeys::new(kek, Vec::new()));
+        let cache = PatientKeyCache::default();
         let early = cache.ticket();
-        cache.insert(early, subject.clone(), Arc::clone(&kek));
+        cache.insert(early, subject.clone(), Arc::clone(&keys));
         assert!(cache.find(&subject).is_some());
         cache.purge(&subject);
-        cache.insert(early, subject.clone(), Arc::clone(&kek));
+        cache.insert(early, subject.clone(), Arc::clone(&keys));
         assert!(cache.find(&subject).is_none());
-        cache.insert(cache.ticket(), subject.clone(), kek);
+        cache.insert(cache.ticket(), subject.clone(), keys);
         assert!(cache.find(&subject).is_some());
     }
 }

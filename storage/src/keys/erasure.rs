@@ -13,9 +13,8 @@
 //! stays, and the error says so: destroying it then could lose every patient.
 //!
 //! What the old root takes along: every earlier copy of the registry, write-ahead log, freed page
-//! or backup holds wraps that lead to root *e* or to one before it. The service page key turns too,
-//! since the server's own envelope keys are sealed under it: an old copy would otherwise give them
-//! back, and with them captured traffic.
+//! or backup holds wraps that lead to root *e* or to one before it. The service page key turns too:
+//! whoever once held it learns nothing of what is sealed from here on.
 //!
 //! A root with a *higher* epoch than the registry's is never destroyed here: the registry may be an
 //! old copy, opened beside the root of the living store.
@@ -25,11 +24,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::{Row as _, SqliteConnection};
-use vitalseal_crypto::{KeyEpoch, Kid, PageKey, RootKey, SubjectPseudonym};
+use vitalseal_crypto::{KeyEpoch, Kid, PageKey, SubjectPseudonym};
 
 use super::secrets::secret_context;
-use super::tree::{PagePurpose, Tree, current_epoch, insert_root};
-use super::{Inner, KeyErasure, KeyError, RootError, RootRotation};
+use super::tree::{PagePurpose, Tree, current_root, insert_root};
+use super::{Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootError, RootRotation};
 use crate::crash::CrashPoint;
 use crate::sqlite::{damaged, number, parsed, us};
 
@@ -89,7 +88,7 @@ async fn refuse_unless_active(inner: &Inner, subject: &SubjectPseudonym) -> Resu
 
 /// Step 1. The epoch is above every one known to the registry or the provider: one is never used
 /// twice.
-async fn new_root(inner: &Inner) -> Result<RootKey, KeyError> {
+async fn new_root(inner: &Inner) -> Result<NewRoot, KeyError> {
     let known: i64 = sqlx::query_scalar("SELECT MAX(epoch) FROM root_epochs")
         .fetch_one(inner.db.pool())
         .await?;
@@ -97,8 +96,12 @@ async fn new_root(inner: &Inner) -> Result<RootKey, KeyError> {
     let backend = inner.backend;
     inner
         .with_roots(move |roots| {
-            let next = roots.epochs()?.into_iter().fold(known, Ord::max).next();
-            roots.create(next, backend)
+            let slots = roots.slots()?;
+            let held = slots.iter().filter_map(|slot| match slot {
+                KeySlot::Root(epoch) => Some(*epoch),
+                KeySlot::Recipient(_) => None,
+            });
+            roots.create(KeySlot::Root(held.fold(known, Ord::max).next()), backend)
         })
         .await
 }
@@ -106,7 +109,7 @@ async fn new_root(inner: &Inner) -> Result<RootKey, KeyError> {
 /// Step 2. From here on the old root serves old copies only.
 async fn turn(
     inner: &Inner,
-    root: RootKey,
+    new: NewRoot,
     erase: Option<(&SubjectPseudonym, &str)>,
     now: Timestamp,
 ) -> Result<Turned, KeyError> {
@@ -117,10 +120,11 @@ async fn turn(
     sqlx::query("UPDATE root_epochs SET state = 'retiring' WHERE state = 'current'")
         .execute(&mut *conn)
         .await?;
-    insert_root(&root, inner.roots.name(), conn, now).await?;
+    insert_root(&new, inner.roots.name(), conn, now).await?;
+    let root = new.key;
 
     let taken = match erase {
-        Some((subject, _)) => Some(take_kek(subject, conn, now).await?),
+        Some((subject, _)) => Some(take_keks(subject, conn, now).await?),
         None => None,
     };
     let mut keks_rewrapped = 0;
@@ -146,10 +150,15 @@ async fn turn(
         } else {
             root.wrap_page(&key)?
         };
-        sqlx::query("UPDATE key_pages SET root_epoch = $1, wrapped = $2 WHERE page = $3")
+        // KEKs that were not wrapped anew are as they were: their page's snapshot stays good.
+        let changed = i64::from(taken.as_ref().is_some_and(|(on, _)| *on == page));
+        sqlx::query(
+            "UPDATE key_pages SET root_epoch = $1, wrapped = $2, generation = generation + $4 WHERE page = $3",
+        )
             .bind(number(root.epoch().0)?)
             .bind(wrapped.as_slice())
             .bind(page)
+            .bind(changed)
             .execute(&mut *conn)
             .await?;
         pages_rewrapped += 1;
@@ -160,7 +169,7 @@ async fn turn(
         pages_rewrapped,
     };
     let erased = match (erase, taken) {
-        (Some((subject, erasure_id)), Some((page, kek_kid))) => {
+        (Some((subject, erasure_id)), Some((page, kek_kids))) => {
             let erasure = KeyErasure {
                 erasure_id: erasure_id.to_owned(),
                 subject: subject.clone(),
@@ -170,7 +179,7 @@ async fn turn(
                 page,
                 keks_rewrapped,
                 pages_rewrapped,
-                kek_kid,
+                kek_kids,
                 root_provider: inner.roots.name().to_owned(),
             };
             note_in_ledger(&erasure, conn).await?;
@@ -184,29 +193,35 @@ async fn turn(
     let quarantine = Arc::clone(&tree.quarantine);
     *tree = Tree::new(root, service, quarantine);
     if let Some((subject, _)) = erase {
-        inner.keks.purge(subject);
+        inner.patients.purge(subject);
     }
     Ok(Turned { rotation, erased })
 }
 
-/// The patient's row becomes a tombstone and the KEK row goes; says on which page it was.
-async fn take_kek(
+/// The patient's row becomes a tombstone and the KEK rows go; says on which page they were.
+async fn take_keks(
     subject: &SubjectPseudonym,
     conn: &mut SqliteConnection,
     now: Timestamp,
-) -> Result<(i64, Kid), KeyError> {
-    let row = sqlx::query("SELECT page, kid FROM keks WHERE subject = $1")
-        .bind(subject.as_str())
-        .fetch_optional(&mut *conn)
-        .await?
-        .ok_or_else(|| KeyError::AlreadyErased(subject.clone()))?;
-    let page: i64 = row.try_get("page")?;
-    let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
-    sqlx::query("DELETE FROM keks WHERE subject = $1")
-        .bind(subject.as_str())
-        .execute(&mut *conn)
-        .await?;
-    sqlx::query("UPDATE key_pages SET keks = keks - 1 WHERE page = $1")
+) -> Result<(i64, Vec<Kid>), KeyError> {
+    let rows = sqlx::query(
+        "DELETE FROM keks WHERE subject = $1 RETURNING page, kid, retired_at_us IS NOT NULL AS retired",
+    )
+    .bind(subject.as_str())
+    .fetch_all(&mut *conn)
+    .await?;
+    let Some(first) = rows.first() else {
+        return Err(KeyError::AlreadyErased(subject.clone()));
+    };
+    let page: i64 = first.try_get("page")?;
+    let mut kids = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
+        kids.push((row.try_get::<bool, _>("retired")?, kid));
+    }
+    kids.sort();
+    sqlx::query("UPDATE key_pages SET keks = keks - $1 WHERE page = $2")
+        .bind(i64::try_from(rows.len()).map_err(damaged)?)
         .bind(page)
         .execute(&mut *conn)
         .await?;
@@ -221,7 +236,7 @@ async fn take_kek(
         .bind(subject.as_str())
         .execute(conn)
         .await?;
-    Ok((page, kid))
+    Ok((page, kids.into_iter().map(|(_, kid)| kid).collect()))
 }
 
 async fn rewrap_keks(
@@ -230,7 +245,7 @@ async fn rewrap_keks(
     new: &PageKey,
     conn: &mut SqliteConnection,
 ) -> Result<u64, KeyError> {
-    let rows = sqlx::query("SELECT subject, kid, wrapped FROM keks WHERE page = $1")
+    let rows = sqlx::query("SELECT kid, wrapped FROM keks WHERE page = $1")
         .bind(page)
         .fetch_all(&mut *conn)
         .await?;
@@ -238,9 +253,9 @@ async fn rewrap_keks(
     for row in rows {
         let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
         let kek = old.unwrap_kek(kid, row.try_get("wrapped")?)?;
-        sqlx::query("UPDATE keks SET wrapped = $1 WHERE subject = $2")
+        sqlx::query("UPDATE keks SET wrapped = $1 WHERE kid = $2")
             .bind(new.wrap_kek(&kek)?.as_slice())
-            .bind(row.try_get::<&str, _>("subject")?)
+            .bind(kek.kid().as_bytes())
             .execute(&mut *conn)
             .await?;
         rewrapped += 1;
@@ -272,7 +287,7 @@ async fn reseal_secrets(
 async fn note_in_ledger(erasure: &KeyErasure, conn: &mut SqliteConnection) -> Result<(), KeyError> {
     sqlx::query(
         "INSERT INTO erasure_ledger (erasure_id, subject, erased_at_us, root_epoch_destroyed, root_epoch, \
-         page, keks_rewrapped, pages_rewrapped, kek_kid, root_provider) \
+         page, keks_rewrapped, pages_rewrapped, kek_kids, root_provider) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(&erasure.erasure_id)
@@ -283,11 +298,23 @@ async fn note_in_ledger(erasure: &KeyErasure, conn: &mut SqliteConnection) -> Re
     .bind(erasure.page)
     .bind(number(erasure.keks_rewrapped)?)
     .bind(number(erasure.pages_rewrapped)?)
-    .bind(erasure.kek_kid.as_bytes())
+    .bind(write_kids(&erasure.kek_kids))
     .bind(&erasure.root_provider)
     .execute(conn)
     .await?;
     Ok(())
+}
+
+fn write_kids(kids: &[Kid]) -> String {
+    let kids: Vec<_> = kids.iter().map(|kid| hex::encode(kid.as_bytes())).collect();
+    kids.join(" ")
+}
+
+/// The ledger's column of KEK ids.
+pub(super) fn read_kids(text: &str) -> Result<Vec<Kid>, sqlx::Error> {
+    text.split_whitespace()
+        .map(|kid| Kid::from_bytes(&hex::decode(kid).map_err(damaged)?).map_err(damaged))
+        .collect()
 }
 
 /// Steps 3 to 6, for whatever is unfinished: called after every turn and whenever a store is
@@ -316,11 +343,11 @@ pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError
     read_back(inner, &erased).await?;
     inner.crash.reached(CrashPoint::ReadBack)?;
     for epoch in &retiring {
-        let epoch = KeyEpoch(u64::try_from(*epoch).map_err(damaged)?);
-        inner.with_roots(move |roots| roots.destroy(epoch)).await?;
-        match inner.with_roots(move |roots| roots.load(epoch)).await {
+        let slot = KeySlot::Root(KeyEpoch(u64::try_from(*epoch).map_err(damaged)?));
+        inner.with_roots(move |roots| roots.destroy(slot)).await?;
+        match inner.with_roots(move |roots| roots.load(slot, &[])).await {
             Err(KeyError::Root(RootError::Missing { .. })) => {}
-            _ => return Err(KeyError::RootSurvived(epoch)),
+            _ => return Err(KeyError::RootSurvived(slot)),
         }
     }
     inner.crash.reached(CrashPoint::RootDestroyed)?;
@@ -349,8 +376,10 @@ pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError
 async fn read_back(inner: &Inner, erased: &[(SubjectPseudonym, i64)]) -> Result<(), KeyError> {
     let mut conn = inner.db.fresh_connection().await?;
     let conn = &mut conn;
-    let epoch = current_epoch(conn).await?;
-    let root = inner.with_roots(move |roots| roots.load(epoch)).await?;
+    let (epoch, blob) = current_root(conn).await?;
+    let root = inner
+        .with_roots(move |roots| roots.load(KeySlot::Root(epoch), &blob))
+        .await?;
     let mut pages = HashMap::new();
     let mut service = None;
     for row in sqlx::query("SELECT page, purpose, wrapped FROM key_pages")

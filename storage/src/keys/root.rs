@@ -1,6 +1,7 @@
 //! Root keys: one per epoch, outside the data directory, destroyed whenever something below is
 //! erased.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,39 +11,78 @@ use zeroize::Zeroizing;
 
 use crate::durable;
 
+/// Which key of a provider. Numbers are never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum KeySlot {
+    /// The root of the key tree, for one epoch of it.
+    Root(KeyEpoch),
+    /// The cover of one envelope key of the server: destroyed with it, so that no copy of the data directory gives
+    /// that key back.
+    Recipient(KeyEpoch),
+}
+
+impl KeySlot {
+    /// Its epoch.
+    #[must_use]
+    pub fn epoch(self) -> KeyEpoch {
+        match self {
+            Self::Root(epoch) | Self::Recipient(epoch) => epoch,
+        }
+    }
+}
+
+impl fmt::Display for KeySlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root(epoch) => write!(f, "root key of epoch {epoch}"),
+            Self::Recipient(epoch) => write!(f, "cover of envelope key {epoch}"),
+        }
+    }
+}
+
+/// A key that a provider made.
+#[derive(Debug)]
+pub struct NewRoot {
+    /// The key.
+    pub key: RootKey,
+    /// What [`RootProvider::load`] needs to give it again, beside what the provider holds itself; may be empty. It is
+    /// kept with the data and in its backups, so it must be worth nothing without the provider.
+    pub blob: Vec<u8>,
+}
+
 /// Where root keys live: files, a hardware module, another machine.
 ///
 /// # Security
 /// What a provider holds must never be part of a backup of the data directory, and `destroy` must
 /// mean it: an erasure is exactly as final as that.
-pub trait RootProvider: Send + Sync + std::fmt::Debug {
+pub trait RootProvider: Send + Sync + fmt::Debug {
     /// Names the provider in erasure certificates.
     fn name(&self) -> &str;
 
-    /// The root key of an epoch.
+    /// The key of a slot, with the blob that [`RootProvider::create`] gave for it.
     ///
     /// # Errors
     /// [`RootError::Missing`] when it does not exist (any more); others when it cannot be read.
-    fn load(&self, epoch: KeyEpoch) -> Result<RootKey, RootError>;
+    fn load(&self, slot: KeySlot, blob: &[u8]) -> Result<RootKey, RootError>;
 
-    /// Draws the root key of a new epoch; returns once it is durable.
+    /// Draws the key of a new slot; returns once it is durable.
     ///
     /// # Errors
-    /// [`RootError::Exists`] when the epoch was used before; others when it is not durable.
-    fn create(&self, epoch: KeyEpoch, backend: &dyn Backend) -> Result<RootKey, RootError>;
+    /// [`RootError::Exists`] when the slot was used before; others when it is not durable.
+    fn create(&self, slot: KeySlot, backend: &dyn Backend) -> Result<NewRoot, RootError>;
 
-    /// Destroys the root key of an epoch; returns once that is durable. One that is not there is no
+    /// Destroys the key of a slot; returns once that is durable. One that is not there is no
     /// error.
     ///
     /// # Errors
     /// When it may still exist.
-    fn destroy(&self, epoch: KeyEpoch) -> Result<(), RootError>;
+    fn destroy(&self, slot: KeySlot) -> Result<(), RootError>;
 
-    /// The epochs that exist, in order.
+    /// The slots that exist, in order.
     ///
     /// # Errors
     /// When they cannot be listed.
-    fn epochs(&self) -> Result<Vec<KeyEpoch>, RootError>;
+    fn slots(&self) -> Result<Vec<KeySlot>, RootError>;
 }
 
 /// A root key could not be loaded, made or destroyed.
@@ -50,20 +90,20 @@ pub trait RootProvider: Send + Sync + std::fmt::Debug {
 #[non_exhaustive]
 pub enum RootError {
     /// It does not exist (any more).
-    #[error("root key of epoch {epoch} is not in {place} (held there: {held})")]
+    #[error("the {slot} is not in {place} (held there: {held})")]
     Missing {
-        /// The epoch that was wanted.
-        epoch: KeyEpoch,
+        /// The slot that was wanted.
+        slot: KeySlot,
         /// Where it was looked for.
         place: String,
-        /// The epochs that are there.
+        /// The root epochs that are there.
         held: String,
     },
-    /// The epoch was used before.
-    #[error("root key of epoch {epoch} exists already in {place}")]
+    /// The slot was used before.
+    #[error("the {slot} exists already in {place}")]
     Exists {
-        /// The epoch.
-        epoch: KeyEpoch,
+        /// The slot.
+        slot: KeySlot,
         /// Where.
         place: String,
     },
@@ -96,13 +136,13 @@ pub enum RootError {
     },
 }
 
-/// Root keys as files `root-<epoch>.key` in a directory of their own.
+/// Root keys as files `root-<epoch>.key` and `recipient-<epoch>.key` in a directory of their own.
 ///
 /// ```text
 /// 0        8           16            48             56
 /// +--------+-----------+-------------+--------------+
-/// | VSROOT | epoch     | key         | first 8 of   |
-/// | \x01\n | u64 BE    | 32 bytes    | SHA-256      |   of the 48 bytes before
+/// | VSROOT | epoch     | key         | first 8 of   |   VSRCPT in the cover of an
+/// | \x01\n | u64 BE    | 32 bytes    | SHA-256      |   envelope key; of the 48 before
 /// +--------+-----------+-------------+--------------+
 /// ```
 ///
@@ -114,7 +154,6 @@ pub struct FileRootProvider {
     dir: PathBuf,
 }
 
-const MAGIC: &[u8; 8] = b"VSROOT\x01\n";
 const FILE_BYTES: usize = 56;
 
 impl FileRootProvider {
@@ -124,20 +163,46 @@ impl FileRootProvider {
         Self { dir: dir.into() }
     }
 
-    fn path(&self, epoch: KeyEpoch) -> PathBuf {
-        self.dir.join(format!("root-{epoch}.key"))
+    fn path(&self, slot: KeySlot) -> PathBuf {
+        let (kind, epoch) = (kind(slot), slot.epoch());
+        self.dir.join(format!("{kind}-{epoch}.key"))
     }
 
-    fn held(&self) -> String {
-        match self.epochs() {
-            Ok(epochs) if epochs.is_empty() => "none".to_owned(),
-            Ok(epochs) => epochs
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(", "),
+    fn missing(&self, slot: KeySlot) -> RootError {
+        let held = match self.slots() {
+            Ok(slots) => roots(&slots),
             Err(_) => "unreadable".to_owned(),
-        }
+        };
+        let place = self.dir.display().to_string();
+        RootError::Missing { slot, place, held }
+    }
+}
+
+/// The root epochs among these slots, for people.
+pub(crate) fn roots(slots: &[KeySlot]) -> String {
+    let epochs: Vec<_> = slots
+        .iter()
+        .filter(|slot| matches!(slot, KeySlot::Root(_)))
+        .map(|slot| slot.epoch().to_string())
+        .collect();
+    if epochs.is_empty() {
+        "none".to_owned()
+    } else {
+        epochs.join(", ")
+    }
+}
+
+fn kind(slot: KeySlot) -> &'static str {
+    match slot {
+        KeySlot::Root(_) => "root",
+        KeySlot::Recipient(_) => "recipient",
+    }
+}
+
+fn magic(slot: KeySlot) -> &'static [u8; 8] {
+    match slot {
+        KeySlot::Root(_) => b"VSROOT\x01\n",
+        KeySlot::Recipient(_) => b"VSRCPT\x01\n",
     }
 }
 
@@ -171,54 +236,50 @@ impl RootProvider for FileRootProvider {
         "file"
     }
 
-    fn load(&self, epoch: KeyEpoch) -> Result<RootKey, RootError> {
-        let path = self.path(epoch);
+    fn load(&self, slot: KeySlot, _: &[u8]) -> Result<RootKey, RootError> {
+        let path = self.path(slot);
         let bytes = match fs::read(&path) {
             Ok(bytes) => Zeroizing::new(bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let place = self.dir.display().to_string();
-                return Err(RootError::Missing {
-                    epoch,
-                    place,
-                    held: self.held(),
-                });
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.missing(slot)),
             Err(e) => return Err(failed("reading", &path)(e)),
         };
         refuse_if_open(&path)?;
         let whole = bytes.len() == FILE_BYTES
-            && bytes[..8] == *MAGIC
-            && bytes[8..16] == epoch.0.to_be_bytes()
+            && bytes[..8] == *magic(slot)
+            && bytes[8..16] == slot.epoch().0.to_be_bytes()
             && bytes[48..] == checksum(&bytes[..48]);
         if !whole {
             return Err(RootError::Damaged(path));
         }
-        danger::root_key_from_bytes(epoch, &bytes[16..48]).map_err(|_| RootError::Damaged(path))
+        danger::root_key_from_bytes(slot.epoch(), &bytes[16..48])
+            .map_err(|_| RootError::Damaged(path))
     }
 
-    fn create(&self, epoch: KeyEpoch, backend: &dyn Backend) -> Result<RootKey, RootError> {
+    fn create(&self, slot: KeySlot, backend: &dyn Backend) -> Result<NewRoot, RootError> {
         durable::create_dir(&self.dir).map_err(failed("making", &self.dir))?;
         refuse_if_open(&self.dir)?;
+        let epoch = slot.epoch();
         let key = RootKey::generate(epoch, backend).map_err(|e| RootError::Draw(Box::new(e)))?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
-        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(magic(slot));
         bytes.extend_from_slice(&epoch.0.to_be_bytes());
         bytes.extend_from_slice(danger::root_key_to_bytes(&key).as_slice());
         let sum = checksum(&bytes);
         bytes.extend_from_slice(&sum);
-        let path = self.path(epoch);
+        let path = self.path(slot);
         durable::write_new(&path, &bytes).map_err(|e| match e.kind() {
             io::ErrorKind::AlreadyExists => RootError::Exists {
-                epoch,
+                slot,
                 place: self.dir.display().to_string(),
             },
             _ => failed("writing", &path)(e),
         })?;
-        Ok(key)
+        let blob = Vec::new();
+        Ok(NewRoot { key, blob })
     }
 
-    fn destroy(&self, epoch: KeyEpoch) -> Result<(), RootError> {
-        let path = self.path(epoch);
+    fn destroy(&self, slot: KeySlot) -> Result<(), RootError> {
+        let path = self.path(slot);
         let mut file = match OpenOptions::new().write(true).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -237,22 +298,29 @@ impl RootProvider for FileRootProvider {
         durable::remove(&path).map_err(failed("unlinking", &path))
     }
 
-    fn epochs(&self) -> Result<Vec<KeyEpoch>, RootError> {
+    fn slots(&self) -> Result<Vec<KeySlot>, RootError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(failed("listing", &self.dir)(e)),
         };
-        let mut epochs = Vec::new();
+        let mut slots = Vec::new();
         for entry in entries {
             let name = entry.map_err(failed("listing", &self.dir))?.file_name();
-            let number = name
-                .to_str()
-                .and_then(|n| n.strip_prefix("root-")?.strip_suffix(".key"));
-            epochs.extend(number.and_then(|n| n.parse().ok()).map(KeyEpoch));
+            slots.extend(name.to_str().and_then(slot_of));
         }
-        epochs.sort_unstable();
-        Ok(epochs)
+        slots.sort_unstable();
+        Ok(slots)
+    }
+}
+
+fn slot_of(file: &str) -> Option<KeySlot> {
+    let (kind, epoch) = file.strip_suffix(".key")?.split_once('-')?;
+    let epoch = KeyEpoch(epoch.parse().ok()?);
+    match kind {
+        "root" => Some(KeySlot::Root(epoch)),
+        "recipient" => Some(KeySlot::Recipient(epoch)),
+        _ => None,
     }
 }
 
@@ -266,24 +334,35 @@ mod tests {
     fn a_root_key_is_private_whole_and_gone_when_destroyed() {
         let dir = tempfile::tempdir().unwrap();
         let provider = FileRootProvider::new(dir.path().join("roots"));
-        let (backend, epoch) = (default_backend(), KeyEpoch(7));
+        let (backend, slot) = (default_backend(), KeySlot::Root(KeyEpoch(7)));
         assert!(matches!(
-            provider.load(epoch),
+            provider.load(slot, &[]),
             Err(RootError::Missing { .. })
         ));
-        let key = provider.create(epoch, backend).unwrap();
-        let again = provider.load(epoch).unwrap();
+        let key = provider.create(slot, backend).unwrap().key;
+        let again = provider.load(slot, &[]).unwrap();
         assert_eq!(
             *danger::root_key_to_bytes(&key),
             *danger::root_key_to_bytes(&again)
         );
         assert!(matches!(
-            provider.create(epoch, backend),
+            provider.create(slot, backend),
             Err(RootError::Exists { .. })
         ));
-        assert_eq!(provider.epochs().unwrap(), [epoch]);
+        assert_eq!(provider.slots().unwrap(), [slot]);
 
-        let path = provider.path(epoch);
+        // The cover of an envelope key is a key of its own, and neither passes for the other.
+        let cover = KeySlot::Recipient(KeyEpoch(7));
+        provider.create(cover, backend).unwrap();
+        assert_eq!(provider.slots().unwrap(), [slot, cover]);
+        fs::copy(provider.path(slot), provider.path(cover)).unwrap();
+        assert!(matches!(
+            provider.load(cover, &[]),
+            Err(RootError::Damaged(_))
+        ));
+        provider.destroy(cover).unwrap();
+
+        let path = provider.path(slot);
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         let bytes = fs::read(&path).unwrap();
@@ -292,19 +371,19 @@ mod tests {
             flipped[at] ^= 1;
             fs::write(&path, &flipped).unwrap();
             assert!(
-                matches!(provider.load(epoch), Err(RootError::Damaged(_))),
+                matches!(provider.load(slot, &[]), Err(RootError::Damaged(_))),
                 "byte {at}"
             );
         }
         fs::write(&path, &bytes).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
-            provider.load(epoch),
+            provider.load(slot, &[]),
             Err(RootError::TooOpen { mode: 0o640, .. })
         ));
 
-        provider.destroy(epoch).unwrap();
-        provider.destroy(epoch).unwrap();
+        provider.destroy(slot).unwrap();
+        provider.destroy(slot).unwrap();
         assert!(!path.exists());
 
         // A directory that is somebody else's already is not shut for them, and no key goes into
@@ -314,12 +393,12 @@ mod tests {
         fs::write(dir.path().join("shared/notes"), b"").unwrap();
         fs::set_permissions(dir.path().join("shared"), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(
-            shared.create(epoch, backend),
+            shared.create(slot, backend),
             Err(RootError::TooOpen { .. })
         ));
         assert_eq!(mode(&dir.path().join("shared")), 0o755);
         assert!(matches!(
-            provider.load(epoch),
+            provider.load(slot, &[]),
             Err(RootError::Missing { .. })
         ));
     }

@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
-use vitalseal_crypto::{Backend, Kek, KeyEpoch, Kid, PageKey, RootKey, SubjectPseudonym};
+use vitalseal_crypto::{
+    Backend, Kek, KeyEpoch, Kid, PageKey, PatientKeys, RootKey, SubjectPseudonym,
+};
 
-use super::{KeyError, RootProvider};
+use super::{KeyError, KeySlot, NewRoot, RootProvider};
 use crate::sqlite::{damaged, number, us};
 
 /// KEKs on one page: an erasure wraps a page's KEKs and all pages anew, so for a million patients
@@ -46,13 +49,14 @@ pub(crate) struct Tree {
 impl Tree {
     /// First keys of a new store, written in the caller's transaction.
     pub(crate) async fn plant(
-        root: RootKey,
+        root: NewRoot,
         provider: &str,
         backend: &dyn Backend,
         conn: &mut SqliteConnection,
         now: Timestamp,
     ) -> Result<Self, KeyError> {
         insert_root(&root, provider, conn, now).await?;
+        let root = root.key;
         let service = PageKey::generate(backend)?;
         let quarantine = PageKey::generate(backend)?;
         insert_page(PagePurpose::Service, &service, &root, conn, now).await?;
@@ -65,7 +69,8 @@ impl Tree {
         roots: &dyn RootProvider,
         conn: &mut SqliteConnection,
     ) -> Result<Self, KeyError> {
-        let root = roots.load(current_epoch(conn).await?)?;
+        let (epoch, blob) = current_root(conn).await?;
+        let root = roots.load(KeySlot::Root(epoch), &blob)?;
         let service = only_page(PagePurpose::Service, &root, conn).await?;
         let quarantine = only_page(PagePurpose::Quarantine, &root, conn).await?;
         Ok(Self::new(root, service, Arc::new(quarantine)))
@@ -91,14 +96,22 @@ impl Tree {
         Ok(key)
     }
 
-    /// Opens a KEK from a row of `SELECT page, kek, kid, page_wrap`.
-    pub(crate) fn kek(&self, row: &sqlx::sqlite::SqliteRow) -> Result<Kek, KeyError> {
-        let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
-        let page = self.page(row.try_get("page")?, row.try_get("page_wrap")?)?;
-        Ok(page.unwrap_kek(kid, row.try_get("kek")?)?)
+    /// Opens a patient's KEKs from rows of `SELECT page, kid, kek, retired_at_us, page_wrap`.
+    pub(crate) fn patient_keys(&self, rows: &[SqliteRow]) -> Result<Option<PatientKeys>, KeyError> {
+        let (mut current, mut retired) = (None, Vec::new());
+        for row in rows {
+            let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
+            let page = self.page(row.try_get("page")?, row.try_get("page_wrap")?)?;
+            let kek = page.unwrap_kek(kid, row.try_get("kek")?)?;
+            match row.try_get::<Option<i64>, _>("retired_at_us")? {
+                None => current = Some(kek),
+                Some(_) => retired.push(kek),
+            }
+        }
+        Ok(current.map(|current| PatientKeys::new(current, retired)))
     }
 
-    /// Puts a new KEK on the first page with room, or on a new page.
+    /// Puts the first KEK of a new patient on a page with room, or on a new page.
     pub(crate) async fn add_kek(
         &self,
         subject: &SubjectPseudonym,
@@ -122,41 +135,91 @@ impl Tree {
             let page = insert_page(PagePurpose::Patients, &key, &self.root, conn, now).await?;
             (page, Arc::new(key))
         };
-        sqlx::query("INSERT INTO keks (subject, page, kid, wrapped) VALUES ($1, $2, $3, $4)")
-            .bind(subject.as_str())
-            .bind(page)
-            .bind(kek.kid().as_bytes())
-            .bind(key.wrap_kek(kek)?.as_slice())
-            .execute(&mut *conn)
-            .await?;
-        sqlx::query("UPDATE key_pages SET keks = keks + 1 WHERE page = $1")
-            .bind(page)
-            .execute(conn)
-            .await?;
-        Ok(())
+        insert_kek(subject, kek, page, &key, conn, now).await
+    }
+
+    /// Retires a patient's KEK and puts a new one beside it. On the same page, even a full one: an erasure must find all
+    /// of a patient's keys in one place.
+    pub(crate) async fn replace_kek(
+        &self,
+        subject: &SubjectPseudonym,
+        kek: &Kek,
+        conn: &mut SqliteConnection,
+        now: Timestamp,
+    ) -> Result<(), KeyError> {
+        let row = sqlx::query(
+            "SELECT p.page, p.wrapped FROM keks k JOIN key_pages p ON p.page = k.page \
+             WHERE k.subject = $1 AND k.retired_at_us IS NULL",
+        )
+        .bind(subject.as_str())
+        .fetch_optional(&mut *conn)
+        .await?
+        .ok_or_else(|| KeyError::UnknownPatient(subject.clone()))?;
+        let page = row.try_get("page")?;
+        let key = self.page(page, row.try_get("wrapped")?)?;
+        sqlx::query(
+            "UPDATE keks SET retired_at_us = $1 WHERE subject = $2 AND retired_at_us IS NULL",
+        )
+        .bind(us(now))
+        .bind(subject.as_str())
+        .execute(&mut *conn)
+        .await?;
+        insert_kek(subject, kek, page, &key, conn, now).await
     }
 }
 
-/// The root epoch that everything is wrapped under.
-pub(crate) async fn current_epoch(conn: &mut SqliteConnection) -> Result<KeyEpoch, sqlx::Error> {
-    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM root_epochs WHERE state = 'current'")
-        .fetch_one(conn)
-        .await?;
-    u64::try_from(epoch).map(KeyEpoch).map_err(damaged)
+async fn insert_kek(
+    subject: &SubjectPseudonym,
+    kek: &Kek,
+    page: i64,
+    key: &PageKey,
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+) -> Result<(), KeyError> {
+    sqlx::query(
+        "INSERT INTO keks (kid, subject, page, wrapped, created_at_us) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(kek.kid().as_bytes())
+    .bind(subject.as_str())
+    .bind(page)
+    .bind(key.wrap_kek(kek)?.as_slice())
+    .bind(us(now))
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "UPDATE key_pages SET keks = keks + 1, generation = generation + 1 WHERE page = $1",
+    )
+    .bind(page)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The root that everything is wrapped under: its epoch, and what its provider needs to load it.
+pub(crate) async fn current_root(
+    conn: &mut SqliteConnection,
+) -> Result<(KeyEpoch, Vec<u8>), sqlx::Error> {
+    let (epoch, blob): (i64, Vec<u8>) =
+        sqlx::query_as("SELECT epoch, blob FROM root_epochs WHERE state = 'current'")
+            .fetch_one(conn)
+            .await?;
+    Ok((KeyEpoch(u64::try_from(epoch).map_err(damaged)?), blob))
 }
 
 /// Notes a root as the current one.
 pub(crate) async fn insert_root(
-    root: &RootKey,
+    root: &NewRoot,
     provider: &str,
     conn: &mut SqliteConnection,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO root_epochs (epoch, state, provider, started_at_us) VALUES ($1, 'current', $2, $3)",
+        "INSERT INTO root_epochs (epoch, state, provider, blob, started_at_us) \
+         VALUES ($1, 'current', $2, $3, $4)",
     )
-    .bind(number(root.epoch().0)?)
+    .bind(number(root.key.epoch().0)?)
     .bind(provider)
+    .bind(&root.blob)
     .bind(us(now))
     .execute(conn)
     .await
@@ -174,8 +237,8 @@ async fn insert_page(
         .fetch_one(&mut *conn)
         .await?;
     sqlx::query(
-        "INSERT INTO key_pages (page, purpose, keks, root_epoch, wrapped, created_at_us) \
-         VALUES ($1, $2, 0, $3, $4, $5)",
+        "INSERT INTO key_pages (page, purpose, keks, generation, root_epoch, wrapped, created_at_us) \
+         VALUES ($1, $2, 0, 1, $3, $4, $5)",
     )
     .bind(page)
     .bind(purpose.as_str())

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
-use vitalseal_crypto::{Kek, SubjectPseudonym};
+use vitalseal_crypto::{Kek, PatientKeys, SubjectPseudonym};
 use zeroize::Zeroizing;
 
 use super::{Registry, RegistryError};
@@ -88,6 +88,20 @@ fn read_state(row: &SqliteRow) -> Result<PatientState, sqlx::Error> {
         "active" => PatientState::Active,
         _ => PatientState::Erased,
     })
+}
+
+/// Under whichever of the patient's keys: a rotation may have come between reading the row and the keys.
+fn open_identity(
+    subject: &SubjectPseudonym,
+    keys: &PatientKeys,
+    sealed: &[u8],
+) -> Result<PatientIdentity, RegistryError> {
+    let context = context(subject);
+    let mut opened = keys.current().open(&context, sealed);
+    for kek in keys.all().skip(1) {
+        opened = opened.or_else(|_| kek.open(&context, sealed));
+    }
+    Ok(serde_json::from_slice(&opened?).map_err(damaged)?)
 }
 
 impl Registry {
@@ -192,11 +206,8 @@ impl Registry {
         let state = read_state(row)?;
         let identity = match row.try_get::<Option<&[u8]>, _>("identity")? {
             // Without a key it was erased since the row was read.
-            Some(sealed) => match self.keys.kek(&subject).await? {
-                Some(kek) => {
-                    let json = kek.open(&context(&subject), sealed)?;
-                    Some(serde_json::from_slice(&json).map_err(damaged)?)
-                }
+            Some(sealed) => match self.keys.patient_keys(&subject).await? {
+                Some(keys) => Some(open_identity(&subject, &keys, sealed)?),
                 None => None,
             },
             None => None,

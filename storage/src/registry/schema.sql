@@ -1,27 +1,33 @@
 -- Registry, key tree and catalog. Instants are microseconds since the Unix epoch, UTC. Every key here is wrapped or
 -- sealed; PostgreSQL would take the same with BYTEA for BLOB and without the pragmas at the end.
 
+-- store_id is random: key snapshots and backups name it, so that those of two stores are never joined.
 CREATE TABLE store (
   id            BIGINT PRIMARY KEY CHECK (id = 1),
+  store_id      TEXT   NOT NULL,
   created_at_us BIGINT NOT NULL
 );
 
 -- Key tree ----------------------------------------------------------------------------------------------------------
 
+-- blob is what the provider needs beside its own key to load the root again; worth nothing without that key.
 CREATE TABLE root_epochs (
   epoch           BIGINT PRIMARY KEY,
   state           TEXT   NOT NULL CHECK (state IN ('current', 'retiring', 'destroyed')),
   provider        TEXT   NOT NULL,
+  blob            BLOB   NOT NULL,
   started_at_us   BIGINT NOT NULL,
   destroyed_at_us BIGINT
 );
 CREATE UNIQUE INDEX root_epochs_one_current ON root_epochs (state) WHERE state = 'current';
 
--- purpose 'patients' holds KEKs (at most 1000, column keks), 'service' seals secrets, 'quarantine' seals refused bodies.
+-- purpose 'patients' holds KEKs (about 1000, column keks), 'service' seals secrets, 'quarantine' seals refused bodies.
+-- generation grows with every change to the KEKs of the page or to its key: key snapshots tell pages by it.
 CREATE TABLE key_pages (
   page          BIGINT PRIMARY KEY,
   purpose       TEXT   NOT NULL CHECK (purpose IN ('patients', 'service', 'quarantine')),
   keks          BIGINT NOT NULL,
+  generation    BIGINT NOT NULL,
   root_epoch    BIGINT NOT NULL REFERENCES root_epochs (epoch),
   wrapped       BLOB   NOT NULL,
   created_at_us BIGINT NOT NULL
@@ -36,28 +42,38 @@ CREATE TABLE patients (
   erased_at_us  BIGINT
 );
 
+-- One current KEK for each active patient, and those that a rotation retired, on the same page: stored envelopes are
+-- still wrapped under them.
 CREATE TABLE keks (
-  subject TEXT   PRIMARY KEY REFERENCES patients (subject),
-  page    BIGINT NOT NULL REFERENCES key_pages (page),
-  kid     BLOB   NOT NULL,
-  wrapped BLOB   NOT NULL
+  kid           BLOB   PRIMARY KEY,
+  subject       TEXT   NOT NULL REFERENCES patients (subject),
+  page          BIGINT NOT NULL REFERENCES key_pages (page),
+  wrapped       BLOB   NOT NULL,
+  created_at_us BIGINT NOT NULL,
+  retired_at_us BIGINT
 );
+CREATE INDEX keks_by_subject ON keks (subject);
 CREATE INDEX keks_by_page ON keks (page);
+CREATE UNIQUE INDEX keks_one_current ON keks (subject) WHERE retired_at_us IS NULL;
 
 CREATE TABLE secrets (
   name   TEXT PRIMARY KEY,
   sealed BLOB NOT NULL
 );
 
--- The private part is the secret 'recipient/<epoch>'; it goes at the end of the epoch, the certificate stays.
+-- The private part is wrapped under a key of the root provider that is this epoch's alone: once that is destroyed, no
+-- copy of this table gives it back. Both columns go at the end of the epoch, the certificate stays.
 CREATE TABLE recipients (
   epoch         BIGINT PRIMARY KEY,
   kid           BLOB   NOT NULL UNIQUE,
   certificate   BLOB   NOT NULL,
   not_before_us BIGINT NOT NULL,
-  not_after_us  BIGINT NOT NULL
+  not_after_us  BIGINT NOT NULL,
+  wrapped       BLOB,
+  blob          BLOB
 );
 
+-- kek_kids: the ids of the destroyed KEKs in hexadecimal, with spaces between.
 CREATE TABLE erasure_ledger (
   erasure_id           TEXT   PRIMARY KEY,
   subject              TEXT   NOT NULL UNIQUE REFERENCES patients (subject),
@@ -67,7 +83,7 @@ CREATE TABLE erasure_ledger (
   page                 BIGINT NOT NULL,
   keks_rewrapped       BIGINT NOT NULL,
   pages_rewrapped      BIGINT NOT NULL,
-  kek_kid              BLOB   NOT NULL,
+  kek_kids             TEXT   NOT NULL,
   root_provider        TEXT   NOT NULL,
   completed_at_us      BIGINT
 );
@@ -155,4 +171,4 @@ CREATE TABLE inbox_watermark (
 INSERT INTO inbox_watermark (id, high) VALUES (1, 0);
 
 PRAGMA application_id = 1448296274; -- "VSLR"
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

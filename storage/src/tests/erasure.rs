@@ -23,8 +23,8 @@ async fn ward(store: &Store) -> Ward {
         store.inbox.admit(admission(&stays, n + 10)).await.unwrap();
     }
     store.keys.put_secret("tls", b"server key").await.unwrap();
-    let kek = store.keys.kek(&stays).await.unwrap().unwrap();
-    let keepsake = kek.seal(b"test", b"still readable").unwrap();
+    let keys = store.keys.patient_keys(&stays).await.unwrap().unwrap();
+    let keepsake = keys.current().seal(b"test", b"still readable").unwrap();
     Ward {
         gone,
         stays,
@@ -34,7 +34,7 @@ async fn ward(store: &Store) -> Ward {
 
 /// Everything that must hold once an erasure is over, however it got there.
 async fn assert_erased(site: &Site, store: &Store, ward: &Ward) {
-    assert!(store.keys.kek(&ward.gone).await.unwrap().is_none());
+    assert!(store.keys.patient_keys(&ward.gone).await.unwrap().is_none());
     let row = store.registry.patient(&ward.gone).await.unwrap().unwrap();
     assert_eq!((row.state, row.identity), (PatientState::Erased, None));
     assert_intact(store, ward).await;
@@ -63,9 +63,12 @@ async fn assert_erased(site: &Site, store: &Store, ward: &Ward) {
 
 /// Everybody else and the service go on.
 async fn assert_intact(store: &Store, ward: &Ward) {
-    let kek = store.keys.kek(&ward.stays).await.unwrap().unwrap();
+    let keys = store.keys.patient_keys(&ward.stays).await.unwrap().unwrap();
     assert_eq!(
-        kek.open(b"test", &ward.keepsake).unwrap().as_slice(),
+        keys.current()
+            .open(b"test", &ward.keepsake)
+            .unwrap()
+            .as_slice(),
         b"still readable"
     );
     let row = store.registry.patient(&ward.stays).await.unwrap().unwrap();
@@ -85,10 +88,11 @@ async fn an_erasure_takes_one_patient_and_the_root_that_could_bring_it_back() {
     let ward = ward(&store).await;
     let kid = store
         .keys
-        .kek(&ward.gone)
+        .patient_keys(&ward.gone)
         .await
         .unwrap()
         .unwrap()
+        .current()
         .kid()
         .clone();
     let done = store
@@ -105,9 +109,9 @@ async fn an_erasure_takes_one_patient_and_the_root_that_could_bring_it_back() {
         (
             done.pages_rewrapped,
             done.keks_rewrapped,
-            done.kek_kid.clone()
+            done.kek_kids.clone()
         ),
-        (3, 1, kid)
+        (3, 1, vec![kid])
     );
     assert_eq!(
         store.keys.erasure("erasure-1").await.unwrap().as_ref(),
@@ -127,7 +131,7 @@ async fn an_erasure_takes_one_patient_and_the_root_that_could_bring_it_back() {
     assert_erased(&site, &store, &ward).await;
     // The page still takes new patients.
     let next = patient(&store).await;
-    assert!(store.keys.kek(&next).await.unwrap().is_some());
+    assert!(store.keys.patient_keys(&next).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -152,7 +156,14 @@ async fn a_crash_at_any_step_is_finished_or_undone_on_open() {
         if point == CrashPoint::RootCreated {
             // Undone: the patient is there, the unused root wraps nothing, and the next erasure
             // passes it by.
-            assert!(opened.keys.kek(&ward.gone).await.unwrap().is_some());
+            assert!(
+                opened
+                    .keys
+                    .patient_keys(&ward.gone)
+                    .await
+                    .unwrap()
+                    .is_some()
+            );
             assert_intact(&opened, &ward).await;
             assert_eq!(copy.root_files(), ["root-0.key", "root-1.key"]);
             let done = opened.keys.erase(&ward.gone, "e", at(9)).await.unwrap();
@@ -240,7 +251,10 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
             .unwrap();
         sqlx::query(table).execute(&mut conn).await.unwrap();
     }
-    let root = backup.roots().load(KeyEpoch(1)).unwrap();
+    let root = backup
+        .roots()
+        .load(KeySlot::Root(KeyEpoch(1)), &[])
+        .unwrap();
     let wraps: Vec<Vec<u8>> = sqlx::query_scalar("SELECT wrapped FROM key_pages")
         .fetch_all(db.pool())
         .await
@@ -337,7 +351,7 @@ async fn pages_hold_a_thousand_and_an_erasure_touches_one_page_of_keks() {
     assert_eq!((second.keks_rewrapped, second.pages_rewrapped), (49, 4));
     store.close().await;
     let store = site.open().await.unwrap();
-    let keks = store.keys.keks(subjects.iter()).await.unwrap();
+    let keks = store.keys.keys_of(subjects.iter()).await.unwrap();
     assert_eq!(keks.len(), 1_048);
     assert!(!keks.contains_key(&subjects[3]) && !keks.contains_key(&subjects[1_020]));
 }
@@ -349,7 +363,7 @@ async fn a_root_turns_without_an_erasure_and_takes_old_secrets_along() {
     let ward = ward(&store).await;
     store
         .keys
-        .put_secret("gone", b"ended envelope key")
+        .put_secret("gone", b"an old password")
         .await
         .unwrap();
     let backup = site.power_cut();

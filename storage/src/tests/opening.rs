@@ -92,7 +92,9 @@ async fn what_is_no_whole_store_of_ours_is_refused_by_name() {
         0o755
     );
     fs::remove_dir_all(site.data()).unwrap();
-    site.roots().create(KeyEpoch(4), default_backend()).unwrap();
+    site.roots()
+        .create(KeySlot::Root(KeyEpoch(4)), default_backend())
+        .unwrap();
     let refused = Store::create(&site.paths(), site.roots(), at(0))
         .await
         .unwrap_err();
@@ -100,7 +102,7 @@ async fn what_is_no_whole_store_of_ours_is_refused_by_name() {
         matches!(refused, StoreError::RootKeysExist { .. }),
         "{refused:?}"
     );
-    site.roots().destroy(KeyEpoch(4)).unwrap();
+    site.roots().destroy(KeySlot::Root(KeyEpoch(4))).unwrap();
     site.create().await.close().await;
 
     // Other root keys of the same epoch: another store's.
