@@ -212,3 +212,87 @@ fn an_authority_opens_only_with_what_belongs_together() {
         ));
     }
 }
+
+/// RFC 5280 §4.2.1.9: how deep authorities may stand, and that only authorities may issue.
+#[test]
+fn an_authority_goes_no_deeper_than_its_path_length() {
+    use rcgen::{
+        BasicConstraints::Constrained, BasicConstraints::Unconstrained, IsCa, KeyUsagePurpose,
+    };
+
+    struct Node {
+        der: Vec<u8>,
+        params: rcgen::CertificateParams,
+        key: rcgen::KeyPair,
+    }
+    let node = |name: &str, is_ca, usage, issuer: Option<&Node>| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        (params.not_before, params.not_after) = (
+            rcgen::date_time_ymd(2026, 1, 1),
+            rcgen::date_time_ymd(2027, 1, 1),
+        );
+        (params.is_ca, params.key_usages) = (is_ca, vec![usage]);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = match issuer {
+            None => params.self_signed(&key),
+            Some(issuer) => params.signed_by(
+                &key,
+                &rcgen::Issuer::from_params(&issuer.params, &issuer.key),
+            ),
+        };
+        let der = certificate.unwrap().der().to_vec();
+        Node { der, params, key }
+    };
+    let sign = KeyUsagePurpose::KeyCertSign;
+    let root = |constraint| node("root", IsCa::Ca(constraint), sign, None);
+    let (none, shallow, deep) = (
+        root(Constrained(0)),
+        root(Constrained(1)),
+        root(Unconstrained),
+    );
+    let issuing = |root| node("issuing", IsCa::Ca(Constrained(0)), sign, Some(root));
+    let no_ca = |root| node("issuing", IsCa::ExplicitNoCa, sign, Some(root));
+    let mute = |root| {
+        let usage = KeyUsagePurpose::DigitalSignature;
+        node("issuing", IsCa::Ca(Constrained(0)), usage, Some(root))
+    };
+    for backend in backends() {
+        let verify =
+            |issuing: &Node, root: &Node| verify_authority(&issuing.der, &root.der, now(), backend);
+        assert_eq!(verify(&issuing(&shallow), &shallow), Ok(()));
+        assert_eq!(verify(&issuing(&deep), &deep), Ok(()));
+        assert_eq!(
+            verify(&issuing(&none), &none),
+            Err(CertificateError::PathLength)
+        );
+        for unfit in [no_ca(&shallow), mute(&shallow)] {
+            assert_eq!(
+                verify(&unfit, &shallow),
+                Err(CertificateError::ForeignIssuer)
+            );
+        }
+        let below = issuing(&shallow);
+        let deeper = node("deeper", IsCa::Ca(Constrained(0)), sign, Some(&below));
+        assert_eq!(
+            verify(&deeper, &below),
+            Err(CertificateError::ForeignIssuer),
+            "not a root"
+        );
+
+        let usage = KeyUsagePurpose::DigitalSignature;
+        for (issuer, expected) in [
+            (&below, Ok(())),
+            (&none, Ok(())),
+            (&no_ca(&shallow), Err(CertificateError::ForeignIssuer)),
+            (&mute(&shallow), Err(CertificateError::ForeignIssuer)),
+        ] {
+            let leaf = node("monitor-001", IsCa::NoCa, usage, Some(issuer));
+            let leaf = DeviceCertificate::from_der(&leaf.der).unwrap();
+            assert_eq!(leaf.verify_issued_by(&issuer.der, now(), backend), expected);
+        }
+    }
+}

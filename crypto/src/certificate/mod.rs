@@ -36,12 +36,16 @@ pub enum CertificateError {
     /// Not signed by the given issuer, or the issuer may not sign certificates.
     #[error("the certificate was not issued by this authority")]
     ForeignIssuer,
+    /// The issuer's path length allows no authority below it.
+    #[error("the authority may not have this other authority below it")]
+    PathLength,
     /// The certificate or its issuer is not yet or no longer valid.
     #[error("the certificate or its issuer is not valid at this time")]
     NotValidNow,
 }
 
-/// Checks that an issuing CA's certificate comes from the root, which is self-signed, and that both are valid now.
+/// Checks that an issuing CA's certificate is one, and comes from the root, which is self-signed and may have a CA below
+/// it, and that both are valid now.
 ///
 /// # Errors
 /// [`CertificateError`].
@@ -52,7 +56,8 @@ pub fn verify_authority(
     backend: &dyn Backend,
 ) -> Result<(), CertificateError> {
     parsed::verify_issued_by(root_der, root_der, now, backend)?;
-    parsed::verify_issued_by(issuing_der, root_der, now, backend)
+    parsed::verify_issued_by(issuing_der, root_der, now, backend)?;
+    parsed::check_authority(issuing_der)
 }
 
 /// The DER of every certificate in a PEM bundle, in order.
@@ -113,7 +118,8 @@ macro_rules! certificate_accessors {
             /// Checks that `issuer_der`, a CA, signed this certificate, and that both are valid at `now`.
             ///
             /// # Errors
-            /// [`CertificateError::ForeignIssuer`] or [`CertificateError::NotValidNow`].
+            /// [`CertificateError::ForeignIssuer`] or [`CertificateError::NotValidNow`]; [`CertificateError::Malformed`]
+            /// when `issuer_der` is no certificate.
             pub fn verify_issued_by(
                 &self,
                 issuer_der: &[u8],

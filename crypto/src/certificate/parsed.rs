@@ -79,7 +79,8 @@ impl Usages {
     }
 }
 
-/// Checks names, signature, the issuer's right to sign, and both validity periods.
+/// Checks the issuer's right to sign (basic constraints, key usage and path length), names, signature, and both validity
+/// periods.
 pub(super) fn verify_issued_by(
     der: &[u8],
     issuer_der: &[u8],
@@ -87,13 +88,13 @@ pub(super) fn verify_issued_by(
     backend: &dyn Backend,
 ) -> Result<(), CertificateError> {
     let (certificate, issuer) = (parse(der)?, parse(issuer_der)?);
-    let may_sign = issuer.is_ca()
-        && issuer
-            .key_usage()
-            .map_err(|_| CertificateError::ForeignIssuer)?
-            .is_none_or(|usage| KeyUsage::key_cert_sign(usage.value));
-    if !may_sign || certificate.issuer().as_raw() != issuer.subject().as_raw() {
+    let may_follow = authorities_below(&issuer)?;
+    if certificate.issuer().as_raw() != issuer.subject().as_raw() {
         return Err(CertificateError::ForeignIssuer);
+    }
+    // A root above itself is no further step. Any other authority counts, self-issued ones too: we have none.
+    if certificate.is_ca() && der != issuer_der && may_follow == 0 {
+        return Err(CertificateError::PathLength);
     }
     // The algorithm stands twice: once signed, once beside the signature (RFC 5280 §4.1.1.2).
     let algorithms = [
@@ -122,6 +123,26 @@ pub(super) fn verify_issued_by(
         }
     }
     Ok(())
+}
+
+/// That this is the certificate of an authority, which may sign others.
+pub(super) fn check_authority(der: &[u8]) -> Result<(), CertificateError> {
+    authorities_below(&parse(der)?).map(|_| ())
+}
+
+/// How many authorities may stand between this one and an end entity (RFC 5280 §4.2.1.9); refused if this is none.
+fn authorities_below(issuer: &X509Certificate<'_>) -> Result<u32, CertificateError> {
+    let foreign = |_| CertificateError::ForeignIssuer;
+    let may_sign = issuer
+        .key_usage()
+        .map_err(foreign)?
+        .is_none_or(|usage| KeyUsage::key_cert_sign(usage.value));
+    match issuer.basic_constraints().map_err(foreign)? {
+        Some(constraints) if may_sign && constraints.value.ca => {
+            Ok(constraints.value.path_len_constraint.unwrap_or(u32::MAX))
+        }
+        _ => Err(CertificateError::ForeignIssuer),
+    }
 }
 
 /// The public key of a CA or an end entity.
