@@ -30,6 +30,9 @@ pub enum IdError {
     /// Not a certificate thumbprint.
     #[error("a certificate thumbprint is 32 bytes, written in hexadecimal")]
     Thumbprint,
+    /// Not a sender key's thumbprint.
+    #[error("a sender key's identifier is 32 bytes, written in hexadecimal")]
+    SenderKeyId,
 }
 
 /// A device: 1 to 64 of `[A-Za-z0-9._-]`, the first alphanumeric.
@@ -191,47 +194,61 @@ impl fmt::Debug for Kid {
 #[serde(try_from = "String", into = "String")]
 pub struct Thumbprint([u8; 32]);
 
-impl Thumbprint {
-    /// Takes the 32 bytes of a hash.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
+/// The SHA-256 thumbprint of a device's session key as a `COSE_Key` (RFC 9679 §3): what `-3` names.
+///
+/// It certifies itself: whoever looks a key up by it can check that the right one was found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SenderKeyId([u8; 32]);
 
-    /// The hash.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
+/// The forms of an id that is a SHA-256 hash: 32 bytes, and hexadecimal text.
+macro_rules! hash_forms {
+    ($($id:ident)*) => {$(
+        impl $id {
+            /// Takes the 32 bytes of a hash.
+            pub fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The hash.
+            pub fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&[u8]> for $id {
+            type Error = IdError;
+
+            fn try_from(bytes: &[u8]) -> Result<Self, IdError> {
+                bytes.try_into().map(Self).map_err(|_| IdError::$id)
+            }
+        }
+
+        impl FromStr for $id {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let mut bytes = [0; 32];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| IdError::$id)?;
+                Ok(Self(bytes))
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($id))
+            }
+        }
+    )*};
 }
 
-impl TryFrom<&[u8]> for Thumbprint {
-    type Error = IdError;
-
-    fn try_from(bytes: &[u8]) -> Result<Self, IdError> {
-        bytes.try_into().map(Self).map_err(|_| IdError::Thumbprint)
-    }
-}
-
-impl FromStr for Thumbprint {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| IdError::Thumbprint)?;
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for Thumbprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for Thumbprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Thumbprint({self})")
-    }
-}
+hash_forms! { Thumbprint SenderKeyId }
 
 /// The serde form of every text id: its whole text, checked again on the way in.
 macro_rules! text_form {
@@ -258,6 +275,7 @@ text_form! {
     SubjectPseudonym => |id| id.as_str().to_owned();
     Kid => |id| hex::encode(&id.0);
     Thumbprint => |id| hex::encode(id.0);
+    SenderKeyId => |id| hex::encode(id.0);
 }
 
 /// Names one message for ever: a device, its boot, and the sequence within that boot.
@@ -363,6 +381,7 @@ mod tests {
         assert!(serde_json::from_str::<DeviceId>("\"a/b\"").is_err());
         assert!(serde_json::from_str::<Kid>("\"\"").is_err());
         assert!(serde_json::from_str::<Thumbprint>("\"00\"").is_err());
+        assert!(serde_json::from_str::<SenderKeyId>("\"00\"").is_err());
         let kid: Kid = serde_json::from_str("\"06a68a02f0e161af\"").unwrap();
         assert_eq!(serde_json::to_string(&kid).unwrap(), "\"06a68a02f0e161af\"");
     }

@@ -6,7 +6,10 @@
 //!       11: [bstr {1: -7, 34: [-16, bstr .size 32]}, {}, bstr .size 64]},   ES256 and x5t
 //!      bstr ciphertext,
 //!      [recipient] ])                                                 not here: it changes
+//! 16([ the same three ])                                              nor there: as evidence
 //! ```
+//!
+//! What never stands here: recipients, and what a header means.
 
 use std::ops::Range;
 
@@ -15,7 +18,9 @@ use zeroize::Zeroizing;
 
 use super::cbor::{Reader, Writer};
 use super::header::{Header, expect_algorithm};
-use super::profile::{ALG, COUNTERSIGNATURE, IV, MAX_ENVELOPE_BYTES, TAG, X5T, algorithm};
+use super::profile::{
+    ALG, COUNTERSIGNATURE, IV, MAX_ENVELOPE_BYTES, TAG, TAG_BARE, X5T, algorithm,
+};
 use super::structures::{Countersigned, content_aad, key_thumbprint};
 use super::{Rejection, Rule};
 use crate::backend::Backend;
@@ -34,32 +39,45 @@ pub(super) struct Body {
     sign_protected: Range<usize>,
     signature: [u8; 64],
     ciphertext: Range<usize>,
-    /// Where the recipients array begins: all before it is never touched again.
-    recipients_at: usize,
+    /// From the protected header to the ciphertext: what is never touched again.
+    kept: Range<usize>,
 }
 
 impl Body {
     /// Reads everything before the recipients, and leaves the reader there.
     pub(super) fn read(bytes: &[u8]) -> Result<(Self, Reader<'_>), Rejection> {
-        if bytes.len() > MAX_ENVELOPE_BYTES {
-            return Err(Rejection::shape("larger than any envelope may be"));
-        }
-        let mut reader = Reader::new(bytes);
-        reader.tag(TAG)?;
+        let mut reader = bounded(bytes)?;
+        reader.tag(TAG, "not a tagged COSE_Encrypt")?;
         reader.array(4)?;
+        let body = Self::read_kept(bytes, &mut reader)?;
+        Ok((body, reader))
+    }
+
+    /// Reads a message that has no recipients.
+    pub(super) fn read_bare(bytes: &[u8]) -> Result<Self, Rejection> {
+        let mut reader = bounded(bytes)?;
+        reader.tag(TAG_BARE, "not a tagged COSE_Encrypt0")?;
+        reader.array(3)?;
+        let body = Self::read_kept(bytes, &mut reader)?;
+        reader.end()?;
+        Ok(body)
+    }
+
+    fn read_kept(bytes: &[u8], reader: &mut Reader<'_>) -> Result<Self, Rejection> {
+        let start = reader.position();
         let protected = reader.bytes_range()?;
         let header = Header::decode(&bytes[protected.clone()])?;
 
         let (mut iv, mut countersignature) = (None, None);
         let mut labels = reader.map()?;
-        while let Some(label) = labels.next(&mut reader)? {
+        while let Some(label) = labels.next(reader)? {
             match label {
                 IV => iv = Some(*reader.fixed()?),
                 COUNTERSIGNATURE => {
                     reader.array(3)?;
                     let sign_protected = reader.bytes_range()?;
                     let signer = read_signer(&bytes[sign_protected.clone()])?;
-                    if reader.map()?.next(&mut reader)?.is_some() {
+                    if reader.map()?.next(reader)?.is_some() {
                         return Err(Rejection::shape("the countersignature has loose headers"));
                     }
                     countersignature = Some((sign_protected, signer, *reader.fixed()?));
@@ -81,7 +99,7 @@ impl Body {
         if ciphertext.len() < 16 {
             return Err(Rejection::shape("the ciphertext is shorter than its tag"));
         }
-        let body = Self {
+        Ok(Self {
             bytes: bytes.to_vec(),
             header,
             protected,
@@ -90,9 +108,8 @@ impl Body {
             sign_protected,
             signature,
             ciphertext,
-            recipients_at: reader.position(),
-        };
-        Ok((body, reader))
+            kept: start..reader.position(),
+        })
     }
 
     pub(super) fn header(&self) -> &Header {
@@ -146,19 +163,30 @@ impl Body {
             .map_err(|_| Rejection::new(Rule::Signature, "the countersignature does not verify"))
     }
 
+    /// That this content key is the one that the device committed to.
+    pub(super) fn check_commitment(
+        &self,
+        dek: &Dek,
+        backend: &dyn Backend,
+    ) -> Result<(), Rejection> {
+        let thumbprint = key_thumbprint(dek, backend);
+        if bool::from(thumbprint.ct_eq(&self.header.key_thumbprint)) {
+            Ok(())
+        } else {
+            Err(Rejection::new(
+                Rule::Commitment,
+                "the content key is another one than was signed",
+            ))
+        }
+    }
+
     /// Opens the ciphertext, after checking that the key is the one that the device committed to.
     pub(super) fn open(
         &self,
         dek: &Dek,
         backend: &dyn Backend,
     ) -> Result<Zeroizing<Vec<u8>>, Rejection> {
-        let thumbprint = key_thumbprint(dek, backend);
-        if !bool::from(thumbprint.ct_eq(&self.header.key_thumbprint)) {
-            return Err(Rejection::new(
-                Rule::Commitment,
-                "unwrapped to another key than was signed",
-            ));
-        }
+        self.check_commitment(dek, backend)?;
         let aad = content_aad(self.protected());
         backend
             .open(
@@ -172,7 +200,7 @@ impl Body {
 
     /// The same message for other recipients: every byte before them as it was.
     pub(super) fn with_recipients(&self, write: impl FnOnce(&mut Writer)) -> Self {
-        let mut writer = Writer::after(self.bytes[..self.recipients_at].to_vec());
+        let mut writer = self.before_recipients();
         write(&mut writer);
         Self {
             bytes: writer.into_bytes(),
@@ -180,13 +208,35 @@ impl Body {
             protected: self.protected.clone(),
             sign_protected: self.sign_protected.clone(),
             ciphertext: self.ciphertext.clone(),
+            kept: self.kept.clone(),
             ..*self
         }
+    }
+
+    /// Every byte before the recipients array, which is to follow.
+    pub(super) fn before_recipients(&self) -> Writer {
+        Writer::after(self.bytes[..self.kept.end].to_vec())
+    }
+
+    /// The message without recipients, as [`Body::read_bare`] reads it.
+    pub(super) fn bare(&self) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.tag(TAG_BARE).array(3);
+        let mut bytes = writer.into_bytes();
+        bytes.extend_from_slice(&self.bytes[self.kept.clone()]);
+        bytes
     }
 
     fn protected(&self) -> &[u8] {
         &self.bytes[self.protected.clone()]
     }
+}
+
+fn bounded(bytes: &[u8]) -> Result<Reader<'_>, Rejection> {
+    if bytes.len() > MAX_ENVELOPE_BYTES {
+        return Err(Rejection::shape("larger than any envelope may be"));
+    }
+    Ok(Reader::new(bytes))
 }
 
 /// The countersignature's protected header: `{1: -7, 34: [-16, x5t]}`.

@@ -5,6 +5,7 @@
 //! needed, unsorted or repeated map keys, bytes left over), so that two parsers can never disagree about what was
 //! signed. Depth needs no limit of its own: only the grammar recurses, and it does so six levels at most.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use crate::envelope::Rejection;
@@ -55,16 +56,17 @@ impl<'a> Reader<'a> {
             .is_some_and(|initial| initial >> 5 == TEXT)
     }
 
-    pub(super) fn tag(&mut self, expected: u64) -> Result<()> {
-        self.exactly(TAG, expected, "not a tagged COSE_Encrypt")
+    pub(super) fn tag(&mut self, expected: u64, otherwise: &'static str) -> Result<()> {
+        self.exactly(TAG, expected, otherwise)
     }
 
     pub(super) fn array(&mut self, length: u64) -> Result<()> {
-        self.exactly(
-            ARRAY,
-            length,
-            "an array has another length or stands elsewhere",
-        )
+        self.array_or(length, "an array has another length or stands elsewhere")
+    }
+
+    /// An array whose length means something that a refusal should say.
+    pub(super) fn array_or(&mut self, length: u64, otherwise: &'static str) -> Result<()> {
+        self.exactly(ARRAY, length, otherwise)
     }
 
     /// An integer of either sign.
@@ -141,7 +143,8 @@ impl<'a> Reader<'a> {
             25 => (u64::from(u16::from_be_bytes(self.array_of()?)), 0x100),
             26 => (u64::from(u32::from_be_bytes(self.array_of()?)), 0x1_0000),
             27 => (u64::from_be_bytes(self.array_of()?), 0x1_0000_0000),
-            _ => return Err(Rejection::shape("indefinite length or reserved encoding")),
+            31 => return Err(Rejection::shape("an indefinite length")),
+            _ => return Err(Rejection::shape("a reserved encoding")),
         };
         if argument < shortest_from {
             return Err(Rejection::shape("a number is not in its shortest form"));
@@ -188,12 +191,12 @@ impl MapKeys {
         let start = reader.at;
         let key = reader.int()?;
         let encoded = start..reader.at;
-        if !self.previous.is_empty()
-            && reader.bytes[encoded.clone()] <= reader.bytes[self.previous.clone()]
-        {
-            return Err(Rejection::shape(
-                "a map's labels are repeated or out of order",
-            ));
+        if !self.previous.is_empty() {
+            match reader.bytes[encoded.clone()].cmp(&reader.bytes[self.previous.clone()]) {
+                Ordering::Greater => {}
+                Ordering::Equal => return Err(Rejection::shape("a label is repeated")),
+                Ordering::Less => return Err(Rejection::shape("labels are out of order")),
+            }
         }
         self.previous = encoded;
         Ok(Some(key))

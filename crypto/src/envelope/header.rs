@@ -150,14 +150,15 @@ impl ContentType {
 
 /// Reads an algorithm and checks it against the only one that may stand here.
 pub(super) fn expect_algorithm(reader: &mut Reader<'_>, expected: i64) -> Result<(), Rejection> {
-    // An algorithm may also be named by text; none that we allow is.
-    if !reader.text_follows() && reader.int()? == expected {
+    let refused = |detail| Err(Rejection::new(Rule::Algorithm, detail));
+    // RFC 9052 §3.1 allows text; none that we allow is named so.
+    if reader.text_follows() {
+        return refused("an algorithm is named by text");
+    }
+    if reader.int()? == expected {
         Ok(())
     } else {
-        Err(Rejection::new(
-            Rule::Algorithm,
-            "an algorithm is not on the allow-list",
-        ))
+        refused("an algorithm is not on the allow-list")
     }
 }
 
@@ -177,8 +178,8 @@ impl Claims {
         let mut labels = reader.map()?;
         while let Some(label) = labels.next(reader)? {
             match label {
-                ISS => device = Some(name(reader.text()?)?),
-                SUB => subject = Some(name(reader.text()?)?),
+                ISS => device = Some(name(reader.text()?, "the issuer is no device id")?),
+                SUB => subject = Some(name(reader.text()?, "the subject is no pseudonym")?),
                 IAT => issued_at = Some(seconds(reader.uint()?)?),
                 BOOT => boot = Some(counter(reader.uint()?)?),
                 SEQUENCE => sequence = Some(counter(reader.uint()?)?),
@@ -202,9 +203,8 @@ impl Claims {
     }
 }
 
-fn name<T: std::str::FromStr>(text: &str) -> Result<T, Rejection> {
-    text.parse()
-        .map_err(|_| Rejection::shape("a name in the claims is not of its form"))
+fn name<T: std::str::FromStr>(text: &str, otherwise: &'static str) -> Result<T, Rejection> {
+    text.parse().map_err(|_| Rejection::shape(otherwise))
 }
 
 fn seconds(value: u64) -> Result<Timestamp, Rejection> {
@@ -218,6 +218,6 @@ fn counter(value: u64) -> Result<u64, Rejection> {
     if value <= MAX_COUNTER {
         Ok(value)
     } else {
-        Err(Rejection::shape("a counter is out of range"))
+        Err(Rejection::shape("a counter is 2^53 or more"))
     }
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! wire    = #6.96([bstr .cbor hdr, uhdr, bstr, [es / ss]])      as a device publishes it
 //! at-rest = #6.96([bstr .cbor hdr, uhdr, bstr, [pk]])           as it is stored
+//! signed  = #6.16([bstr .cbor hdr, uhdr, bstr])                 as evidence against a clone: no way to its key
 //! ```
 //!
 //! The countersignature covers the protected header and the ciphertext, and not the recipients. So the server can
@@ -26,19 +27,27 @@
 mod at_rest;
 mod body;
 mod cbor;
+mod chain;
+mod clone_proof;
 mod header;
 mod profile;
 mod received;
 mod recipient;
 mod rejection;
 mod seal;
+mod sender;
+mod signed;
 mod structures;
 #[cfg(test)]
 mod tests;
 
 pub use self::at_rest::AtRest;
+pub use self::chain::Link;
+pub use self::clone_proof::{CloneKind, CloneProof, CloneStatement, NoProof};
 pub use self::header::{ContentType, Header};
 pub use self::profile::MAX_ENVELOPE_BYTES;
 pub use self::received::{Opened, Received, Verified};
 pub use self::rejection::{Rejection, Rule};
-pub use self::seal::{Agreement, SealError, SealRequest, SealedMessage, seal};
+pub use self::seal::{Agreement, SealError, SealRequest, SealedMessage, readdress, seal};
+pub use self::sender::{NoSenderKeys, SenderKeys};
+pub use self::signed::Signed;

@@ -11,6 +11,9 @@ pub const MAX_ENVELOPE_BYTES: usize = 256 * 1024;
 
 pub(super) const TAG: u64 = CborTag::CoseEncrypt as u64;
 
+/// `COSE_Encrypt0` (RFC 9052 §5.2), the COSE message without recipients: what evidence is cut down to.
+pub(super) const TAG_BARE: u64 = CborTag::CoseEncrypt0 as u64;
+
 /// Algorithms (RFC 9053).
 pub(super) mod algorithm {
     use super::iana::Algorithm;

@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 use super::at_rest::AtRest;
 use super::body::Body;
 use super::recipient::WireRecipient;
-use super::{Header, Rejection};
-use crate::backend::{Backend, BackendError};
+use super::{Header, Rejection, SenderKeys};
+use crate::backend::{Backend, BackendError, P256Point};
 use crate::certificate::DeviceCertificate;
-use crate::ids::{Kid, Thumbprint};
+use crate::ids::{Kid, SenderKeyId, Thumbprint};
 use crate::keys::{Dek, Kek, RecipientKeyRing};
 
 /// A message whose bytes have the profile's shape and algorithms. Nothing in it is proven yet.
@@ -55,6 +55,10 @@ impl Received {
         self.body.countersigned().hash(backend)
     }
 
+    pub(super) fn into_body(self) -> Body {
+        self.body
+    }
+
     /// Checks that `certificate` is the one named, belongs to the issuer, and signed these bytes.
     ///
     /// # Errors
@@ -77,6 +81,24 @@ impl Received {
 }
 
 /// A message that its device signed.
+///
+/// It comes from [`Received::verify`] and from nowhere else:
+///
+/// ```compile_fail,E0451
+/// # use vitalseal_crypto::{Received, Verified};
+/// fn trust_me(received: Received) -> Verified {
+///     Verified { received, signed_hash: [0; 32] }
+/// }
+/// ```
+///
+/// What was not verified cannot be opened:
+///
+/// ```compile_fail,E0599
+/// # use vitalseal_crypto::{Backend, NoSenderKeys, Received, RecipientKeyRing};
+/// fn read(received: Received, ring: &RecipientKeyRing, backend: &dyn Backend) {
+///     let _ = received.open(ring, &NoSenderKeys, backend);
+/// }
+/// ```
 pub struct Verified {
     received: Received,
     signed_hash: [u8; 32],
@@ -93,29 +115,57 @@ impl Verified {
         &self.signed_hash
     }
 
-    /// Unwraps the content key, checks it against the device's commitment, and opens the payload.
+    /// Unwraps the content key, checks it against the device's commitment, and opens the payload. A sender key that
+    /// the message only names is asked of `senders`.
     ///
     /// # Errors
     /// [`UnknownKey`](super::Rule::UnknownKey), [`Unwrap`](super::Rule::Unwrap),
     /// [`Commitment`](super::Rule::Commitment) or [`Open`](super::Rule::Open).
-    pub fn open(self, keys: &RecipientKeyRing, backend: &dyn Backend) -> Result<Opened, Rejection> {
+    pub fn open(
+        self,
+        keys: &RecipientKeyRing,
+        senders: &dyn SenderKeys,
+        backend: &dyn Backend,
+    ) -> Result<Opened, Rejection> {
         let Received { body, recipient } = self.received;
-        let dek = recipient.unwrap(keys, backend)?;
+        let dek = recipient.unwrap(&body.header().device, keys, senders, backend)?;
         let payload = body.open(&dek, backend)?;
+        let introduced = recipient
+            .carried_session()
+            .map(|key| (SenderKeyId::of(key, backend), *key));
         Ok(Opened {
             body,
             dek,
             payload,
+            introduced,
             signed_hash: self.signed_hash,
         })
     }
 }
 
 /// A verified message with its payload in the clear. The payload and the content key are wiped on drop.
+///
+/// It comes from [`Verified::open`] and from nowhere else, so neither a payload nor a stored form can be had of a
+/// message that was not verified:
+///
+/// ```compile_fail,E0451
+/// # use vitalseal_crypto::Opened;
+/// fn forge(honest: Opened, payload: Vec<u8>) -> Opened {
+///     Opened { payload: payload.into(), ..honest }
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// # use vitalseal_crypto::{Backend, Kek, Verified};
+/// fn store(verified: Verified, kek: &Kek, backend: &dyn Backend) {
+///     let _ = verified.rewrap(kek, backend);
+/// }
+/// ```
 pub struct Opened {
     body: Body,
     dek: Dek,
     payload: Zeroizing<Vec<u8>>,
+    introduced: Option<(SenderKeyId, P256Point)>,
     signed_hash: [u8; 32],
 }
 
@@ -133,6 +183,14 @@ impl Opened {
     /// The payload in the clear: never to be logged or written down.
     pub fn payload(&self) -> &[u8] {
         &self.payload
+    }
+
+    /// The session key that the message carried in full (`-2`), and the name that later ones may give it (`-3`).
+    ///
+    /// Recipients are not signed, but this key unwrapped the content key that the device committed to and signed:
+    /// whoever put it there knew that content key. So it may be remembered for the device, and only now.
+    pub fn introduced_sender(&self) -> Option<(SenderKeyId, P256Point)> {
+        self.introduced
     }
 
     /// Wraps the content key for the patient. Only the recipients array is replaced: header, IV, countersignature

@@ -6,12 +6,12 @@ use zeroize::Zeroizing;
 use super::body::write_signer;
 use super::cbor::Writer;
 use super::profile::{COUNTERSIGNATURE, IV, MAX_ENVELOPE_BYTES, TAG};
-use super::recipient::Sender;
+use super::sender::Sender;
 use super::structures::{Countersigned, content_aad, key_thumbprint};
-use super::{ContentType, Header};
+use super::{ContentType, Header, Received, Rejection};
 use crate::backend::{Backend, BackendError};
 use crate::certificate::RecipientCertificate;
-use crate::ids::{DeviceId, SubjectPseudonym};
+use crate::ids::{DeviceId, SenderKeyId, SubjectPseudonym};
 use crate::keys::{Dek, DeviceSigner, SessionKey};
 
 /// What the device says about a payload. All of it is signed, and none of it is secret.
@@ -39,16 +39,23 @@ pub enum Agreement<'a> {
     /// ECDH-ES+A256KW (-31): a fresh key for every message, which must not be used twice (RFC 9053 §6.3).
     Ephemeral,
     /// ECDH-SS+A256KW (-34): one key for a bounded session, and a nonce for every message. The server agrees once.
+    /// The key travels in full (`-2`).
     Session(&'a SessionKey),
+    /// The same, and 41 bytes shorter: the key is only named (`-3`). For a server that acknowledged a message of this
+    /// device that carried the key in full.
+    NamedSession(&'a SessionKey),
 }
 
 /// A sealed message, and the hash that the next one may chain to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SealedMessage {
     /// The wire envelope.
     pub bytes: Vec<u8>,
     /// SHA-256 of the countersigned bytes.
     pub signed_hash: [u8; 32],
+    /// The content key. It opens this message, and [`readdress`] needs it: whoever keeps it wraps it
+    /// ([`OutboxKey`](crate::OutboxKey)), and everyone else drops it, which wipes it.
+    pub content_key: Dek,
 }
 
 /// Why a payload could not be sealed.
@@ -64,6 +71,9 @@ pub enum SealError {
     /// The envelope would exceed [`MAX_ENVELOPE_BYTES`].
     #[error("the sealed payload would exceed the largest envelope; split it")]
     TooLarge,
+    /// What was to be addressed anew is not a wire envelope, or not one of this content key.
+    #[error("addressing a sealed message anew")]
+    Readdress(#[source] Rejection),
     /// A primitive failed.
     #[error("sealing the payload")]
     Backend(#[from] BackendError),
@@ -71,7 +81,7 @@ pub enum SealError {
 
 /// Seals a payload for the server and signs it.
 ///
-/// The content key and the IV are drawn anew for every message, and the key is wiped before this returns.
+/// The content key and the IV are drawn anew for every message.
 ///
 /// # Errors
 /// See [`SealError`].
@@ -116,15 +126,63 @@ pub fn seal(
         .map(0)
         .bytes(&signature);
     writer.bytes(&ciphertext);
+    address(&mut writer, &dek, recipient, agreement, backend)?;
+    Ok(SealedMessage {
+        bytes: bounded(writer)?,
+        signed_hash,
+        content_key: dek,
+    })
+}
+
+/// Addresses a sealed message to another of the server's keys: what an outbox needs when the epoch that it sealed for
+/// ended before it could send.
+///
+/// Only the recipients array is replaced: header, IV, countersignature and ciphertext stay bit for bit, so it is the
+/// same message, with the same [signed hash](SealedMessage::signed_hash), and the server takes it once.
+///
+/// # Errors
+/// [`SealError::Readdress`] when `wire` is not a wire envelope, or `content_key` is not the one that its header commits
+/// to; [`SealError::TooLarge`]; [`SealError::Backend`].
+///
+/// # Security
+/// As for [`seal`]: the caller has checked the recipient's certificate.
+pub fn readdress(
+    wire: &[u8],
+    content_key: &Dek,
+    recipient: &RecipientCertificate,
+    agreement: Agreement<'_>,
+    backend: &dyn Backend,
+) -> Result<Vec<u8>, SealError> {
+    let body = Received::decode(wire)
+        .map_err(SealError::Readdress)?
+        .into_body();
+    body.check_commitment(content_key, backend)
+        .map_err(SealError::Readdress)?;
+    let mut writer = body.before_recipients();
+    address(&mut writer, content_key, recipient, agreement, backend)?;
+    bounded(writer)
+}
+
+/// Wraps the content key for the recipient, and writes the recipients array.
+fn address(
+    writer: &mut Writer,
+    dek: &Dek,
+    recipient: &RecipientCertificate,
+    agreement: Agreement<'_>,
+    backend: &dyn Backend,
+) -> Result<(), BackendError> {
     let (secret, sender) = agree(agreement, recipient, backend)?;
     let wrapped = backend.wrap(&*sender.wrap_key(&secret, backend)?, dek.bytes())?;
-    sender.write(&mut writer, recipient.kid(), &wrapped);
+    sender.write(writer, recipient.kid(), &wrapped);
+    Ok(())
+}
 
+fn bounded(writer: Writer) -> Result<Vec<u8>, SealError> {
     let bytes = writer.into_bytes();
     if bytes.len() > MAX_ENVELOPE_BYTES {
         return Err(SealError::TooLarge);
     }
-    Ok(SealedMessage { bytes, signed_hash })
+    Ok(bytes)
 }
 
 fn header_of(request: &SealRequest<'_>, key_thumbprint: [u8; 32]) -> Header {
@@ -154,12 +212,16 @@ fn agree(
                 Sender::Ephemeral(*ephemeral.public()),
             ))
         }
-        Agreement::Session(session) => {
-            let secret = session.agree(peer, backend)?;
-            Ok((
-                secret,
-                Sender::Session(*session.public(), session.next_nonce()),
-            ))
-        }
+        Agreement::Session(session) => Ok((
+            session.agree(peer, backend)?,
+            Sender::Session(*session.public(), session.next_nonce()),
+        )),
+        Agreement::NamedSession(session) => Ok((
+            session.agree(peer, backend)?,
+            Sender::NamedSession(
+                SenderKeyId::of(session.public(), backend),
+                session.next_nonce(),
+            ),
+        )),
     }
 }
