@@ -19,7 +19,9 @@
 mod common;
 
 use common::{Figures, Fixture, payload, time};
-use vitalseal_crypto::{Agreement, Backend, Received, SessionKey, aws_lc, rust_crypto};
+use vitalseal_crypto::{
+    Agreement, Backend, NoSenderKeys, Received, SessionKey, aws_lc, rust_crypto,
+};
 
 fn main() {
     let fixture = Fixture::new();
@@ -81,7 +83,9 @@ fn admit(fixture: &Fixture, wire: &[u8], backend: &dyn Backend) -> usize {
         .unwrap()
         .verify(&fixture.certificate, backend)
         .unwrap();
-    let opened = verified.open(&fixture.ring, backend).unwrap();
+    let opened = verified
+        .open(&fixture.ring, &NoSenderKeys, backend)
+        .unwrap();
     let readings = vitalseal_vitals::senml::decode(opened.payload()).unwrap();
     let at_rest = opened.rewrap(&fixture.kek, backend).unwrap();
     readings.len() + at_rest.as_bytes().len()

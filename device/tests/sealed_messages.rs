@@ -12,8 +12,8 @@ use std::collections::HashSet;
 
 use jiff::SignedDuration;
 use vitalseal_crypto::{
-    CertificateError, DeviceCertificate, Opened, Received, RecipientKey, RecipientKeyRing,
-    default_backend,
+    CertificateError, DeviceCertificate, NoSenderKeys, Opened, Received, RecipientKey,
+    RecipientKeyRing, default_backend,
 };
 use vitalseal_device::recording::{HeartRateRecording, PulseRecording};
 use vitalseal_device::simulated::SimulatedPatient;
@@ -38,7 +38,9 @@ fn sealer(mode: AgreementMode) -> (Sealer, DeviceCertificate, RecipientKeyRing) 
 fn open(message: &Message, certificate: &DeviceCertificate, keys: &RecipientKeyRing) -> Opened {
     let received = Received::decode(&message.bytes).unwrap();
     let verified = received.verify(certificate, default_backend()).unwrap();
-    verified.open(keys, default_backend()).unwrap()
+    verified
+        .open(keys, &NoSenderKeys, default_backend())
+        .unwrap()
 }
 
 const MODES: [AgreementMode; 3] = [
