@@ -1,7 +1,9 @@
 //! The server's backend: aws-lc through `aws-lc-rs`.
 //!
-//! Signatures go through the whole-message calls and not through the digest ones, although that costs a copy:
-//! only the former are approved services of the validated module.
+//! Where the library offers several calls, this takes the one that is an approved service of the validated module
+//! (feature `fips`), although it may cost a copy: signatures over whole messages and not over digests, opening in
+//! place, HKDF with a salt. One remains that is none: [`Backend::seal`] takes its IV from the caller, while the module
+//! approves only IVs that it draws inside the call. Ours are drawn from the same source ([`Backend::fill_random`]).
 
 use std::borrow::Cow;
 
@@ -41,6 +43,8 @@ impl Backend for AwsLc {
         secret: &[u8],
         info: &[u8],
     ) -> Result<Zeroizing<[u8; 32]>, BackendError> {
+        // RFC 5869 §2.2: no salt is a salt of zeros. The module approves only one that is there.
+        let salt = if salt.is_empty() { &[0; 32] } else { salt };
         let mut okm = Zeroizing::new([0; 32]);
         Salt::new(HKDF_SHA256, salt)
             .extract(secret)
@@ -120,17 +124,16 @@ impl Backend for AwsLc {
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, BackendError> {
-        let mut sealed = Vec::with_capacity(plaintext.len() + 16);
+        let mut sealed = Zeroizing::new(Vec::with_capacity(plaintext.len() + 16));
         sealed.extend_from_slice(plaintext);
-        let tag = gcm(key)?
-            .seal_in_place_separate_tag(
+        gcm(key)?
+            .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(*iv),
                 Aad::from(aad),
-                &mut sealed,
+                &mut *sealed,
             )
             .map_err(|_| BackendError::Refused)?;
-        sealed.extend_from_slice(tag.as_ref());
-        Ok(sealed)
+        Ok(std::mem::take(&mut *sealed))
     }
 
     fn open(
@@ -140,19 +143,16 @@ impl Backend for AwsLc {
         aad: &[u8],
         ciphertext: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, BackendError> {
-        let (body, tag) = ciphertext
-            .split_last_chunk::<16>()
-            .ok_or(BackendError::Refused)?;
-        let mut opened = Zeroizing::new(vec![0; body.len()]);
-        gcm(key)?
-            .open_separate_gather(
+        let mut opened = Zeroizing::new(ciphertext.to_vec());
+        let length = gcm(key)?
+            .open_in_place(
                 Nonce::assume_unique_for_key(*iv),
                 Aad::from(aad),
-                body,
-                tag,
                 &mut opened,
             )
-            .map_err(|_| BackendError::Refused)?;
+            .map_err(|_| BackendError::Refused)?
+            .len();
+        opened.truncate(length);
         Ok(opened)
     }
 

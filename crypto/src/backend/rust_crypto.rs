@@ -8,7 +8,7 @@ use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use p256::{PublicKey, SecretKey};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{Backend, BackendError, P256Point, P256Secret};
 
@@ -30,9 +30,10 @@ impl Backend for RustCrypto {
         secret: &[u8],
         info: &[u8],
     ) -> Result<Zeroizing<[u8; 32]>, BackendError> {
+        let (mut extracted, hkdf) = Hkdf::<Sha256>::extract(Some(salt), secret);
+        extracted.zeroize();
         let mut okm = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(Some(salt), secret)
-            .expand(info, okm.as_mut_slice())
+        hkdf.expand(info, okm.as_mut_slice())
             .map_err(|_| BackendError::Refused)?;
         Ok(okm)
     }
@@ -97,13 +98,13 @@ impl Backend for RustCrypto {
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Vec<u8>, BackendError> {
-        let mut sealed = Vec::with_capacity(plaintext.len() + 16);
+        let mut sealed = Zeroizing::new(Vec::with_capacity(plaintext.len() + 16));
         sealed.extend_from_slice(plaintext);
         let tag = Aes256Gcm::new(key.into())
             .encrypt_inout_detached(iv.into(), aad, sealed.as_mut_slice().into())
             .map_err(|_| BackendError::Refused)?;
         sealed.extend_from_slice(&tag);
-        Ok(sealed)
+        Ok(std::mem::take(&mut *sealed))
     }
 
     fn open(
