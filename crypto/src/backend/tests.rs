@@ -1,9 +1,19 @@
-//! Published vectors for the primitives, and the two backends against each other.
+//! What every backend refuses, and the two held against each other over the whole trait.
+//!
+//! Published vectors stand in `tests/rfc_vectors.rs` and `tests/wycheproof.rs`. They say what is right; this says
+//! that no message is right for one backend and wrong for the other.
 
 #[cfg(feature = "aws-lc")]
 use proptest::prelude::*;
 
-use super::{Backend, P256Point};
+use super::{Backend, BackendError, P256Point};
+
+/// The order of the group and the prime of the field (SEC 2 §2.4.2): the first numbers that are no scalar and no
+/// coordinate.
+const ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
+const PRIME: &str = "ffffffff00000001000000000000000000000000ffffffffffffffffffffffff";
+/// √b: (0, √b) is a point.
+const ROOT: &str = "66485c780e2f83d72433bd5d84a06bb6541c2af31dae871728bf856a174f93f4";
 
 fn backends() -> Vec<&'static dyn Backend> {
     vec![
@@ -13,153 +23,242 @@ fn backends() -> Vec<&'static dyn Backend> {
     ]
 }
 
-fn bytes<const N: usize>(hex: &str) -> [u8; N] {
+fn number(hex: &str) -> [u8; 32] {
     hex::decode(hex).unwrap().try_into().unwrap()
 }
 
-/// RFC 3394 §4.6: 256 bits of key data under a 256-bit KEK.
+/// A number near another; the difference has to fit in the last byte.
+fn near(hex: &str, difference: i8) -> [u8; 32] {
+    let mut number = number(hex);
+    number[31] = number[31].checked_add_signed(difference).unwrap();
+    number
+}
+
 #[test]
-fn rfc_3394_key_wrap() {
-    let kek = bytes("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
-    let key = bytes("00112233445566778899aabbccddeeff000102030405060708090a0b0c0d0e0f");
-    let wrapped = bytes::<40>(
-        "28c9f404c4b810f4cbccb35cfb87f8263f5786e2d80ed326cbc7f0e71a99f43bfb988b9b7a02dd21",
-    );
+fn only_numbers_below_the_order_are_scalars_and_zero_is_none() {
     for backend in backends() {
-        assert_eq!(backend.wrap(&kek, &key), Ok(wrapped), "{}", backend.name());
-        assert_eq!(
-            *backend.unwrap(&kek, &wrapped).unwrap(),
-            key,
-            "{}",
-            backend.name()
-        );
-        for bit in 0..40 * 8 {
-            let mut damaged = wrapped;
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                backend.unwrap(&kek, &damaged).is_err(),
-                "{} bit {bit}",
-                backend.name()
-            );
+        for scalar in [near(ORDER, -1), near(ORDER, -2), near(&"00".repeat(32), 1)] {
+            let key = backend.p256_from_scalar(&scalar).unwrap();
+            assert_eq!(*key.scalar(), scalar, "{}", backend.name());
+        }
+        for scalar in [[0; 32], number(ORDER), near(ORDER, 1), [0xff; 32]] {
+            let refused = backend.p256_from_scalar(&scalar).unwrap_err();
+            assert_eq!(refused, BackendError::Refused, "{}", backend.name());
         }
     }
 }
 
-/// RFC 5869 appendix A.1 and A.3, the first 32 bytes of the output (a prefix, as expansion is by blocks).
 #[test]
-fn rfc_5869_hkdf() {
-    let secret = [0x0b; 22];
-    let salted = bytes("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf");
-    let unsalted = bytes("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d");
-    for backend in backends() {
-        let salt = hex::decode("000102030405060708090a0b0c").unwrap();
-        let info = hex::decode("f0f1f2f3f4f5f6f7f8f9").unwrap();
-        assert_eq!(*backend.hkdf_sha256(&salt, &secret, &info).unwrap(), salted);
-        assert_eq!(*backend.hkdf_sha256(b"", &secret, b"").unwrap(), unsalted);
-    }
-}
-
-/// NIST SP 800-38D test case 16 (AES-256, with AAD).
-#[test]
-fn nist_aes_256_gcm() {
-    let key = bytes("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308");
-    let iv = bytes("cafebabefacedbaddecaf888");
-    let aad = hex::decode("feedfacedeadbeeffeedfacedeadbeefabaddad2").unwrap();
-    let plaintext = hex::decode(
-        "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
-    )
-    .unwrap();
-    let sealed = hex::decode(
-        "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b",
-    )
-    .unwrap();
-    for backend in backends() {
-        assert_eq!(backend.seal(&key, &iv, &aad, &plaintext).unwrap(), sealed);
-        assert_eq!(*backend.open(&key, &iv, &aad, &sealed).unwrap(), plaintext);
-        assert!(backend.open(&key, &iv, b"", &sealed).is_err());
-        assert!(
-            backend.open(&key, &iv, &aad, &sealed[..15]).is_err(),
-            "shorter than a tag"
-        );
-    }
-}
-
-/// RFC 6979 appendix A.2.5, message "sample": a signature that both must accept, in either half of the group.
-#[test]
-fn rfc_6979_signature_verifies_in_both_halves() {
-    let x = bytes("60fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6");
-    let y = bytes("7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299");
-    let key = P256Point::from_coordinates(&x, &y);
-    let high = bytes::<64>(
-        "efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8",
-    );
-    let low = p256::ecdsa::Signature::from_slice(&high)
-        .unwrap()
-        .normalize_s();
-    assert_ne!(low.to_bytes().as_slice(), high);
-    for backend in backends() {
-        for signature in [high, low.to_bytes().into()] {
-            assert_eq!(backend.verify(&key, &[b"sam", b"ple"], &signature), Ok(()));
-            assert!(backend.verify(&key, &[b"sample."], &signature).is_err());
-        }
-        assert!(backend.verify(&key, &[b"sample"], &[0; 64]).is_err());
-        assert!(backend.verify(&key, &[b"sample"], &[0xff; 64]).is_err());
-    }
-}
-
-#[test]
-fn no_backend_takes_a_point_off_the_curve_or_a_scalar_out_of_range() {
+fn no_backend_takes_a_point_off_the_curve() {
     for backend in backends() {
         let own = backend.generate_p256().unwrap();
-        let mut off = *own.public().as_sec1();
-        off[64] ^= 1;
-        let off = P256Point::from_sec1(&off).unwrap();
-        assert!(backend.agree(&own, &off).is_err(), "{}", backend.name());
-        assert!(backend.verify(&off, &[b""], &[1; 64]).is_err());
-        assert!(backend.p256_from_scalar(&[0; 32]).is_err());
-        assert!(backend.p256_from_scalar(&[0xff; 32]).is_err());
+        let signature = backend.sign(&own, &[b"text"]).unwrap();
+        let at_zero = P256Point::from_coordinates(&[0; 32], &number(ROOT));
+        assert!(backend.agree(&own, &at_zero).is_ok());
+        for point in points_off_the_curve(own.public()) {
+            assert_eq!(backend.agree(&own, &point), Err(BackendError::Refused));
+            let verified = backend.verify(&point, &[b"text"], &signature);
+            assert_eq!(verified, Err(BackendError::Refused));
+        }
     }
     assert!(P256Point::from_sec1(&[2; 33]).is_none(), "compressed");
+    assert!(P256Point::from_sec1(&[0]).is_none(), "the identity");
+    assert!(P256Point::from_sec1(&[6; 65]).is_none(), "hybrid");
+}
+
+/// The nearest that does not lie on the curve, the origin, and coordinates that are no field elements. The last but
+/// one would be a point if they were reduced.
+fn points_off_the_curve(point: &P256Point) -> Vec<P256Point> {
+    let (x, y): ([u8; 32], [u8; 32]) =
+        (point.x().try_into().unwrap(), point.y().try_into().unwrap());
+    let mut off = y;
+    off[31] ^= 1;
+    vec![
+        P256Point::from_coordinates(&x, &off),
+        P256Point::from_coordinates(&y, &x),
+        P256Point::from_coordinates(&[0; 32], &[0; 32]),
+        P256Point::from_coordinates(&number(PRIME), &number(ROOT)),
+        P256Point::from_coordinates(&[0xff; 32], &y),
+    ]
 }
 
 #[test]
-fn private_keys_do_not_print() {
-    let key = super::rust_crypto().generate_p256().unwrap();
-    assert_eq!(format!("{key:?}"), "P256Secret { .. }");
+fn a_signature_of_numbers_out_of_range_is_refused() {
+    for backend in backends() {
+        let key = backend.generate_p256().unwrap();
+        let signature = backend.sign(&key, &[b"text"]).unwrap();
+        for number in [[0; 32], number(ORDER), near(ORDER, 1), [0xff; 32]] {
+            for half in [0..32, 32..64] {
+                let mut wrong = signature;
+                wrong[half].copy_from_slice(&number);
+                let verified = backend.verify(key.public(), &[b"text"], &wrong);
+                assert_eq!(verified, Err(BackendError::Refused), "{}", backend.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_drawn_is_drawn_anew() {
+    for backend in backends() {
+        let (mut one, mut other) = ([0; 32], [0; 32]);
+        backend.fill_random(&mut one).unwrap();
+        backend.fill_random(&mut other).unwrap();
+        assert!(one != other && one != [0; 32], "{}", backend.name());
+        let key = || *backend.generate_p256().unwrap().public();
+        assert_ne!(key(), key(), "{}", backend.name());
+    }
+}
+
+/// The libraries wipe what they expand from a key only with their `zeroize` feature: without it this does not compile.
+const _: () = {
+    const fn wiped_on_drop<T: zeroize::ZeroizeOnDrop>() {}
+    wiped_on_drop::<aes_gcm::Aes256Gcm>();
+    wiped_on_drop::<aes_kw::KwAes256>();
+    wiped_on_drop::<p256::SecretKey>();
+    wiped_on_drop::<p256::ecdsa::SigningKey>();
+    wiped_on_drop::<p256::ecdh::SharedSecret>();
+};
+
+#[cfg(feature = "aws-lc")]
+fn pairs() -> [(&'static dyn Backend, &'static dyn Backend); 2] {
+    [
+        (super::rust_crypto(), super::aws_lc()),
+        (super::aws_lc(), super::rust_crypto()),
+    ]
+}
+
+/// Scalars, those at either end of the range and beyond it more often than chance would have them.
+#[cfg(feature = "aws-lc")]
+fn scalars() -> impl Strategy<Value = [u8; 32]> {
+    prop_oneof![
+        8 => any::<[u8; 32]>(),
+        1 => (-3_i8..=3).prop_map(|difference| near(ORDER, difference)),
+        1 => (0_i8..=3).prop_map(|difference| near(&"00".repeat(32), difference)),
+    ]
+}
+
+#[cfg(feature = "aws-lc")]
+fn texts(limit: usize) -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(any::<u8>(), 0..limit)
+}
+
+/// `bytes` with one bit of them changed.
+#[cfg(feature = "aws-lc")]
+fn flipped<T: AsMut<[u8]>>(mut bytes: T, bit: prop::sample::Index) -> T {
+    let slice = bytes.as_mut();
+    let bit = bit.index(slice.len() * 8);
+    slice[bit / 8] ^= 1 << (bit % 8);
+    bytes
 }
 
 #[cfg(feature = "aws-lc")]
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// What one makes the other takes, and where there is nothing random they make the same bytes.
     #[test]
-    fn the_backends_agree(
-        a in any::<[u8; 32]>(), b in any::<[u8; 32]>(), iv in any::<[u8; 12]>(),
-        aad in proptest::collection::vec(any::<u8>(), 0..80),
-        text in proptest::collection::vec(any::<u8>(), 0..400),
+    fn hashes_and_derived_keys_agree_however_long_their_input(
+        salt in texts(200), secret in texts(200), info in texts(1025), cut in any::<prop::sample::Index>(),
     ) {
-        let (ours, theirs) = (super::rust_crypto(), super::aws_lc());
-        prop_assert_eq!(ours.sha256(&[&aad, &text]), theirs.sha256(&[&aad, &text]));
-        prop_assert_eq!(ours.hkdf_sha256(&aad, &a, &text), theirs.hkdf_sha256(&aad, &a, &text));
-        prop_assert_eq!(ours.wrap(&a, &b), theirs.wrap(&a, &b));
-        prop_assert_eq!(ours.unwrap(&a, &ours.wrap(&a, &b).unwrap()), theirs.unwrap(&a, &theirs.wrap(&a, &b).unwrap()));
-        let sealed = ours.seal(&a, &iv, &aad, &text).unwrap();
-        prop_assert_eq!(&sealed, &theirs.seal(&a, &iv, &aad, &text).unwrap());
-        prop_assert_eq!(&*ours.open(&a, &iv, &aad, &sealed).unwrap(), &text);
-        prop_assert_eq!(&*theirs.open(&a, &iv, &aad, &sealed).unwrap(), &text);
+        let (ours, theirs) = pairs()[0];
+        let (head, tail) = info.split_at(cut.index(info.len() + 1));
+        prop_assert_eq!(ours.sha256(&[head, tail]), theirs.sha256(&[&info]));
+        let derived = ours.hkdf_sha256(&salt, &secret, &info).unwrap();
+        prop_assert_eq!(&*derived, &*theirs.hkdf_sha256(&salt, &secret, &info).unwrap());
+    }
 
-        let (Ok(a1), Ok(a2)) = (ours.p256_from_scalar(&a), theirs.p256_from_scalar(&a)) else {
-            prop_assert!(ours.p256_from_scalar(&a).is_err() && theirs.p256_from_scalar(&a).is_err());
-            return Ok(());
+    #[test]
+    fn one_opens_what_the_other_sealed_and_both_refuse_any_bit_of_it_changed(
+        key in any::<[u8; 32]>(), iv in any::<[u8; 12]>(), aad in texts(80), text in texts(400),
+        bit in any::<prop::sample::Index>(), cut in any::<prop::sample::Index>(),
+    ) {
+        for (one, other) in pairs() {
+            let sealed = one.seal(&key, &iv, &aad, &text).unwrap();
+            prop_assert_eq!(&sealed, &other.seal(&key, &iv, &aad, &text).unwrap());
+            prop_assert_eq!(&*other.open(&key, &iv, &aad, &sealed).unwrap(), &text);
+
+            let longer = [aad.as_slice(), &[0]].concat();
+            let wrong = [
+                other.open(&flipped(key, bit), &iv, &aad, &sealed),
+                other.open(&key, &flipped(iv, bit), &aad, &sealed),
+                other.open(&key, &iv, &longer, &sealed),
+                other.open(&key, &iv, &aad, &flipped(sealed.clone(), bit)),
+                other.open(&key, &iv, &aad, &sealed[..cut.index(sealed.len())]),
+            ];
+            prop_assert!(wrong.iter().all(|opened| *opened == Err(BackendError::Refused)));
+        }
+    }
+
+    #[test]
+    fn one_unwraps_what_the_other_wrapped_and_both_refuse_any_bit_of_it_changed(
+        kek in any::<[u8; 32]>(), key in any::<[u8; 32]>(), bit in any::<prop::sample::Index>(),
+    ) {
+        for (one, other) in pairs() {
+            let wrapped = one.wrap(&kek, &key).unwrap();
+            prop_assert_eq!(wrapped, other.wrap(&kek, &key).unwrap());
+            prop_assert_eq!(*other.unwrap(&kek, &wrapped).unwrap(), key);
+            let wrong = [
+                other.unwrap(&flipped(kek, bit), &wrapped),
+                other.unwrap(&kek, &flipped(wrapped, bit)),
+            ];
+            prop_assert!(wrong.iter().all(|key| *key == Err(BackendError::Refused)));
+        }
+    }
+
+    #[test]
+    fn they_take_the_same_scalars_and_agree_on_the_same_secret_or_on_none(
+        scalar in scalars(), bit in any::<prop::sample::Index>(),
+    ) {
+        let (ours, theirs) = pairs()[0];
+        let (mine, same) = match (ours.p256_from_scalar(&scalar), theirs.p256_from_scalar(&scalar)) {
+            (Ok(mine), Ok(same)) => (mine, same),
+            (mine, same) => {
+                prop_assert_eq!(mine.unwrap_err(), same.unwrap_err());
+                return Ok(());
+            }
         };
-        prop_assert_eq!(a1.public(), a2.public());
-        let peer = theirs.generate_p256().unwrap();
-        prop_assert_eq!(ours.agree(&a1, peer.public()), theirs.agree(&a2, peer.public()));
-        prop_assert_eq!(ours.agree(&a1, peer.public()), theirs.agree(&peer, a1.public()));
-        for (signer, verifier) in [(ours, theirs), (theirs, ours)] {
-            let signature = signer.sign(&a1, &[&aad, &text]).unwrap();
-            prop_assert_eq!(verifier.verify(a1.public(), &[&aad, &text], &signature), Ok(()));
+        prop_assert_eq!(mine.public(), same.public());
+        for (one, other) in pairs() {
+            let peer = one.generate_p256().unwrap();
+            let again = other.p256_from_scalar(peer.scalar()).unwrap();
+            prop_assert_eq!(peer.public(), again.public());
+            let secret = one.agree(&mine, peer.public());
+            prop_assert!(secret.is_ok());
+            prop_assert_eq!(&secret, &other.agree(&same, peer.public()));
+            prop_assert_eq!(&secret, &other.agree(&peer, mine.public()));
+        }
+        let coordinates = flipped(<[u8; 64]>::try_from(&mine.public().as_sec1()[1..]).unwrap(), bit);
+        let wrong = P256Point::from_sec1(&[&[4], &coordinates[..]].concat()).unwrap();
+        prop_assert_eq!(ours.agree(&mine, &wrong), theirs.agree(&mine, &wrong));
+    }
+
+    #[test]
+    fn one_verifies_what_the_other_signed_in_either_half_and_both_refuse_any_bit_of_it_changed(
+        text in texts(400), cut in any::<prop::sample::Index>(), bit in any::<prop::sample::Index>(),
+    ) {
+        let (head, tail) = text.split_at(cut.index(text.len() + 1));
+        for (one, other) in pairs() {
+            let key = one.generate_p256().unwrap();
+            let signature = one.sign(&key, &[head, tail]).unwrap();
+            let other_half = {
+                let signature = p256::ecdsa::Signature::from_slice(&signature).unwrap();
+                let (r, s) = signature.split_scalars();
+                p256::ecdsa::Signature::from_scalars(r, -*s).unwrap().to_bytes().into()
+            };
+            prop_assert_ne!(signature, other_half);
+            for taken in [&signature, &other_half] {
+                prop_assert_eq!(other.verify(key.public(), &[&text], taken), Ok(()));
+                prop_assert_eq!(one.verify(key.public(), &[&text], taken), Ok(()));
+            }
+            let longer = [text.as_slice(), &[0]].concat();
+            for backend in [one, other] {
+                let wrong = [
+                    backend.verify(key.public(), &[&longer], &signature),
+                    backend.verify(key.public(), &[&text], &flipped(signature, bit)),
+                    backend.verify(other.generate_p256().unwrap().public(), &[&text], &signature),
+                ];
+                prop_assert_eq!(wrong, [Err(BackendError::Refused); 3]);
+            }
         }
     }
 }
