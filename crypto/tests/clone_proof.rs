@@ -10,6 +10,7 @@
 mod common;
 
 use common::{Site, authority, backends, later, now};
+use coset::TaggedCborSerializable as _;
 use serde_json::{Value, json};
 use vitalseal_crypto::{
     Agreement, CertificateError, CloneKind, CloneProof, CloneStatement, DeviceCertificate,
@@ -311,7 +312,29 @@ fn the_published_proofs_state_what_is_published() {
         let proof = CloneProof::decode(&bytes(&published["proof"])).unwrap();
         let stated = proof.verify(&[&issuing], default_backend()).unwrap();
         assert_eq!(statement(&stated), published["statement"]);
+        // Another COSE library reads the messages, and makes the same signed bytes of them.
+        for (message, hash) in proof.messages().iter().zip(stated.signed_hashes) {
+            assert_eq!(hash_by_another_library(message.as_bytes()), hash);
+        }
     }
+}
+
+fn hash_by_another_library(message: &[u8]) -> [u8; 32] {
+    let message = coset::CoseEncrypt0::from_tagged_slice(message).unwrap();
+    let (label, countersignature) = &message.unprotected.rest[0];
+    assert_eq!(*label, coset::Label::Int(11));
+    let sign_protected = countersignature.as_array().unwrap()[0].as_bytes().unwrap();
+    let signed = coset::sig_structure_data(
+        coset::SignatureContext::CounterSignature,
+        message.protected,
+        Some(coset::ProtectedHeader {
+            original_data: Some(sign_protected.clone()),
+            ..Default::default()
+        }),
+        b"",
+        &message.ciphertext.unwrap(),
+    );
+    default_backend().sha256(&[&signed])
 }
 
 /// Makes the example anew, from the keys of `envelope.json`: `cargo test --test clone_proof -- --ignored`.

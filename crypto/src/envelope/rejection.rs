@@ -13,7 +13,7 @@ pub enum Rule {
     Identity,
     /// The countersignature does not verify.
     Signature,
-    /// No key is held for the recipient, or the sender's key is only named.
+    /// No key is held for the recipient, or the sender's key is only named and was never sent.
     UnknownKey,
     /// The content key could not be unwrapped.
     Unwrap,
