@@ -15,11 +15,10 @@ mod common;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use p256::pkcs8::EncodePrivateKey as _;
 use serde_json::Value;
 use vitalseal_crypto::{
-    AtRest, Backend, ContentType, DeviceCertificate, Kek, Kid, Opened, Received,
-    RecipientCertificate, RecipientKeyRing, Rejection, Rule, danger,
+    AtRest, Backend, ContentType, DeviceCertificate, Kek, Kid, Opened, Received, RecipientKeyRing,
+    Rejection, Rule, danger,
 };
 use vitalseal_vitals::{senml, waveform};
 
@@ -61,6 +60,7 @@ fn files() -> Vec<PathBuf> {
 struct World {
     certificate: DeviceCertificate,
     ring: RecipientKeyRing,
+    senders: common::Met,
     kek: Kek,
     backend: &'static dyn Backend,
 }
@@ -69,13 +69,17 @@ impl World {
     fn of(file: &Value, backend: &'static dyn Backend) -> Self {
         let kid = |field| Kid::from_bytes(&bytes(file, field)).unwrap();
         let scalar = bytes(file, "server_private_scalar");
-        let server =
-            danger::recipient_key_under_kid(kid("server_kid"), &scalar, certificate_for(&scalar));
+        let server = danger::recipient_key_under_kid(
+            kid("server_kid"),
+            &scalar,
+            common::recipient_certificate(&scalar),
+        );
         let kek = bytes(file, "patient_kek").try_into().unwrap();
         Self {
             certificate: DeviceCertificate::from_der(&bytes(file, "device_certificate_der"))
                 .unwrap(),
             ring: RecipientKeyRing::new(vec![server.unwrap()]),
+            senders: common::Met::default(),
             kek: danger::kek_from_bytes(kid("patient_kek_kid"), &kek),
             backend,
         }
@@ -151,9 +155,11 @@ impl World {
     }
 
     fn open(&self, wire: &[u8]) -> Result<Opened, Rejection> {
-        Received::decode(wire)?
+        let opened = Received::decode(wire)?
             .verify(&self.certificate, self.backend)?
-            .open(&self.ring, self.backend)
+            .open(&self.ring, &self.senders, self.backend)?;
+        self.senders.meet(&opened);
+        Ok(opened)
     }
 }
 
@@ -194,16 +200,4 @@ fn bytes(value: &Value, field: &str) -> Vec<u8> {
             .unwrap_or_else(|| panic!("no {field}")),
     )
     .unwrap()
-}
-
-/// The vectors give the server's key without a certificate; this makes one.
-fn certificate_for(scalar: &[u8]) -> RecipientCertificate {
-    let der = p256::SecretKey::from_slice(scalar)
-        .unwrap()
-        .to_pkcs8_der()
-        .unwrap();
-    let key = rcgen::KeyPair::try_from(der.as_bytes()).unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyAgreement];
-    RecipientCertificate::from_der(params.self_signed(&key).unwrap().der()).unwrap()
 }

@@ -1,158 +1,247 @@
-//! A device that is not our code: `openssl` makes its key, Python's `cwt` its envelopes, `paho-mqtt`
+//! A device that is not our code: `openssl` makes its key, Python's `cwt` or `pycose` its envelopes, `paho-mqtt`
 //! carries them, and `psql` must return exactly what it sent.
+//!
+//! The other way round, both libraries must read what the store then holds, our own devices' messages too, knowing
+//! nothing but the patient's key and the devices' certificates.
+
+#[path = "../interop/python.rs"]
+mod python;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
+use std::sync::Arc;
 
-use serde_json::{Value, json};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use vitalseal_crypto::{AtRest, DeviceCertificate, danger};
+use vitalseal_storage::{FileRootProvider, Store, StorePaths};
+use vitalseal_vitals::{Reading, signal};
 
-use crate::common::Site;
+use crate::common::device::Device;
+use crate::common::{Site, files_below};
 
-/// The environment that `test.sh` makes; without it the test cannot speak for anyone.
-fn python() -> PathBuf {
-    std::env::var_os("VITALSEAL_INTEROP_PYTHON")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            let cache = std::env::var_os("XDG_CACHE_HOME")
-                .map(PathBuf::from)
-                .unwrap_or_else(|| {
-                    PathBuf::from(std::env::var_os("HOME").expect("a home directory"))
-                        .join(".cache")
-                });
-            cache.join("vitalseal/interop/bin/python")
-        })
-}
+const FOREIGN: &str = "foreign-01";
+const OWN: &str = "own-01";
 
-fn device(args: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/device.py");
-    let python = python();
-    Command::new(&python)
-        .arg(script)
-        .args(args)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()
-        .unwrap_or_else(|error| panic!("{} ({error}); run ./test.sh once", python.display()))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+/// How the foreign device seals and sends: COSE library, key agreement, version of MQTT.
+const RUNS: [[&str; 3]; 4] = [
+    ["cwt", "es", "4"],
+    ["cwt", "ss", "5"],
+    ["pycose", "es", "5"],
+    ["pycose", "ss", "4"],
+];
 
 #[test]
-fn a_device_of_public_python_libraries_is_read_back_exactly_by_psql() {
-    let site = Site::serving();
+fn foreign_devices_are_read_back_exactly_by_psql_and_foreign_libraries_read_what_is_stored() {
+    let mut site = Site::serving();
     let patient = site.patient();
     let token = site.clinician("nora", &[&patient]);
-    let path = |name: &str| site.dir.path().join(name);
 
-    // Enrolment: the key is made by openssl and never leaves the device's side.
-    let (key, csr, cert) = (path("key.pem"), path("device.csr"), path("cert.pem"));
-    let made = device(&[
-        "--device",
-        "foreign-01",
-        "--key",
-        text(&key),
-        "--csr",
-        text(&csr),
-    ]);
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    site.json(&[
-        "device",
-        "enroll",
-        "foreign-01",
-        "--csr",
-        text(&csr),
-        "--out",
-        text(&cert),
-    ]);
-    site.json(&["device", "assign", "foreign-01", "--patient", &patient]);
-    let recipient = path("recipient.pem");
-    std::fs::write(&recipient, site.run(&["recipient", "show"]).stdout).unwrap();
-    let ca = site.ca_file();
-
-    let mut expected = Vec::new();
-    for (run, (mode, version)) in [("es", "4"), ("ss", "5")].into_iter().enumerate() {
-        let readings = readings(run as i64);
-        let file = path(&format!("readings-{mode}.json"));
-        std::fs::write(&file, serde_json::to_vec(&readings).unwrap()).unwrap();
-        let mqtt = format!("localhost:{}", site.address("mqtt").port());
-        let sent = device(&[
-            "--device",
-            "foreign-01",
-            "--patient",
-            &patient,
-            "--key",
-            text(&key),
-            "--cert",
-            text(&cert),
-            "--recipient",
-            text(&recipient),
-            "--ca",
-            text(&ca),
-            "--readings",
-            text(&file),
-            "--mode",
-            mode,
-            "--mqtt-version",
-            version,
-            "--per-message",
-            "25",
-            "--boot",
-            &format!("{}", 10 + run),
-            "--mqtt",
-            &mqtt,
-        ]);
-        assert!(
-            sent.status.success(),
-            "{mode}: {}",
-            String::from_utf8_lossy(&sent.stderr)
-        );
-        expected.extend(readings);
+    let foreign = Foreign::enroll(&site, &patient);
+    let mut sent = Vec::new();
+    for (run, how) in RUNS.into_iter().enumerate() {
+        let readings = readings(run);
+        foreign.publish(&site, run, how, &readings);
+        sent.extend(readings);
     }
-
-    let sql = "SELECT code, unit, value, extract(epoch FROM ts)::BIGINT FROM vitals \
-               WHERE device = 'foreign-01' ORDER BY ts, code";
-    let mut expected: Vec<String> = expected
-        .iter()
-        .map(|reading| {
-            format!(
-                "{}|{}|{}|{}",
-                text_of(&reading["code"]),
-                text_of(&reading["unit"]),
-                reading["value"],
-                reading["time"]
-            )
-        })
-        .collect();
-    expected.sort_by_key(|row| {
-        let mut parts = row.split('|').map(str::to_owned);
-        let code = parts.next().unwrap();
-        (parts.next_back().unwrap(), code)
-    });
+    let sql = format!(
+        "SELECT code, unit, value, extract(epoch FROM ts)::BIGINT FROM vitals \
+         WHERE device = '{FOREIGN}' ORDER BY ts, code"
+    );
+    let expected = rows(&sent);
     assert_eq!(
-        site.psql("nora", &token, sql).unwrap(),
+        site.psql("nora", &token, &sql).unwrap(),
         expected,
         "from the inbox"
     );
+
+    let directory = site.device(OWN, &patient);
+    let own_readings = readings(RUNS.len());
+    let mut own = Device::load(&directory, &patient, &site);
+    own.push(&own_readings.iter().map(reading).collect::<Vec<_>>());
+    own.drain();
+    drop(own);
+
     site.json(&["flush"]);
     assert_eq!(
-        site.psql("nora", &token, sql).unwrap(),
+        site.psql("nora", &token, &sql).unwrap(),
         expected,
         "from Parquet"
     );
     assert_eq!(site.json(&["quarantine", "list"]), json!([]));
+
+    assert_eq!(site.terminate(), 0);
+    sent.extend(own_readings);
+    let certificates = [
+        (FOREIGN, foreign.path("cert.pem")),
+        (OWN, directory.join("cert.pem")),
+    ];
+    let mut stored = json!({
+        "certificates": certificates.iter().map(certificate).collect::<Map<_, _>>(),
+        "patient_keks": patient_keks(&site, &patient),
+        "stored": stored_envelopes(&site).iter().map(hex::encode).collect::<Vec<_>>(),
+        "readings": sent,
+    });
+    succeeded(&read_stored(&site, &stored));
+
+    let keks = stored["patient_keks"].as_object_mut().unwrap();
+    keks.values_mut()
+        .for_each(|kek| *kek = json!("07".repeat(32)));
+    let without_key = read_stored(&site, &stored);
+    assert_eq!(without_key.status.code(), Some(1), "{without_key:?}");
 }
 
-fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap()
+fn read_stored(site: &Site, stored: &Value) -> Output {
+    let file = site.dir.path().join("stored.json");
+    std::fs::write(&file, stored.to_string()).unwrap();
+    python::run("read_stored.py", &[text(&file)])
+}
+
+/// The device of Python libraries, in a directory of its own.
+struct Foreign {
+    directory: PathBuf,
+    patient: String,
+}
+
+impl Foreign {
+    /// The key is made by openssl and never leaves the device's side.
+    fn enroll(site: &Site, patient: &str) -> Self {
+        let directory = site.dir.path().join(FOREIGN);
+        std::fs::create_dir(&directory).unwrap();
+        let foreign = Self {
+            directory,
+            patient: patient.to_owned(),
+        };
+        let [key, csr, cert] = ["key.pem", "device.csr", "cert.pem"].map(|name| foreign.path(name));
+        succeeded(&python::run(
+            "device.py",
+            &[
+                ["--device", FOREIGN],
+                ["--key", text(&key)],
+                ["--csr", text(&csr)],
+            ]
+            .concat(),
+        ));
+        let (csr, cert) = (text(&csr), text(&cert));
+        site.json(&["device", "enroll", FOREIGN, "--csr", csr, "--out", cert]);
+        site.json(&["device", "assign", FOREIGN, "--patient", patient]);
+        std::fs::write(
+            foreign.path("recipient.pem"),
+            site.run(&["recipient", "show"]).stdout,
+        )
+        .unwrap();
+        foreign
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Publishes readings in one boot, and waits until all messages are acknowledged.
+    fn publish(
+        &self,
+        site: &Site,
+        run: usize,
+        [library, mode, version]: [&str; 3],
+        readings: &[Value],
+    ) {
+        let file = self.path("readings.json");
+        std::fs::write(&file, serde_json::to_vec(readings).unwrap()).unwrap();
+        let [key, cert, recipient] =
+            ["key.pem", "cert.pem", "recipient.pem"].map(|name| self.path(name));
+        let ca = site.ca_file();
+        let boot = (10 + run).to_string();
+        let mqtt = format!("localhost:{}", site.address("mqtt").port());
+        succeeded(&python::run(
+            "device.py",
+            &[
+                ["--device", FOREIGN],
+                ["--patient", &self.patient],
+                ["--key", text(&key)],
+                ["--cert", text(&cert)],
+                ["--recipient", text(&recipient)],
+                ["--ca", text(&ca)],
+                ["--readings", text(&file)],
+                ["--library", library],
+                ["--mode", mode],
+                ["--mqtt-version", version],
+                ["--per-message", "25"],
+                ["--boot", &boot],
+                ["--mqtt", &mqtt],
+            ]
+            .concat(),
+        ));
+    }
+}
+
+/// The patient's keys by their identifiers, through the door that is there for this test.
+fn patient_keks(site: &Site, patient: &str) -> Map<String, Value> {
+    let paths = StorePaths::new(&site.data, None);
+    let roots = Arc::new(FileRootProvider::new(paths.root_keys()));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(&paths, roots, Timestamp::now()).await.unwrap();
+        let keys = store.keys.patient_keys(&patient.parse().unwrap()).await;
+        let keks = keys
+            .unwrap()
+            .expect("the patient has a key")
+            .all()
+            .map(|kek| (kek.kid(), danger::kek_to_bytes(kek)))
+            .map(|(kid, kek)| (kid.to_string(), json!(hex::encode(kek))))
+            .collect();
+        store.close().await;
+        keks
+    })
+}
+
+/// Every envelope in the store's files, as its bytes lie there. Their column is written plain and uncompressed, each
+/// value behind its length (Parquet's PLAIN encoding), so that they are found without reading Parquet.
+fn stored_envelopes(site: &Site) -> Vec<Vec<u8>> {
+    const COSE_ENCRYPT: [u8; 3] = [0xd8, 0x60, 0x84];
+    let mut found = Vec::new();
+    for file in files_below(&StorePaths::new(&site.data, None).parquet()) {
+        let bytes = std::fs::read(file).unwrap();
+        let begins = |at: &usize| bytes[*at..].starts_with(&COSE_ENCRYPT);
+        for at in (4..bytes.len()).filter(begins) {
+            let length = u32::from_le_bytes(bytes[at - 4..at].try_into().unwrap()) as usize;
+            let envelope = bytes.get(at..at.saturating_add(length));
+            found.extend(
+                envelope
+                    .filter(|envelope| AtRest::decode(envelope).is_ok())
+                    .map(<[u8]>::to_vec),
+            );
+        }
+    }
+    found
+}
+
+fn certificate((device, pem): &(&str, PathBuf)) -> (String, Value) {
+    let pem = std::fs::read_to_string(pem).unwrap();
+    let certificate = DeviceCertificate::from_pem(&pem).unwrap();
+    ((*device).to_owned(), json!(hex::encode(certificate.der())))
+}
+
+/// What `psql` shows of readings, in the order of the statement.
+fn rows(readings: &[Value]) -> Vec<String> {
+    let mut readings: Vec<&Value> = readings.iter().collect();
+    readings.sort_by_key(|reading| reading["time"].as_i64());
+    readings
+        .into_iter()
+        .map(|reading| {
+            let field = |name: &str| reading[name].as_str().unwrap();
+            format!(
+                "{}|{}|{}|{}",
+                field("code"),
+                field("unit"),
+                reading["value"],
+                reading["time"]
+            )
+        })
+        .collect()
 }
 
 /// Values that a decimal text carries exactly, in several signals, one instant each.
-fn readings(run: i64) -> Vec<Value> {
+fn readings(run: usize) -> Vec<Value> {
     (0..60)
         .map(|index| {
             let time = 1_767_400_000 + run * 1_000 + index;
@@ -163,4 +252,21 @@ fn readings(run: i64) -> Vec<Value> {
             }
         })
         .collect()
+}
+
+fn reading(told: &Value) -> Reading {
+    Reading {
+        signal: signal(told["code"].as_str().unwrap()).unwrap(),
+        value: told["value"].as_f64().unwrap(),
+        at: Timestamp::from_second(told["time"].as_i64().unwrap()).unwrap(),
+    }
+}
+
+fn succeeded(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }

@@ -5,11 +5,15 @@
     reason = "each test binary uses its own part"
 )]
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use jiff::Timestamp;
+use p256::pkcs8::EncodePrivateKey as _;
 use vitalseal_crypto::{
     Agreement, Backend, CertificateAuthority, ContentType, DeviceCertificate, DeviceId,
-    DeviceSigner, KeyEpoch, RecipientCertificate, RecipientKeyRing, SealRequest, SealedMessage,
-    SubjectPseudonym, new_device_key_and_csr, seal,
+    DeviceSigner, KeyEpoch, Opened, P256Point, RecipientCertificate, RecipientKeyRing, SealRequest,
+    SealedMessage, SenderKeyId, SenderKeys, SubjectPseudonym, new_device_key_and_csr, seal,
 };
 
 pub fn backends() -> Vec<&'static dyn Backend> {
@@ -95,4 +99,35 @@ pub fn authority() -> CertificateAuthority {
         &new.root_cert_pem,
     )
     .unwrap()
+}
+
+/// The session keys that opened messages carried in full.
+#[derive(Default)]
+pub struct Met(RefCell<HashMap<(DeviceId, SenderKeyId), P256Point>>);
+
+impl Met {
+    pub fn meet(&self, opened: &Opened) {
+        if let Some((id, key)) = opened.introduced_sender() {
+            let device = opened.header().device.clone();
+            self.0.borrow_mut().insert((device, id), key);
+        }
+    }
+}
+
+impl SenderKeys for Met {
+    fn find(&self, device: &DeviceId, id: &SenderKeyId) -> Option<P256Point> {
+        self.0.borrow().get(&(device.clone(), *id)).copied()
+    }
+}
+
+/// A certificate for an envelope key that is given as a scalar, as vectors give it.
+pub fn recipient_certificate(scalar: &[u8]) -> RecipientCertificate {
+    let der = p256::SecretKey::from_slice(scalar)
+        .unwrap()
+        .to_pkcs8_der()
+        .unwrap();
+    let key = rcgen::KeyPair::try_from(der.as_bytes()).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyAgreement];
+    RecipientCertificate::from_der(params.self_signed(&key).unwrap().der()).unwrap()
 }
