@@ -347,6 +347,15 @@ pub enum AuditCommand {
 pub enum KeysCommand {
     /// Show epochs and counts; never a key.
     Status(DataArgs),
+    /// Replace the root key, or one patient's key. Nothing is erased and everything stays readable.
+    Rotate {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// Give this patient a new key for all that comes, instead of replacing the root.
+        #[arg(long)]
+        patient: Option<SubjectPseudonym>,
+    },
 }
 
 /// `vitalseal erase …`

@@ -24,6 +24,7 @@ use crate::cli::{
     SimulateArgs, TokenCommand, UserCommand,
 };
 use crate::credentials::CredentialsView;
+use crate::memory::{self, MemoryLock};
 use crate::server::{Overrides, Server};
 use crate::{init, logging, output, simulate as simulation};
 
@@ -69,7 +70,18 @@ struct CreatedView<'a> {
 
 pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> {
     logging::start("info");
-    forbid_core_dumps()?;
+    memory::forbid_core_dumps()?;
+    match memory::lock() {
+        MemoryLock::Locked => {}
+        MemoryLock::Limited => tracing::warn!(
+            "memory is not locked, so keys may be swapped out: raise the limit on locked memory to infinity \
+             (systemd: LimitMEMLOCK=infinity), or turn swap off or encrypt it"
+        ),
+        MemoryLock::Refused(errno) => tracing::warn!(
+            %errno,
+            "memory is not locked, so keys may be swapped out: turn swap off or encrypt it"
+        ),
+    }
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let overrides = Overrides {
@@ -94,14 +106,6 @@ pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> 
     tokio::time::timeout(STOP_DEADLINE, server.stop())
         .await
         .context("stopping took too long; nothing acknowledged is lost")?
-}
-
-/// Keys are in this process's memory, so it leaves no core and lets no debugger of the same user in.
-fn forbid_core_dumps() -> anyhow::Result<()> {
-    use nix::sys::prctl::set_dumpable;
-    use nix::sys::resource::{Resource, setrlimit};
-    set_dumpable(false).context("forbidding core dumps")?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")
 }
 
 pub(crate) async fn simulate(args: SimulateArgs, as_json: bool) -> anyhow::Result<()> {
@@ -170,6 +174,9 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
             audit_verify(&at, checkpoint.as_deref(), json).await
         }
         Command::Keys(KeysCommand::Status(at)) => relay(&at, Request::KeysStatus, json).await,
+        Command::Keys(KeysCommand::Rotate { at, patient }) => {
+            relay(&at, Request::KeysRotate { patient }, json).await
+        }
         Command::Flush { at } => relay(&at, Request::Flush, json).await,
         Command::Incident(command) => incident(command, json).await,
         Command::Init(_)

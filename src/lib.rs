@@ -13,6 +13,7 @@ pub mod demo;
 mod files;
 pub mod init;
 pub mod logging;
+mod memory;
 pub mod mqtt_client;
 mod output;
 mod recipient;

@@ -1,6 +1,8 @@
 //! What each administrative request does: change first made durable, then audited, then answered;
 //! reads of identities audited before the answer.
 
+mod keys;
+
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,9 +14,9 @@ use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
 
 use super::protocol::Request;
 use super::views::{
-    AssignedView, CaView, DeviceView, EnrolledView, GrantView, IncidentView, KeysView,
-    PatientIdentityView, PatientStateView, PatientView, QuarantineView, RecipientView, ReportView,
-    RevokedView, TokenView, UserView, VerifiedView,
+    AssignedView, CaView, DeviceView, EnrolledView, GrantView, IncidentView, PatientIdentityView,
+    PatientStateView, PatientView, QuarantineView, RecipientView, ReportView, RevokedView,
+    TokenView, UserView, VerifiedView,
 };
 use crate::credentials::CredentialsView;
 use crate::files;
@@ -85,7 +87,11 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
                 checkpoint,
             })
         }
-        Request::KeysStatus => act.keys_status().await,
+        Request::KeysStatus => keys::status(&act).await,
+        Request::KeysRotate { patient: None } => keys::rotate_root(&act).await,
+        Request::KeysRotate {
+            patient: Some(patient),
+        } => keys::rotate_kek(&act, &patient).await,
         Request::Flush => json(&system.flush().await?),
         Request::Erase { patient, reason } => act.erase(&patient, &reason).await,
         Request::IncidentOpen {
@@ -166,17 +172,6 @@ impl Act<'_> {
                 .map(|incident| self.incident_view(incident))
                 .collect::<Vec<_>>(),
         )
-    }
-
-    async fn keys_status(&self) -> anyhow::Result<Value> {
-        let status = self.system.store.keys.status().await?;
-        json(&KeysView {
-            root_epoch: status.root_epoch.0,
-            root_provider: &status.root_provider,
-            pages: status.pages,
-            keks: status.keks,
-            erasures: status.erasures,
-        })
     }
 
     async fn recipient_show(&self) -> anyhow::Result<Value> {

@@ -70,6 +70,9 @@ pub enum Request {
         checkpoint: Option<String>,
     },
     KeysStatus,
+    KeysRotate {
+        patient: Option<SubjectPseudonym>,
+    },
     Flush,
     Erase {
         patient: SubjectPseudonym,

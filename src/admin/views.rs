@@ -1,5 +1,7 @@
 //! What administrative answers show, field by field: nothing is shown because a row happens to hold it.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use vitalseal_compliance::audit::AuditVerification;
@@ -92,11 +94,39 @@ pub(super) struct QuarantineView<'a> {
 
 #[derive(Serialize)]
 pub(super) struct KeysView<'a> {
-    pub(super) root_epoch: u64,
     pub(super) root_provider: &'a str,
+    pub(super) root_epoch: u64,
+    pub(super) root_since: Timestamp,
+    pub(super) roots_retiring: u64,
     pub(super) pages: u64,
     pub(super) keks: u64,
+    pub(super) keks_retired: u64,
     pub(super) erasures: u64,
+    pub(super) erasures_unfinished: u64,
+    pub(super) envelope_keys: Vec<RecipientKeyView>,
+    pub(super) snapshots: &'a [PathBuf],
+    pub(super) memory_locked: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct RecipientKeyView {
+    pub(super) epoch: u64,
+    pub(super) kid: String,
+    pub(super) not_after: Timestamp,
+}
+
+#[derive(Serialize)]
+pub(super) struct RootRotatedView {
+    pub(super) root_epoch_destroyed: u64,
+    pub(super) root_epoch: u64,
+    pub(super) pages_rewrapped: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct KekRotatedView<'a> {
+    pub(super) patient: &'a str,
+    pub(super) retired: String,
+    pub(super) current: String,
 }
 
 #[derive(Serialize)]

@@ -53,7 +53,8 @@ pub(super) async fn flush(system: Arc<System>, stop: CancellationToken) {
     }
 }
 
-/// Starts and ends envelope key epochs in time and publishes the current certificate.
+/// Starts and ends envelope key epochs in time and publishes the current certificate. Finishes what an erasure left
+/// unfinished.
 pub(super) async fn tend_recipient(system: Arc<System>, stop: CancellationToken) {
     let mut tick = interval(EPOCH_CHECK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -73,6 +74,13 @@ async fn tend_once(system: &System) -> anyhow::Result<()> {
         ..
     } = system;
     let now = system.clock.now();
+    // An erasure that could not be finished, such as when a place for key snapshots was away, is not final yet.
+    if let Err(error) = store.keys.resume(now).await {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "an erasure or rotation is unfinished and its old root key still exists"
+        );
+    }
     let tended = recipient::tend(store, authority, &**audit, &config.recipient, now).await;
     // Whatever failed, devices must know the key that is valid now: one that was made and could not be
     // recorded is still the one to seal to.

@@ -93,6 +93,15 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
             inbox_bytes,
         ),
     ];
+    // A store that cannot be read is what the gauge is for: not being able to tell counts as unfinished.
+    let unfinished = system.store.keys.status().await;
+    let unfinished = unfinished.map_or(1, |keys| keys.roots_retiring);
+    let all = all.into_iter().chain([(
+        "roots_retiring",
+        "gauge",
+        "Old root keys that still exist because an erasure or rotation is unfinished",
+        unfinished,
+    )]);
     let mut text = String::new();
     for (name, kind, help, value) in all {
         // Writing to a `String` cannot fail.

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::Row as _;
-use tokio::sync::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::task::JoinError;
 use vitalseal_crypto::{
     Backend, KeyEpoch, Kid, PatientKeys, RecipientCertificate, RecipientKey, RecipientKeyRing,
@@ -129,14 +129,24 @@ pub struct RootRotation {
 pub struct KeyStatus {
     /// Present root.
     pub root_epoch: KeyEpoch,
+    /// Since when.
+    pub root_since: Timestamp,
+    /// Roots that nothing needs any more and that still exist: an erasure or rotation is unfinished.
+    pub roots_retiring: u64,
     /// Who holds it.
     pub root_provider: String,
     /// Pages, those of the service and the quarantine among them.
     pub pages: u64,
     /// Patients' KEKs, retired ones among them.
     pub keks: u64,
+    /// KEKs that a rotation retired.
+    pub keks_retired: u64,
     /// Erasures so far.
     pub erasures: u64,
+    /// Of these, those whose old root may still exist.
+    pub erasures_unfinished: u64,
+    /// Directories that get key snapshots.
+    pub snapshot_places: Vec<PathBuf>,
 }
 
 /// One erasure of the ledger.
@@ -181,7 +191,6 @@ pub(crate) struct Inner {
     db: Database,
     roots: Arc<dyn RootProvider>,
     /// Where key snapshots go.
-    #[expect(dead_code, reason = "snapshots come next")]
     places: Vec<PathBuf>,
     backend: &'static dyn Backend,
     inbox: Inbox,
@@ -329,6 +338,19 @@ impl KeyStore {
         tokio::spawn(erasure::rotate(Arc::clone(&self.inner), now)).await?
     }
 
+    /// Takes up an erasure or a rotation that could not be finished, such as when a place for key snapshots was away.
+    ///
+    /// # Errors
+    /// When it still cannot be finished.
+    pub async fn resume(&self, now: Timestamp) -> Result<(), KeyError> {
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            let _alone = inner.turning.lock().await;
+            erasure::finish(&inner, now).await
+        })
+        .await?
+    }
+
     /// Finishes an erasure that was interrupted.
     pub(crate) async fn finish_erasures(&self, now: Timestamp) -> Result<(), KeyError> {
         erasure::finish(&self.inner, now).await
@@ -441,18 +463,27 @@ impl KeyStore {
     /// When the registry cannot be read.
     pub async fn status(&self) -> Result<KeyStatus, KeyError> {
         let row = sqlx::query(
-            "SELECT (SELECT epoch FROM root_epochs WHERE state = 'current') AS epoch, \
+            "SELECT epoch, started_at_us, \
+             (SELECT COUNT(*) FROM root_epochs WHERE state = 'retiring') AS retiring, \
              (SELECT COUNT(*) FROM key_pages) AS pages, (SELECT COUNT(*) FROM keks) AS keks, \
-             (SELECT COUNT(*) FROM erasure_ledger) AS erasures",
+             (SELECT COUNT(*) FROM keks WHERE retired_at_us IS NOT NULL) AS retired, \
+             (SELECT COUNT(*) FROM erasure_ledger) AS erasures, \
+             (SELECT COUNT(*) FROM erasure_ledger WHERE completed_at_us IS NULL) AS unfinished \
+             FROM root_epochs WHERE state = 'current'",
         )
         .fetch_one(self.inner.db.pool())
         .await?;
         Ok(KeyStatus {
             root_epoch: KeyEpoch(count(row.try_get("epoch")?)?),
+            root_since: at(row.try_get("started_at_us")?)?,
+            roots_retiring: count(row.try_get("retiring")?)?,
             root_provider: self.inner.roots.name().to_owned(),
             pages: count(row.try_get("pages")?)?,
             keks: count(row.try_get("keks")?)?,
+            keks_retired: count(row.try_get("retired")?)?,
             erasures: count(row.try_get("erasures")?)?,
+            erasures_unfinished: count(row.try_get("unfinished")?)?,
+            snapshot_places: self.inner.places.clone(),
         })
     }
 
@@ -483,6 +514,16 @@ impl KeyStore {
     /// The open tree, for whoever writes keys in a transaction of its own.
     pub(crate) async fn tree(&self) -> RwLockReadGuard<'_, Tree> {
         self.inner.tree.read().await
+    }
+
+    /// Keeps erasures and rotations waiting while the guard lives.
+    pub(crate) async fn alone(&self) -> MutexGuard<'_, ()> {
+        self.inner.turning.lock().await
+    }
+
+    /// Drops a patient's opened keys, and whatever set of them is being loaded right now.
+    pub(crate) fn forget(&self, subject: &SubjectPseudonym) {
+        self.inner.patients.purge(subject);
     }
 
     pub(crate) fn backend(&self) -> &'static dyn Backend {

@@ -43,7 +43,7 @@ pub use ports::{
     QueryOutcome, Role, SystemClock, UserName,
 };
 pub use registry::{
-    DeviceRecord, DeviceRow, DeviceState, NewUser, PatientIdentity, PatientRow, PatientState,
-    Registry, RegistryError, UserRow,
+    DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity, PatientRow,
+    PatientState, Registry, RegistryError, UserRow,
 };
 pub use store::{Snapshot, Store, StoreError};

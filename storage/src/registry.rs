@@ -8,6 +8,7 @@
 mod devices;
 mod incidents;
 mod patients;
+mod rotation;
 mod users;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use vitalseal_crypto::{BackendError, DeviceId, SubjectPseudonym};
 use self::devices::DeviceCache;
 pub use self::devices::{DeviceRecord, DeviceRow, DeviceState};
 pub use self::patients::{PatientIdentity, PatientRow, PatientState, PatientStateRow};
+pub use self::rotation::KekRotation;
 pub use self::users::{NewUser, UserRow};
 use crate::keys::{KeyError, KeyStore};
 use crate::ports::UserName;

@@ -9,6 +9,7 @@ mod erasure;
 mod flush;
 mod intake;
 mod opening;
+mod rotation;
 
 use std::collections::BTreeSet;
 use std::fs;

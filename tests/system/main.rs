@@ -21,4 +21,5 @@ mod command_line;
 mod crash;
 mod demo;
 mod interop;
+mod keys;
 mod secrecy;

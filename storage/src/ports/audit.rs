@@ -295,6 +295,18 @@ pub enum AuditEvent {
     RecipientEpochStarted { epoch: KeyEpoch, kid: Kid },
     /// The private part of an ended envelope key is gone.
     RecipientKeyDestroyed { epoch: KeyEpoch, kid: Kid },
+    /// Everything was moved under a new root, and the old one destroyed.
+    RootRotated {
+        root_epoch_destroyed: KeyEpoch,
+        root_epoch: KeyEpoch,
+        pages: u64,
+    },
+    /// A patient's new messages are wrapped under a new key.
+    KekRotated {
+        patient: SubjectPseudonym,
+        retired: Kid,
+        kid: Kid,
+    },
     /// An erasure was ordered.
     ErasureStarted {
         patient: SubjectPseudonym,

@@ -90,8 +90,18 @@ fn read_state(row: &SqliteRow) -> Result<PatientState, sqlx::Error> {
     })
 }
 
+pub(super) fn seal_identity(
+    subject: &SubjectPseudonym,
+    kek: &Kek,
+    identity: &PatientIdentity,
+) -> Result<Vec<u8>, RegistryError> {
+    let json =
+        Zeroizing::new(serde_json::to_vec(identity).map_err(|e| sqlx::Error::Encode(Box::new(e)))?);
+    Ok(kek.seal(&context(subject), &json)?)
+}
+
 /// Under whichever of the patient's keys: a rotation may have come between reading the row and the keys.
-fn open_identity(
+pub(super) fn open_identity(
     subject: &SubjectPseudonym,
     keys: &PatientKeys,
     sealed: &[u8],
@@ -123,10 +133,7 @@ impl Registry {
                 name: name.map(str::to_owned),
                 mrn: mrn.map(str::to_owned),
             };
-            let json = Zeroizing::new(
-                serde_json::to_vec(&identity).map_err(|e| sqlx::Error::Encode(Box::new(e)))?,
-            );
-            Some(kek.seal(&context(&subject), &json)?)
+            Some(seal_identity(&subject, &kek, &identity)?)
         } else {
             None
         };
