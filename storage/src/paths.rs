@@ -95,10 +95,16 @@ impl StorePaths {
         self.data.join("vitalseal.toml")
     }
 
+    /// Certificates of erasure.
+    #[must_use]
+    pub fn erasures(&self) -> PathBuf {
+        self.data.join("erasures")
+    }
+
     /// The certificate of an erasure, by the erasure's id.
     #[must_use]
     pub fn erasure_certificate(&self, erasure: &str) -> PathBuf {
-        self.data.join("erasures").join(format!("{erasure}.json"))
+        self.erasures().join(format!("{erasure}.json"))
     }
 
     /// Certificate of the root certificate authority.
@@ -148,7 +154,7 @@ impl StorePaths {
             self.config(),
             self.root_certificate(),
             self.issuing_certificate(),
-            self.data.join("erasures"),
+            self.erasures(),
             self.lock(),
             self.admin_socket(),
         ];
