@@ -122,7 +122,8 @@ make_python_environment() {
     export VITALSEAL_INTEROP_PYTHON="$venv/bin/python"
 }
 
-# Python checks our vectors; the Rust tests below check Python's, through VITALSEAL_VECTORS.
+# Python checks our vectors. The Rust tests below check Python's, through VITALSEAL_VECTORS, and have Python read what
+# Rust sealed and stored, through VITALSEAL_INTEROP_PYTHON.
 check_vectors() {
     make_python_environment
     export PYTHONDONTWRITEBYTECODE=1

@@ -1,4 +1,4 @@
-//! What we seal and store, read by COSE libraries that share no code with us: Python's `cwt` and `pycose`.
+//! What we seal, store and prove, read by COSE libraries that share no code with us: Python's `cwt` and `pycose`.
 //!
 //! The other direction, messages that they made, is in `vectors.rs`.
 #![cfg(feature = "authority")]
@@ -66,11 +66,34 @@ fn the_foreign_check_refuses_a_file_in_which_one_thing_is_wrong() {
     }
 }
 
+#[test]
+fn two_foreign_libraries_come_to_the_published_statements_of_clone_proofs() {
+    let published = "tests/vectors/clone_proof.json";
+    let checked = python::run("check_clone_proofs.py", &[published]);
+    assert!(checked.status.success(), "{checked:?}");
+
+    // To whoever trusts another authority they prove nothing.
+    let mut file: Value =
+        serde_json::from_str(&std::fs::read_to_string(published).unwrap()).unwrap();
+    file["issuing_certificate_der"] = json!(hex::encode(common::authority().issuing_der()));
+    let path = written(&file, "clone_proof-of-a-stranger");
+    let checked = python::run("check_clone_proofs.py", &[&path]);
+    let said = String::from_utf8_lossy(&checked.stderr);
+    assert!(
+        !checked.status.success() && said.contains("verify_directly_issued_by"),
+        "{said}"
+    );
+}
+
 /// `check_vectors.py` on a file of messages.
 fn check(file: &Value, name: &str) -> Output {
+    python::run("check_vectors.py", &[&written(file, name)])
+}
+
+fn written(file: &Value, name: &str) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
     std::fs::write(&path, file.to_string()).unwrap();
-    python::run("check_vectors.py", &[path.to_str().unwrap()])
+    path.to_str().unwrap().to_owned()
 }
 
 /// One message a kind, chained, each with its stored form; in the form of the published vectors, with all keys.

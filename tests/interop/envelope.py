@@ -187,8 +187,11 @@ class Sealer(ABC):
 
 
 def countersigned(message: bytes) -> bytes:
-    """The Countersign_structure (RFC 9338 section 3.3), from the bytes as they are in the message."""
-    protected, unprotected, ciphertext, _ = cbor2.loads(message).value
+    """The Countersign_structure (RFC 9338 section 3.3), from the bytes as they are in the message.
+
+    That is any form of it: on the wire, at rest, or as evidence without recipients (COSE_Encrypt0).
+    """
+    protected, unprotected, ciphertext, *_ = cbor2.loads(message).value
     sign_protected = unprotected[COUNTERSIGNATURE][0]
     return cbor2.dumps(["CounterSignature", protected, sign_protected, b"", ciphertext])
 

@@ -56,11 +56,11 @@ class Sealer(envelope.Sealer):
 
 
 def verify(message: bytes, key: ec.EllipticCurvePublicKey, thumbprint: bytes) -> dict[int, Any]:
-    """Checks the device's countersignature on a wire or an at-rest message, and returns its protected header.
+    """Checks the device's countersignature on a message, wire, at rest or evidence, and returns its protected header.
 
     Needs no decryption key. Raises when the message does not name this certificate, or the signature is wrong.
     """
-    protected, unprotected, _, _ = cbor2.loads(message).value
+    protected, unprotected, *_ = cbor2.loads(message).value
     signer, _, signature = unprotected[COUNTERSIGNATURE]
     if cbor2.loads(signer) != {ALG: ES256, X5T: [SHA_256, thumbprint]}:
         raise ValueError("the countersignature names another certificate")
