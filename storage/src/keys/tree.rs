@@ -111,7 +111,8 @@ impl Tree {
         Ok(current.map(|current| PatientKeys::new(current, retired)))
     }
 
-    /// Puts the first KEK of a new patient on a page with room, or on a new page.
+    /// Puts the first KEK of a new patient on a page with room, or on a new page. The newest pages are tried first: behind
+    /// them are only the gaps that erasures left.
     pub(crate) async fn add_kek(
         &self,
         subject: &SubjectPseudonym,
@@ -121,7 +122,7 @@ impl Tree {
         now: Timestamp,
     ) -> Result<(), KeyError> {
         let room = sqlx::query(
-            "SELECT page, wrapped FROM key_pages WHERE purpose = 'patients' AND keks < $1 ORDER BY page LIMIT 1",
+            "SELECT page, wrapped FROM key_pages WHERE purpose = 'patients' AND keks < $1 ORDER BY page DESC LIMIT 1",
         )
         .bind(KEKS_PER_PAGE)
         .fetch_optional(&mut *conn)

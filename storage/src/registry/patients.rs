@@ -125,32 +125,49 @@ impl Registry {
         mrn: Option<&str>,
         now: Timestamp,
     ) -> Result<SubjectPseudonym, RegistryError> {
+        let identity = (name.is_some() || mrn.is_some()).then(|| PatientIdentity {
+            name: name.map(str::to_owned),
+            mrn: mrn.map(str::to_owned),
+        });
+        let mut added = self.add_patients([identity], now).await?;
+        added
+            .pop()
+            .ok_or_else(|| sqlx::Error::RowNotFound.into())
+    }
+
+    /// Adds many patients, all or none, as an import does: one transaction for all of them.
+    ///
+    /// # Errors
+    /// When it is not durable; then none was added.
+    pub async fn add_patients(
+        &self,
+        identities: impl IntoIterator<Item = Option<PatientIdentity>, IntoIter: Send> + Send,
+        now: Timestamp,
+    ) -> Result<Vec<SubjectPseudonym>, RegistryError> {
         let backend = self.keys.backend();
-        let subject = SubjectPseudonym::random(backend)?;
-        let kek = Kek::generate(backend)?;
-        let sealed = if name.is_some() || mrn.is_some() {
-            let identity = PatientIdentity {
-                name: name.map(str::to_owned),
-                mrn: mrn.map(str::to_owned),
-            };
-            Some(seal_identity(&subject, &kek, &identity)?)
-        } else {
-            None
-        };
         let tree = self.keys.tree().await;
         let mut tx = self.db.begin().await?;
-        sqlx::query(
-            "INSERT INTO patients (subject, state, identity, created_at_us) VALUES ($1, 'active', $2, $3)",
-        )
-        .bind(subject.as_str())
-        .bind(sealed)
-        .bind(us(now))
-        .execute(tx.connection())
-        .await?;
-        tree.add_kek(&subject, &kek, backend, tx.connection(), now)
+        let mut added = Vec::new();
+        for identity in identities {
+            let subject = SubjectPseudonym::random(backend)?;
+            let kek = Kek::generate(backend)?;
+            let sealed = identity
+                .map(|identity| seal_identity(&subject, &kek, &identity))
+                .transpose()?;
+            sqlx::query(
+                "INSERT INTO patients (subject, state, identity, created_at_us) VALUES ($1, 'active', $2, $3)",
+            )
+            .bind(subject.as_str())
+            .bind(sealed)
+            .bind(us(now))
+            .execute(tx.connection())
             .await?;
+            tree.add_kek(&subject, &kek, backend, tx.connection(), now)
+                .await?;
+            added.push(subject);
+        }
         tx.commit().await?;
-        Ok(subject)
+        Ok(added)
     }
 
     /// Every patient, oldest first, tombstones among them.
