@@ -92,8 +92,8 @@ pub(super) fn verify_issued_by(
     if certificate.issuer().as_raw() != issuer.subject().as_raw() {
         return Err(CertificateError::ForeignIssuer);
     }
-    // A root above itself is no further step. Any other authority counts, self-issued ones too: we have none.
-    if certificate.is_ca() && der != issuer_der && may_follow == 0 {
+    // RFC 5280 does not count self-issued authorities. A root that allows none below it is of no use here: all count.
+    if certificate.is_ca() && may_follow == 0 {
         return Err(CertificateError::PathLength);
     }
     // The algorithm stands twice: once signed, once beside the signature (RFC 5280 §4.1.1.2).
