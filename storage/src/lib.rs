@@ -13,6 +13,7 @@
 //! file, a log line, an error or a `Debug` text. A key stands here only wrapped; the root that
 //! unwraps it is outside the data directory.
 
+mod backup;
 pub mod catalog;
 mod crash;
 mod durable;
@@ -23,12 +24,14 @@ mod lock;
 pub mod paths;
 pub mod ports;
 pub mod registry;
+mod restore;
 pub mod schema;
 mod sqlite;
 mod store;
 #[cfg(test)]
 mod tests;
 
+pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
 pub use catalog::{Catalog, DataFile, Holding};
 pub use flush::FlushReport;
 pub use inbox::{Admission, Admitted, Inbox, InboxError, NewQuarantine, QuarantineRow};
@@ -46,4 +49,5 @@ pub use registry::{
     DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity, PatientRow,
     PatientState, Registry, RegistryError, UserRow,
 };
+pub use restore::{RestoreError, Restored, read_manifest, unpack};
 pub use store::{Snapshot, Store, StoreError};

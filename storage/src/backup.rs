@@ -1,0 +1,428 @@
+//! A backup: the ciphertext of one instant, and no key.
+//!
+//! ```text
+//! BACKUP/              0700, laid out as a data directory; every file 0600
+//!   registry.sqlite    without key pages, KEKs, secrets, covered envelope keys and tokens
+//!   inbox.sqlite  audit.sqlite  audit.vkey  ca-*.pem  vitalseal.toml  erasures/  parquet/
+//!   backup.json        what belongs to it: format, store, instant, and every file with size and digest
+//!   backup.mac         written last: HKDF-SHA-256(secret of the store, "vitalseal/backup/1" || 0x00 || SHA-256(backup.json))
+//! ```
+//!
+//! The secret for `backup.mac` is in the key snapshots: a backup that somebody rewrote, say to grant themselves a
+//! patient, is refused even if every digest in it was put right.
+//!
+//! Keys travel apart, in the key snapshots: each configured place gets one *after* the registry was copied, so that
+//! it knows the key of every patient whom the backup knows. Without a snapshot a backup opens for nobody; with one
+//! from after an erasure it opens for everybody but the erased.
+//!
+//! | Order | Why |
+//! |---|---|
+//! | flushes, erasures and rotations wait while the databases are copied | no row is on its way between inbox and file, no patient half erased |
+//! | inbox first, then registry | whoever has a row in the one is a patient of the other |
+//! | audit log last | nothing is in the copy that the log does not tell of |
+//! | key snapshot after the registry | it may know more patients, never fewer |
+//! | data files last | once in the catalog they never change |
+//!
+//! Everything is made in `BACKUP.partial`, which takes its name when the last byte is on disk. What never stands in a
+//! backup: a plaintext value, a name, a key in any form, a token.
+
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::task::JoinError;
+use vitalseal_crypto::{BackendError, KeyEpoch, default_backend};
+use zeroize::Zeroizing;
+
+use crate::durable;
+use crate::keys::KeyError;
+use crate::paths::StorePaths;
+use crate::sqlite;
+use crate::store::{Store, StoreError};
+
+/// The layout of a backup that this program writes and reads.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Name of the secret behind `backup.mac`.
+pub(crate) const SECRET: &str = "backup/authenticity";
+
+/// Bytes that are hashed at once: a database may be larger than the memory of the machine.
+const BLOCK: usize = 1024 * 1024;
+
+/// What leaves the copied registry: everything that leads to a key, and what stands in for a password. `VACUUM` writes
+/// the file anew, so that no freed page keeps it.
+const STRIP: &str = "DELETE FROM keks; DELETE FROM key_pages; DELETE FROM root_epochs; DELETE FROM secrets; \
+                     DELETE FROM tokens; UPDATE recipients SET wrapped = NULL, blob = NULL; VACUUM;";
+
+/// `backup.json`: what a backup is and what belongs to it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupManifest {
+    /// Layout of the backup.
+    pub format: u32,
+    /// Version of the program that wrote it.
+    pub program: String,
+    /// The store; only its own key snapshots are joined with it.
+    pub store_id: String,
+    /// When. Everything acknowledged before is in it.
+    pub taken_at: Timestamp,
+    /// Root that the keys were wrapped under.
+    pub root_epoch: KeyEpoch,
+    /// Erasures that it knows of. One that was ordered later is learned from the newest key snapshot.
+    pub erasures: u64,
+    /// Every other file of the backup.
+    pub files: Vec<BackupFile>,
+}
+
+/// One file of a backup.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupFile {
+    /// Below the backup's directory, with `/`.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 over the SHA-256 of each MiB of it, in hexadecimal.
+    pub digest: String,
+}
+
+/// A backup that was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backup {
+    /// What `backup.json` says.
+    pub manifest: BackupManifest,
+    /// SHA-256 of `backup.json`, in hexadecimal: names the backup in the audit log.
+    pub id: String,
+}
+
+impl Backup {
+    /// Bytes of all files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.manifest.files.iter().map(|file| file.size).sum()
+    }
+}
+
+/// A backup was not taken; nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// There is something already.
+    #[error("{0} exists already; a backup needs a new directory")]
+    Exists(PathBuf),
+    /// A backup was interrupted.
+    #[error("{0} is left from an interrupted backup; remove it and try again")]
+    Unfinished(PathBuf),
+    /// A backup in the store would be part of the next one.
+    #[error("{0} is inside the data directory; a backup belongs outside, best on another disk")]
+    Inside(PathBuf),
+    /// Without a key snapshot it could never be opened.
+    #[error(
+        "no place for key snapshots is configured ([keys] snapshots): a backup holds no keys, and without a \
+         snapshot it would open for nobody"
+    )]
+    NoPlace,
+    /// A place did not take its snapshot.
+    #[error("writing a key snapshot for the backup")]
+    Snapshot(#[source] KeyError),
+    /// A database could not be copied.
+    #[error("copying {0}")]
+    Database(PathBuf, #[source] sqlx::Error),
+    /// The catalog could not be read.
+    #[error("listing what is to be copied")]
+    Store(#[from] StoreError),
+    /// The file system failed.
+    #[error("{what} {path}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
+    /// The description could not be encoded.
+    #[error("describing the backup")]
+    Describe(#[from] serde_json::Error),
+    /// A task ended before its time.
+    #[error("a task of the backup ended early")]
+    Task(#[from] JoinError),
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    move |cause| BackupError::Io {
+        what,
+        path: path.to_path_buf(),
+        cause,
+    }
+}
+
+impl Store {
+    /// Takes a backup into the new directory `out`, whole or not at all, and a fresh key snapshot to every configured
+    /// place. Messages are taken in meanwhile; flushes wait while the databases are copied.
+    ///
+    /// # Errors
+    /// When `out` exists, no place is configured, a place did not take its snapshot, or the disk refuses. Then there is
+    /// no `out`.
+    pub async fn backup(
+        &self,
+        out: &Path,
+        program: impl Display + Send,
+        now: Timestamp,
+    ) -> Result<Backup, BackupError> {
+        let partial = Partial::create(out, self.paths().data())?;
+        let secret = self.backup_secret().await?;
+        let keys = self.keys.status().await.map_err(StoreError::from)?;
+        if keys.snapshot_places.is_empty() {
+            return Err(BackupError::NoPlace);
+        }
+        let copy = StorePaths::new(&partial.path, None);
+        let quiet = (self.hold_flushes().await, self.keys.alone().await);
+        let (_, data_files) = self.catalog.cut().await?;
+        for (from, to) in [
+            (self.paths().inbox(), copy.inbox()),
+            (self.paths().registry(), copy.registry()),
+            (self.paths().audit(), copy.audit()),
+        ] {
+            copy_database(&from, &to).await?;
+        }
+        drop(quiet);
+        let (store_id, erasures) = strip(&copy.registry()).await?;
+
+        let mut files =
+            plain_files(self.paths()).map_err(failed("listing", self.paths().data()))?;
+        let parquet = self.paths().parquet();
+        files.extend(
+            data_files
+                .iter()
+                .map(|file| parquet.join(file.path.as_ref())),
+        );
+        let (from, root) = (self.paths().data().to_path_buf(), partial.path.clone());
+        let files = tokio::task::spawn_blocking(move || {
+            for file in files {
+                let Ok(below) = file.strip_prefix(&from) else {
+                    continue;
+                };
+                copy_file(&file, &root.join(below)).map_err(failed("copying", &file))?;
+            }
+            describe(&root).map_err(failed("reading back", &root))
+        })
+        .await??;
+        let manifest = BackupManifest {
+            format: FORMAT,
+            program: program.to_string(),
+            store_id,
+            taken_at: now,
+            root_epoch: keys.root_epoch,
+            erasures,
+            files,
+        };
+        let json = serde_json::to_vec_pretty(&manifest)?;
+        let id = default_backend().sha256(&[&json]);
+        let mac = hex::encode(mac(&secret, &id).map_err(StoreError::from)?);
+        for (path, bytes) in [
+            (manifest_path(&partial.path), json.as_slice()),
+            (mac_path(&partial.path), mac.as_bytes()),
+        ] {
+            durable::write_new(&path, bytes).map_err(failed("writing", &path))?;
+        }
+        partial.keep(out)?;
+        let id = hex::encode(id);
+        Ok(Backup { manifest, id })
+    }
+
+    /// The secret that makes backups of this store its own; drawn with the first.
+    async fn backup_secret(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        if let Some(secret) = self.keys.secret(SECRET).await? {
+            return Ok(secret);
+        }
+        let mut secret = Zeroizing::new(vec![0; 32]);
+        default_backend().fill_random(&mut secret)?;
+        self.keys.put_secret(SECRET, &secret).await?;
+        Ok(secret)
+    }
+}
+
+/// Where a backup describes itself.
+pub(crate) fn manifest_path(backup: &Path) -> PathBuf {
+    backup.join("backup.json")
+}
+
+/// Where it proves that it is the store's.
+pub(crate) fn mac_path(backup: &Path) -> PathBuf {
+    backup.join("backup.mac")
+}
+
+/// What `backup.mac` holds for a `backup.json` with this SHA-256.
+pub(crate) fn mac(secret: &[u8], id: &[u8; 32]) -> Result<[u8; 32], BackendError> {
+    let info = [b"vitalseal/backup/1\0", id.as_slice()].concat();
+    Ok(*default_backend().hkdf_sha256(&[], secret, &info)?)
+}
+
+/// `OUT.partial`, removed again unless it is kept.
+struct Partial {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Partial {
+    fn create(out: &Path, data: &Path) -> Result<Self, BackupError> {
+        if out.starts_with(data) {
+            return Err(BackupError::Inside(out.to_path_buf()));
+        }
+        if fs::symlink_metadata(out).is_ok() {
+            return Err(BackupError::Exists(out.to_path_buf()));
+        }
+        let mut path = out.as_os_str().to_owned();
+        path.push(".partial");
+        let path = PathBuf::from(path);
+        if fs::symlink_metadata(&path).is_ok() {
+            return Err(BackupError::Unfinished(path));
+        }
+        durable::create_dir(&path).map_err(failed("making", &path))?;
+        Ok(Self { path, kept: false })
+    }
+
+    fn keep(mut self, out: &Path) -> Result<(), BackupError> {
+        durable::rename(&self.path, out).map_err(failed("renaming", &self.path))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "removing an unfinished backup");
+        }
+    }
+}
+
+/// How a copy that nobody else has open is opened: without files beside it.
+fn alone(path: &Path) -> SqliteConnectOptions {
+    sqlite::options(path).journal_mode(SqliteJournalMode::Memory)
+}
+
+/// One transaction's view of a live database, written anew.
+async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
+    if !from.exists() {
+        return Ok(());
+    }
+    sqlite::create_file(to).map_err(failed("making", to))?;
+    let copying = async {
+        let mut source = sqlite::options(from).connect().await?;
+        sqlx::query("VACUUM INTO $1")
+            .bind(to.to_string_lossy())
+            .execute(&mut source)
+            .await?;
+        source.close().await
+    };
+    copying
+        .await
+        .map_err(|cause| BackupError::Database(from.to_path_buf(), cause))
+}
+
+/// Takes the keys out of a copied registry; says of which store it is and how many erasures it knows.
+async fn strip(registry: &Path) -> Result<(String, u64), BackupError> {
+    let stripping = async {
+        let mut conn = alone(registry).connect().await?;
+        let store_id = sqlx::query_scalar("SELECT store_id FROM store")
+            .fetch_one(&mut conn)
+            .await?;
+        let erasures = sqlx::query_scalar("SELECT COUNT(*) FROM erasure_ledger")
+            .fetch_one(&mut conn)
+            .await?;
+        sqlx::raw_sql(STRIP).execute(&mut conn).await?;
+        conn.close().await?;
+        Ok((store_id, sqlite::count(erasures)?))
+    };
+    stripping
+        .await
+        .map_err(|cause| BackupError::Database(registry.to_path_buf(), cause))
+}
+
+/// What is copied as it is, beside databases and data files.
+fn plain_files(paths: &StorePaths) -> io::Result<Vec<PathBuf>> {
+    let mut files = vec![
+        paths.audit_vkey(),
+        paths.root_certificate(),
+        paths.issuing_certificate(),
+        paths.config(),
+    ];
+    files.retain(|file| file.is_file());
+    match fs::read_dir(paths.erasures()) {
+        Ok(entries) => {
+            for entry in entries {
+                files.push(entry?.path());
+            }
+            // A certificate that is being written has another name yet.
+            files.retain(|file| file.extension().is_none_or(|e| e != "partial"));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    Ok(files)
+}
+
+/// Copies a file and makes it durable. Never a link: a copy that shares its blocks with the original is none.
+pub(crate) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(parent) = to.parent() {
+        durable::create_dir(parent)?;
+    }
+    let mut target = durable::create_new(to)?;
+    io::copy(&mut File::open(from)?, &mut target)?;
+    target.sync_all()
+}
+
+/// Every file below a directory, in order of paths; syncs what it reads, directories too.
+fn describe(root: &Path) -> io::Result<Vec<BackupFile>> {
+    let mut files = Vec::new();
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(below) = waiting.pop() {
+        let directory = root.join(&below);
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let below = below.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                waiting.push(below);
+                continue;
+            }
+            File::open(entry.path())?.sync_all()?;
+            let (size, digest) = digest(&entry.path())?;
+            files.push(BackupFile {
+                path: below.to_string_lossy().into_owned(),
+                size,
+                digest,
+            });
+        }
+        durable::sync_dir(&directory)?;
+    }
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// Size and [`BackupFile::digest`] of a file.
+pub(crate) fn digest(path: &Path) -> io::Result<(u64, String)> {
+    let mut file = File::open(path)?;
+    let (mut size, mut hashes) = (0, Vec::new());
+    let mut block = Vec::with_capacity(BLOCK);
+    loop {
+        block.clear();
+        let limit = u64::try_from(BLOCK).map_err(io::Error::other)?;
+        let read = file.by_ref().take(limit).read_to_end(&mut block)?;
+        if read == 0 {
+            let digest = default_backend().sha256(&[&hashes]);
+            return Ok((size, hex::encode(digest)));
+        }
+        size += u64::try_from(read).map_err(io::Error::other)?;
+        hashes.extend_from_slice(&default_backend().sha256(&[&block]));
+    }
+}

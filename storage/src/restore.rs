@@ -1,0 +1,354 @@
+//! From a backup to a store that may serve: unpacked, joined with the newest key snapshot, proved readable.
+//!
+//! | # | Step | What it refuses |
+//! |---|---|---|
+//! | 1 | [`unpack`]: every file that `backup.json` names is copied, and the *copy* is held against its size and digest | a damaged, incomplete or foreign directory |
+//! | 2 | [`Store::restore`] opens it: the newest key snapshot replaces the key tree, and its erasure ledger is replayed | no snapshot, no root, a patient without a key |
+//! | 3 | `backup.mac`, under the secret that came with the snapshot | a backup that somebody rewrote |
+//! | 4 | rows of every erased patient are deleted from the inbox, whatever the copied ledger says of it | – |
+//! | 5 | of each patient, in the inbox and in every file, the first envelope is opened | ciphertext that its key does not open |
+//!
+//! All of it happens in a directory that nobody serves from; the caller gives it its name when the last step held, and
+//! removes it otherwise. What is opened in step 5 is looked at by nobody and leaves no trace.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use arrow::array::AsArray as _;
+use arrow::error::ArrowError;
+use futures::TryStreamExt as _;
+use jiff::Timestamp;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use sqlx::Row as _;
+use vitalseal_crypto::{AtRest, Rejection, SubjectPseudonym, default_backend};
+
+use crate::backup::{self, BackupManifest};
+use crate::durable;
+use crate::keys::KeyCustody;
+use crate::paths::StorePaths;
+use crate::registry::{PatientState, RegistryError};
+use crate::schema;
+use crate::sqlite::{at_opt, parsed};
+use crate::store::{Store, StoreError};
+
+/// What a restored store holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restored {
+    /// Patients whose keys are there; of each of those with readings, stored envelopes were opened.
+    pub patients: u64,
+    /// Envelopes that were opened.
+    pub opened: u64,
+    /// Erased patients: they stay gone.
+    pub erased: u64,
+    /// Messages.
+    pub messages: u64,
+    /// When the newest of them arrived.
+    pub newest_at: Option<Timestamp>,
+}
+
+/// A backup was not restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The directory is no backup.
+    #[error("{0} is no whole backup of this version of vitalseal")]
+    NotABackup(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Written by another version.
+    #[error(
+        "{path} is a backup of format {found}, this program reads format {}",
+        backup::FORMAT
+    )]
+    Format {
+        /// The backup.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// It names a file that could lie anywhere.
+    #[error("the backup names a file outside itself: {0}; it was not written by vitalseal")]
+    Outside(String),
+    /// A file is not what it was.
+    #[error(
+        "{0} is not what the backup wrote: size or digest differ; take another copy of the backup"
+    )]
+    Damaged(PathBuf),
+    /// `backup.json` was rewritten, or its databases are another store's.
+    #[error(
+        "{0} was not written by the store whose key snapshot was found: somebody changed it, or parts of two \
+         backups were mixed; take another copy of the backup"
+    )]
+    Forged(PathBuf),
+    /// The restored store does not open.
+    #[error("opening the restored store")]
+    Store(#[from] StoreError),
+    /// Its registry cannot be read.
+    #[error("reading the restored registry")]
+    Registry(#[from] RegistryError),
+    /// A patient whom nobody knows.
+    #[error(
+        "{place} holds messages of patient {subject}, whom neither the registry nor the key snapshot knows"
+    )]
+    Unknown {
+        /// The patient.
+        subject: SubjectPseudonym,
+        /// The file.
+        place: String,
+    },
+    /// A stored message does not open.
+    #[error(
+        "a message of patient {subject} in {place} does not open under the keys of the key snapshot"
+    )]
+    Unopened {
+        /// The patient.
+        subject: SubjectPseudonym,
+        /// The file.
+        place: String,
+        /// Why.
+        #[source]
+        cause: Rejection,
+    },
+    /// The file system failed.
+    #[error("{what} {path}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
+    move |cause| RestoreError::Io {
+        what,
+        path: path.to_path_buf(),
+        cause,
+    }
+}
+
+/// Reads what a backup says of itself.
+///
+/// # Errors
+/// [`RestoreError::NotABackup`], [`RestoreError::Format`].
+pub fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
+    let whole = |e: Box<dyn std::error::Error + Send + Sync>| {
+        RestoreError::NotABackup(from.to_path_buf(), e)
+    };
+    let json = fs::read(backup::manifest_path(from)).map_err(|e| whole(e.into()))?;
+    let manifest: BackupManifest = serde_json::from_slice(&json).map_err(|e| whole(e.into()))?;
+    if manifest.format != backup::FORMAT {
+        return Err(RestoreError::Format {
+            path: from.to_path_buf(),
+            found: manifest.format,
+        });
+    }
+    Ok(manifest)
+}
+
+/// Copies a backup into the new directory `data` and holds every file against `backup.json`.
+///
+/// # Errors
+/// When a file is missing or is not what it was; `data` may then hold a part of it.
+pub fn unpack(from: &Path, data: &Path) -> Result<BackupManifest, RestoreError> {
+    let manifest = read_manifest(from)?;
+    durable::create_dir(data).map_err(failed("making", data))?;
+    for file in &manifest.files {
+        let below = Path::new(&file.path);
+        let inside = |part| matches!(part, Component::Normal(_));
+        if !below.components().all(inside) {
+            return Err(RestoreError::Outside(file.path.clone()));
+        }
+        let (source, copy) = (from.join(below), data.join(below));
+        backup::copy_file(&source, &copy).map_err(failed("copying", &source))?;
+        let found = backup::digest(&copy).map_err(failed("reading back", &copy))?;
+        if found != (file.size, file.digest.clone()) {
+            return Err(RestoreError::Damaged(source));
+        }
+    }
+    Ok(manifest)
+}
+
+impl Store {
+    /// Opens what [`unpack`] made of the backup `from`, and proves that every patient in it is either readable or
+    /// erased.
+    ///
+    /// # Errors
+    /// When it cannot hold both; the text says for whom and why. Nothing may be served from `paths` then.
+    pub async fn restore(
+        from: &Path,
+        paths: &StorePaths,
+        custody: impl Into<KeyCustody>,
+        now: Timestamp,
+    ) -> Result<(Self, Restored), RestoreError> {
+        let store = Self::open(paths, custody, now).await?;
+        match prove(&store, from).await {
+            Ok(restored) => Ok((store, restored)),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
+    refuse_forged(store, from).await?;
+    let states: HashMap<SubjectPseudonym, PatientState> = store
+        .registry
+        .patient_states()
+        .await?
+        .into_iter()
+        .map(|patient| (patient.subject, patient.state))
+        .collect();
+    for (subject, _) in states
+        .iter()
+        .filter(|(_, state)| **state == PatientState::Erased)
+    {
+        store.inbox.purge(subject).await.map_err(StoreError::from)?;
+    }
+    let count = |state| states.values().filter(|s| **s == state).count() as u64;
+    let mut restored = Restored {
+        patients: count(PatientState::Active),
+        opened: 0,
+        erased: count(PatientState::Erased),
+        messages: 0,
+        newest_at: None,
+    };
+    open_hot(store, &states, &mut restored).await?;
+    for file in store.catalog.files().await? {
+        restored.messages += file.messages;
+        restored.newest_at = restored.newest_at.max(Some(file.received_last_at));
+        let path = store.parquet_root().join(file.path.as_ref());
+        let place = path.display().to_string();
+        let samples = tokio::task::spawn_blocking(move || samples(&path))
+            .await
+            .map_err(StoreError::from)??;
+        for (subject, envelope) in samples {
+            restored.opened += open(store, &states, &subject, &envelope, &place).await?;
+        }
+    }
+    Ok(restored)
+}
+
+async fn refuse_forged(store: &Store, from: &Path) -> Result<(), RestoreError> {
+    let json = backup::manifest_path(from);
+    let id = fs::read(&json).map_err(failed("reading", &json))?;
+    let id = default_backend().sha256(&[&id]);
+    let path = backup::mac_path(from);
+    let found = fs::read(&path).map_err(failed("reading", &path))?;
+    let secret = store
+        .keys
+        .secret(backup::SECRET)
+        .await
+        .map_err(StoreError::from)?;
+    let own = secret
+        .map(|secret| backup::mac(&secret, &id))
+        .transpose()
+        .map_err(StoreError::from)?;
+    if own.map(|mac| hex::encode(mac).into_bytes()) != Some(found) {
+        return Err(RestoreError::Forged(json));
+    }
+    Ok(())
+}
+
+/// What is in no file yet: one envelope of each patient, and the count.
+async fn open_hot(
+    store: &Store,
+    states: &HashMap<SubjectPseudonym, PatientState>,
+    restored: &mut Restored,
+) -> Result<(), RestoreError> {
+    let place = store.paths().inbox().display().to_string();
+    let pool = store.inbox.database().pool();
+    let newest: Option<i64> = sqlx::query_scalar("SELECT MAX(received_at_us) FROM inbox")
+        .fetch_one(pool)
+        .await
+        .map_err(StoreError::from)?;
+    restored.newest_at = at_opt(newest).map_err(StoreError::from)?;
+    restored.messages = store.inbox.pending().await.map_err(StoreError::from)?.0;
+    let mut rows = sqlx::query(
+        "SELECT subject, envelope FROM inbox WHERE id IN (SELECT MIN(id) FROM inbox GROUP BY subject)",
+    )
+    .fetch(pool);
+    while let Some(row) = rows.try_next().await.map_err(StoreError::from)? {
+        let subject = row.try_get("subject").map_err(StoreError::from)?;
+        let envelope = row.try_get("envelope").map_err(StoreError::from)?;
+        restored.opened += open(store, states, subject, envelope, &place).await?;
+    }
+    Ok(())
+}
+
+/// The first envelope of each patient in a file; its rows are sorted by patient.
+fn samples(path: &Path) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("reading", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let columns = [schema::SUBJECT, schema::ENVELOPE];
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+    let mut samples: Vec<(String, Vec<u8>)> = Vec::new();
+    for batch in builder.with_projection(mask).build()? {
+        let batch = batch?;
+        let wrong = || ArrowError::SchemaError("the columns are not those of the schema".into());
+        let column = |name| batch.column_by_name(name).ok_or_else(wrong);
+        let subjects = column(schema::SUBJECT)?
+            .as_string_opt::<i32>()
+            .ok_or_else(wrong)?;
+        let envelopes = column(schema::ENVELOPE)?
+            .as_binary_opt::<i32>()
+            .ok_or_else(wrong)?;
+        for row in 0..batch.num_rows() {
+            let subject = subjects.value(row);
+            if samples.last().is_none_or(|(last, _)| last != subject) {
+                samples.push((subject.to_owned(), envelopes.value(row).to_vec()));
+            }
+        }
+    }
+    Ok(samples)
+}
+
+/// Opens one stored envelope, and counts it; that of an erased patient is not looked at.
+async fn open(
+    store: &Store,
+    states: &HashMap<SubjectPseudonym, PatientState>,
+    subject: &str,
+    envelope: &[u8],
+    place: &str,
+) -> Result<u64, RestoreError> {
+    let subject: SubjectPseudonym = parsed(subject).map_err(StoreError::from)?;
+    let place = || place.to_owned();
+    match states.get(&subject) {
+        Some(PatientState::Erased) => return Ok(0),
+        Some(PatientState::Active) => {}
+        None => {
+            let place = place();
+            return Err(RestoreError::Unknown { subject, place });
+        }
+    }
+    let keys = store
+        .keys
+        .patient_keys(&subject)
+        .await
+        .map_err(StoreError::from)?;
+    let Some(keys) = keys else {
+        let place = place();
+        return Err(RestoreError::Unknown { subject, place });
+    };
+    let opened = AtRest::decode(envelope).and_then(|message| {
+        let kek = keys.find(message.kek_kid()).unwrap_or(keys.current());
+        message.open(kek, default_backend())
+    });
+    match opened {
+        Ok(_) => Ok(1),
+        Err(cause) => {
+            let place = place();
+            Err(RestoreError::Unopened {
+                subject,
+                place,
+                cause,
+            })
+        }
+    }
+}
