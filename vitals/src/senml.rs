@@ -46,6 +46,9 @@ const MAX_NAME: usize = 32;
 /// Microseconds in a second.
 const MICROS: i64 = 1_000_000;
 
+/// Distances below 2^32 seconds are within a quarter of a microsecond as `f64`.
+const FAR_US: i64 = (1 << 32) * MICROS;
+
 mod label {
     pub(super) const BASE_VERSION: i8 = -1;
     pub(super) const BASE_NAME: i8 = -2;
@@ -66,6 +69,7 @@ mod label {
 
 /// Encodes readings, deterministically: the first record carries the base time in whole seconds, every
 /// record its distance to it where there is one. Whole numbers become integers, others the shortest exact float.
+/// A reading 136 years away from the base time carries one of its own, so that no distance is too long for a float.
 ///
 /// What [`decode`] refuses (no readings or too many, a value that is not finite, a time before 1978) is not
 /// checked here, since a device has no better answer to it than the server's.
@@ -77,12 +81,13 @@ mod label {
 pub fn encode(readings: &[Reading]) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.array(readings.len());
-    let base = readings
-        .first()
-        .map_or(0, |first| first.at.as_microsecond().div_euclid(MICROS));
-    for (record, reading) in readings.iter().enumerate() {
-        let offset_us = reading.at.as_microsecond() - base * MICROS;
-        writer.map(3 + usize::from(record == 0) + usize::from(offset_us != 0));
+    let mut base = None;
+    for reading in readings {
+        let at_us = reading.at.as_microsecond();
+        let near = base.filter(|base| (at_us - base * MICROS).abs() < FAR_US);
+        let second = near.unwrap_or(at_us.div_euclid(MICROS));
+        let offset_us = at_us - second * MICROS;
+        writer.map(3 + usize::from(near.is_none()) + usize::from(offset_us != 0));
         writer.integer(label::NAME.into());
         writer.text(reading.signal.code);
         writer.integer(label::UNIT.into());
@@ -94,9 +99,10 @@ pub fn encode(readings: &[Reading]) -> Vec<u8> {
             writer.integer(label::TIME.into());
             writer.number(offset_us as f64 / 1e6);
         }
-        if record == 0 {
+        if near.is_none() {
             writer.integer(label::BASE_TIME.into());
-            writer.integer(base);
+            writer.integer(second);
+            base = Some(second);
         }
     }
     writer.into_bytes()

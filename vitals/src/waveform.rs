@@ -107,7 +107,9 @@ impl Waveform {
         }
         let waveform = Self {
             signal,
-            start,
+            // What is finer is lost on the wire, so it is not kept here either.
+            start: Timestamp::from_microsecond(start.as_microsecond())
+                .map_err(|_| WaveformError::Time)?,
             period,
             factor,
             origin,
@@ -216,8 +218,16 @@ pub fn encode(waveform: &Waveform) -> Vec<u8> {
 /// Decodes a payload into one reading per sample.
 ///
 /// # Errors
-/// [`DecodeError`], at the first thing that is not exactly the layout of the [module](self).
+/// As for [`read`].
 pub fn decode(payload: &[u8]) -> Result<Vec<Reading>, DecodeError> {
+    Ok(read(payload)?.readings())
+}
+
+/// Reads a payload as the samples that it is.
+///
+/// # Errors
+/// [`DecodeError`], at the first thing that is not exactly the layout of the [module](self).
+pub fn read(payload: &[u8]) -> Result<Waveform, DecodeError> {
     let mut reader = Reader::new(payload);
     if reader.map(EXPECTED)?.announced() != Some(7) {
         return Err(DecodeError::Shape(EXPECTED));
@@ -246,11 +256,10 @@ pub fn decode(payload: &[u8]) -> Result<Vec<Reading>, DecodeError> {
     let samples = samples(&mut reader)?;
     reader.finish()?;
     let waveform = Waveform::new(signal, start, period, factor, origin, samples);
-    let waveform = waveform.map_err(|error| match error {
+    waveform.map_err(|error| match error {
         WaveformError::Count => DecodeError::Count,
         WaveformError::Value | WaveformError::Time => DecodeError::Number { record: 0 },
-    })?;
-    Ok(waveform.readings())
+    })
 }
 
 fn key(reader: &mut Reader<'_>, expected: i128) -> Result<(), DecodeError> {

@@ -22,7 +22,7 @@ fn readings() -> impl Strategy<Value = Vec<Reading>> {
     let reading = (
         0..signals().len(),
         proptest::num::f64::NORMAL,
-        1_i64 << 28..1 << 33,
+        prop_oneof![1_i64 << 28..1 << 33, 1_i64 << 28..253_402_200_000],
         0..1_000_000_i64,
     )
         .prop_map(|(index, value, second, micro)| Reading {

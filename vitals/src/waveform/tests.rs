@@ -67,9 +67,11 @@ proptest! {
         let period = Period::new(micros, count).unwrap();
         let signal = signal(PULSE_WAVEFORM).unwrap();
         let waveform = Waveform::new(signal, start, period, factor, origin, samples).unwrap();
-        let readings = decode(&encode(&waveform)).unwrap();
+        let payload = encode(&waveform);
+        let readings = decode(&payload).unwrap();
         prop_assert_eq!(readings.len(), waveform.len());
         prop_assert_eq!(readings, waveform.readings());
+        prop_assert_eq!(read(&payload), Ok(waveform));
     }
 
     /// The clock of the samples: exact to half a microsecond at every period, and never backwards.
