@@ -110,6 +110,14 @@ fn what_is_drawn_is_drawn_anew() {
     }
 }
 
+/// A build that asks for the validated module and runs another would be a false statement.
+#[cfg(feature = "aws-lc")]
+#[test]
+fn the_validated_module_runs_where_it_was_asked_for() {
+    let validated = aws_lc_rs::try_fips_mode().is_ok();
+    assert_eq!(validated, cfg!(feature = "fips"));
+}
+
 /// The libraries wipe what they expand from a key only with their `zeroize` feature: without it this does not compile.
 const _: () = {
     const fn wiped_on_drop<T: zeroize::ZeroizeOnDrop>() {}
