@@ -81,6 +81,10 @@ pub enum Command {
         #[command(flatten)]
         at: DataArgs,
     },
+    /// Back up: ciphertext into a new directory, keys to every place for key snapshots.
+    Backup(BackupArgs),
+    /// Make a store of a backup and the newest key snapshot; needs no server.
+    Restore(RestoreArgs),
     /// Erase a patient for ever, or verify the certificate of an erasure.
     Erase(EraseArgs),
     /// Incidents and their 72-hour reports.
@@ -356,6 +360,35 @@ pub enum KeysCommand {
         #[arg(long)]
         patient: Option<SubjectPseudonym>,
     },
+}
+
+/// `vitalseal backup`
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    /// The store.
+    #[command(flatten)]
+    pub at: DataArgs,
+    /// The new directory that the backup goes to. It holds no keys: those are in the key snapshots.
+    #[arg(long, value_name = "BACKUP")]
+    pub out: PathBuf,
+}
+
+/// `vitalseal restore`
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// The backup.
+    #[arg(long, value_name = "BACKUP")]
+    pub from: PathBuf,
+    /// The store that is to be made; the directory must not exist.
+    #[command(flatten)]
+    pub at: DataArgs,
+    /// Where the root keys are [default: where the store that was backed up had them].
+    #[arg(long, value_name = "DIR")]
+    pub root_keys: Option<PathBuf>,
+    /// Where a key snapshot is, and further ones go; may be repeated [default: as in the store that was
+    /// backed up].
+    #[arg(long = "snapshots", value_name = "DIR")]
+    pub snapshots: Vec<PathBuf>,
 }
 
 /// `vitalseal erase …`

@@ -1,5 +1,6 @@
 //! One function a subcommand: read the arguments, ask the server, print.
 
+pub(crate) mod backup;
 mod device;
 mod reserved;
 
@@ -183,6 +184,8 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
         | Command::Serve(_)
         | Command::Demo(_)
         | Command::Simulate(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Erase(_) => anyhow::bail!("this command does not go through the server"),
     }
 }

@@ -17,6 +17,7 @@ mod memory;
 pub mod mqtt_client;
 mod output;
 mod recipient;
+mod restore;
 mod secrets;
 pub mod server;
 pub mod simulate;
@@ -38,6 +39,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve(args, json).await?,
         Command::Demo(args) => return demo::run(args, json).await,
         Command::Simulate(args) => commands::simulate(args, json).await?,
+        Command::Backup(args) => commands::backup::backup(args, json).await?,
+        Command::Restore(args) => commands::backup::restore(args, json).await?,
         Command::Erase(args) => commands::erase(args, json).await?,
         other => commands::administer(other, json).await?,
     }

@@ -308,7 +308,7 @@ fn started() -> AuditEvent {
     }
 }
 
-async fn open_audit(store: &Store, paths: &StorePaths) -> anyhow::Result<Arc<AuditLog>> {
+pub(crate) async fn open_audit(store: &Store, paths: &StorePaths) -> anyhow::Result<Arc<AuditLog>> {
     let skey = secret_text(store, secrets::AUDIT_KEY).await?;
     let vkey = read(&paths.audit_vkey())?;
     let audit = AuditLog::open(&paths.audit(), &skey, vkey.trim()).await;

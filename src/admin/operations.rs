@@ -1,6 +1,7 @@
 //! What each administrative request does: change first made durable, then audited, then answered;
 //! reads of identities audited before the answer.
 
+mod backup;
 mod keys;
 
 use anyhow::Context as _;
@@ -92,6 +93,7 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::KeysRotate {
             patient: Some(patient),
         } => keys::rotate_kek(&act, &patient).await,
+        Request::Backup { out } => backup::take(&act, &out).await,
         Request::Flush => json(&system.flush().await?),
         Request::Erase { patient, reason } => act.erase(&patient, &reason).await,
         Request::IncidentOpen {

@@ -4,6 +4,7 @@
 //! request. Passwords travel here and nowhere else, and `Debug` of a request never shows one.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,9 @@ pub enum Request {
         patient: Option<SubjectPseudonym>,
     },
     Flush,
+    Backup {
+        out: PathBuf,
+    },
     Erase {
         patient: SubjectPseudonym,
         reason: String,

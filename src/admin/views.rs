@@ -1,6 +1,6 @@
 //! What administrative answers show, field by field: nothing is shown because a row happens to hold it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -127,6 +127,18 @@ pub(super) struct KekRotatedView<'a> {
     pub(super) patient: &'a str,
     pub(super) retired: String,
     pub(super) current: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct BackupView<'a> {
+    pub(super) backup: &'a Path,
+    pub(super) id: &'a str,
+    pub(super) taken_at: Timestamp,
+    pub(super) root_epoch: u64,
+    pub(super) files: usize,
+    pub(super) bytes: u64,
+    /// Where the key snapshots are.
+    pub(super) keys: &'a [PathBuf],
 }
 
 #[derive(Serialize)]

@@ -37,12 +37,18 @@ use crate::store::{Store, StoreError};
 /// What a restored store holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Restored {
+    /// The backup, as the audit log names it.
+    pub backup: String,
+    /// When it was taken: what was acknowledged before is there.
+    pub taken_at: Timestamp,
     /// Patients whose keys are there; of each of those with readings, stored envelopes were opened.
     pub patients: u64,
     /// Envelopes that were opened.
     pub opened: u64,
     /// Erased patients: they stay gone.
     pub erased: u64,
+    /// Erasures that the backup did not know of.
+    pub erasures_replayed: u64,
     /// Messages.
     pub messages: u64,
     /// When the newest of them arrived.
@@ -131,11 +137,8 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreE
     }
 }
 
-/// Reads what a backup says of itself.
-///
-/// # Errors
-/// [`RestoreError::NotABackup`], [`RestoreError::Format`].
-pub fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
+/// What a backup says of itself.
+fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
     let whole = |e: Box<dyn std::error::Error + Send + Sync>| {
         RestoreError::NotABackup(from.to_path_buf(), e)
     };
@@ -154,7 +157,7 @@ pub fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
 ///
 /// # Errors
 /// When a file is missing or is not what it was; `data` may then hold a part of it.
-pub fn unpack(from: &Path, data: &Path) -> Result<BackupManifest, RestoreError> {
+pub fn unpack(from: &Path, data: &Path) -> Result<(), RestoreError> {
     let manifest = read_manifest(from)?;
     durable::create_dir(data).map_err(failed("making", data))?;
     for file in &manifest.files {
@@ -170,7 +173,7 @@ pub fn unpack(from: &Path, data: &Path) -> Result<BackupManifest, RestoreError> 
             return Err(RestoreError::Damaged(source));
         }
     }
-    Ok(manifest)
+    Ok(())
 }
 
 impl Store {
@@ -197,7 +200,8 @@ impl Store {
 }
 
 async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
-    refuse_forged(store, from).await?;
+    let backup = refuse_forged(store, from).await?;
+    let manifest = read_manifest(from)?;
     let states: HashMap<SubjectPseudonym, PatientState> = store
         .registry
         .patient_states()
@@ -212,10 +216,14 @@ async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
         store.inbox.purge(subject).await.map_err(StoreError::from)?;
     }
     let count = |state| states.values().filter(|s| **s == state).count() as u64;
+    let erased = count(PatientState::Erased);
     let mut restored = Restored {
+        backup,
+        taken_at: manifest.taken_at,
         patients: count(PatientState::Active),
         opened: 0,
-        erased: count(PatientState::Erased),
+        erased,
+        erasures_replayed: erased.saturating_sub(manifest.erasures),
         messages: 0,
         newest_at: None,
     };
@@ -235,7 +243,8 @@ async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
     Ok(restored)
 }
 
-async fn refuse_forged(store: &Store, from: &Path) -> Result<(), RestoreError> {
+/// The id of the backup, if it is the store's own.
+async fn refuse_forged(store: &Store, from: &Path) -> Result<String, RestoreError> {
     let json = backup::manifest_path(from);
     let id = fs::read(&json).map_err(failed("reading", &json))?;
     let id = default_backend().sha256(&[&id]);
@@ -253,7 +262,7 @@ async fn refuse_forged(store: &Store, from: &Path) -> Result<(), RestoreError> {
     if own.map(|mac| hex::encode(mac).into_bytes()) != Some(found) {
         return Err(RestoreError::Forged(json));
     }
-    Ok(())
+    Ok(hex::encode(id))
 }
 
 /// What is in no file yet: one envelope of each patient, and the count.

@@ -307,6 +307,21 @@ pub enum AuditEvent {
         retired: Kid,
         kid: Kid,
     },
+    /// Ciphertext was copied, and a key snapshot was written to every place; `backup` is the SHA-256 of its description.
+    BackupTaken {
+        backup: String,
+        root_epoch: KeyEpoch,
+        files: u64,
+        bytes: u64,
+    },
+    /// Older data was joined with a newer key snapshot: from the backup of this id, or a directory copied by hand.
+    /// What was done since that copy was made is not in this log.
+    StoreRestored {
+        backup: Option<String>,
+        root_epoch: KeyEpoch,
+        patients: u64,
+        erasures_replayed: u64,
+    },
     /// An erasure was ordered.
     ErasureStarted {
         patient: SubjectPseudonym,
