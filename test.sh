@@ -9,6 +9,7 @@
 #   clippy       all targets, warnings are errors
 #   docs         cargo doc, warnings are errors
 #   tests        unit, integration and doc tests
+#   fuzz         each fuzz target for some seconds, where a nightly toolchain is installed
 #
 # Builds go to CARGO_TARGET_DIR, by default in the user's cache, so that a second run is quick. Nothing is written into
 # the checkout. Ends with one line that says how many checks passed.
@@ -20,11 +21,13 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 tools="$cache/tools"
 venv="$cache/interop"
 cargo_deny_version=0.20.2
+cargo_fuzz_version=0.13.2
 
 # ------------------------------------------------------------------------------------------------ saying what happens
 
 check=start
 passed=0
+left_out=
 
 # run NAME COMMAND...: one check. Called on its own line and never in a condition: bash would ignore failures inside it.
 run() {
@@ -33,8 +36,15 @@ run() {
     shift
     printf '\n== %s\n' "$check"
     "$@"
+    [[ "$left_out " != *" $check "* ]] || return 0
     passed=$((passed + 1))
     printf '   %s: ok (%d s)\n' "$check" $((SECONDS - started))
+}
+
+# leave_out WHY: the running check cannot be made here. It is not counted, and the last line names it.
+leave_out() {
+    echo "   left out: $1"
+    left_out+=" $check"
 }
 
 die() {
@@ -133,6 +143,40 @@ check_vectors() {
     export VITALSEAL_VECTORS="$venv/vectors.json"
 }
 
+# Lets each fuzz target run on from its seeds. The seeds themselves are replayed by the tests, on any toolchain.
+smoke_fuzz() {
+    if ! RUSTUP_AUTO_INSTALL=0 cargo +nightly --version >/dev/null 2>&1; then
+        leave_out "no nightly toolchain; to run it: rustup toolchain install nightly --profile minimal"
+        return
+    fi
+    if ! "$tools/bin/cargo-fuzz" --version 2>/dev/null | grep -q " $cargo_fuzz_version\$"; then
+        echo "   building cargo-fuzz $cargo_fuzz_version, once"
+        CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR="$tools/build" \
+            cargo install --quiet --locked --force --root "$tools" --version "$cargo_fuzz_version" cargo-fuzz
+        rm -rf "$tools/build"
+    fi
+    cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null ||
+        die "fuzz/Cargo.lock is out of date; run: cargo metadata --manifest-path fuzz/Cargo.toml"
+    local built="$cache/fuzz-target" host found target
+    host="$(rustc -vV | sed -n 's/^host: //p')"
+    if ! PATH="$tools/bin:$PATH" CARGO_TARGET_DIR="$built" cargo +nightly fuzz build >"$cache/fuzz.log" 2>&1; then
+        grep -q '^error.*could not compile `vitalseal' "$cache/fuzz.log" && die "see $cache/fuzz.log"
+        leave_out "this nightly does not build it, see $cache/fuzz.log"
+        return
+    fi
+    for target in fuzz/fuzz_targets/*.rs; do
+        target="$(basename "$target" .rs)"
+        # New inputs go to a folder of their own, so that a run begins with the seeds and leaves the checkout alone.
+        found="$cache/fuzz/$target"
+        rm -rf "$found"
+        mkdir -p "$found"
+        "$built/$host/release/$target" -max_total_time=8 -seed=1 -verbosity=0 -artifact_prefix="$cache/fuzz/$target-" \
+            "$found" "fuzz/corpus/$target" 2>"$cache/fuzz.log" ||
+            { tail -n 40 "$cache/fuzz.log" >&2; die "$target: fuzz/README.md says what to do with the input above"; }
+        echo "   $target: nothing found"
+    done
+}
+
 # ------------------------------------------------------------------------------------------------------- in this order
 
 run packages install_packages
@@ -143,5 +187,6 @@ run vectors check_vectors
 run clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 run docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 run tests cargo test --locked --workspace
+run fuzz smoke_fuzz
 
-printf '\ntest.sh: all %d checks passed in %d s\n' "$passed" "$SECONDS"
+printf '\ntest.sh: all %d checks passed in %d s%s\n' "$passed" "$SECONDS" "${left_out:+, left out:$left_out}"
