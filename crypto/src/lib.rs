@@ -105,14 +105,15 @@ pub mod envelope;
 pub mod ids;
 pub mod keys;
 mod pem;
+mod remote;
 
 #[cfg(feature = "aws-lc")]
 pub use backend::aws_lc;
 pub use backend::{Backend, BackendError, P256Point, P256Secret, default_backend, rust_crypto};
 #[cfg(feature = "authority")]
 pub use certificate::authority::{
-    AuthorityError, CertificateAuthority, IssuedCertificate, NewAuthority, ServerIdentity,
-    new_device_key_and_csr,
+    AuthorityError, CertificateAuthority, IssuedCertificate, NewAuthority, NewChain,
+    ServerIdentity, new_device_key_and_csr,
 };
 pub use certificate::{
     CertificateError, DeviceCertificate, RecipientCertificate, certificates_in_pem,
@@ -131,3 +132,4 @@ pub use keys::{
     Dek, DeviceSigner, Kek, KeyError, OutboxKey, PageKey, PatientKeys, RecipientKey,
     RecipientKeyRing, RootKey, SessionKey,
 };
+pub use remote::RemoteSigner;

@@ -9,12 +9,15 @@
 
 mod common;
 
+use std::error::Error;
+use std::sync::Arc;
+
 use common::{authority, backends, later, now};
 use vitalseal_crypto::certificate::{certificates_in_pem, verify_authority};
 use vitalseal_crypto::{
     AuthorityError, CertificateAuthority, CertificateError, DeviceCertificate, DeviceId,
-    DeviceSigner, KeyEpoch, KeyError, RecipientCertificate, default_backend,
-    new_device_key_and_csr,
+    DeviceSigner, KeyEpoch, KeyError, P256Secret, RecipientCertificate, RemoteSigner,
+    default_backend, new_device_key_and_csr,
 };
 
 fn device() -> DeviceId {
@@ -295,4 +298,65 @@ fn an_authority_goes_no_deeper_than_its_path_length() {
             assert_eq!(leaf.verify_issued_by(&issuer.der, now(), backend), expected);
         }
     }
+}
+
+/// A key that is not on this machine: it signs with `with`, whatever it says that it is.
+#[derive(Debug)]
+struct Remote {
+    named: P256Secret,
+    with: Option<P256Secret>,
+}
+
+impl RemoteSigner for Remote {
+    fn public(&self) -> &[u8] {
+        self.named.public().as_sec1()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], Box<dyn Error + Send + Sync>> {
+        let key = self.with.as_ref().ok_or("the token is in a drawer")?;
+        Ok(default_backend().sign(key, &[message])?)
+    }
+}
+
+#[test]
+fn a_remote_key_issues_as_a_near_one_does_and_what_it_signs_is_checked_first() {
+    let backend = default_backend();
+    let named = || backend.p256_from_scalar(&[7; 32]).unwrap();
+    let chain = CertificateAuthority::create_remote(
+        &Remote {
+            named: named(),
+            with: None,
+        },
+        now(),
+    )
+    .unwrap();
+    let (_, csr) = new_device_key_and_csr(&device()).unwrap();
+    let issue = |with| {
+        let signer = Arc::new(Remote {
+            named: named(),
+            with,
+        });
+        CertificateAuthority::open_remote(signer, &chain.issuing_cert_pem, &chain.root_cert_pem)
+            .unwrap()
+            .issue_device(&csr, &device(), now())
+    };
+    let issued = issue(Some(named())).unwrap().certificate;
+    let issuing = &certificates_in_pem(&chain.issuing_cert_pem).unwrap()[0];
+    for backend in backends() {
+        assert_eq!(issued.verify_issued_by(issuing, now(), backend), Ok(()));
+    }
+
+    let another = issue(Some(backend.generate_p256().unwrap()));
+    assert!(matches!(another, Err(AuthorityError::Remote(_))));
+    match issue(None) {
+        Err(AuthorityError::Remote(cause)) => assert!(cause.to_string().contains("drawer")),
+        other => panic!("{other:?}"),
+    }
+    let stranger = Arc::new(Remote {
+        named: backend.generate_p256().unwrap(),
+        with: None,
+    });
+    let opened =
+        CertificateAuthority::open_remote(stranger, &chain.issuing_cert_pem, &chain.root_cert_pem);
+    assert!(matches!(opened, Err(AuthorityError::Authority)));
 }

@@ -15,6 +15,8 @@ use std::fmt::Debug;
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "authority")]
+pub(crate) use self::p256_key::signature_to_der;
 pub use self::p256_key::{P256Point, P256Secret};
 pub(crate) use self::p256_key::{scalar_from_pkcs8, signature_from_der};
 

@@ -97,3 +97,10 @@ pub(crate) fn signature_from_der(der: &[u8]) -> Option<[u8; 64]> {
         .ok()
         .map(|signature| signature.to_bytes().into())
 }
+
+/// `r || s`, turned into an ECDSA signature as X.509 writes it.
+#[cfg(feature = "authority")]
+pub(crate) fn signature_to_der(signature: &[u8; 64]) -> Option<Vec<u8>> {
+    let signature = p256::ecdsa::Signature::from_slice(signature).ok()?;
+    Some(signature.to_der().as_bytes().to_vec())
+}

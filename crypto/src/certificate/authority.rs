@@ -1,5 +1,7 @@
 //! Issuing certificates: the authority that a site runs for its own devices.
 
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,11 +12,13 @@ use rcgen::{
 };
 use zeroize::Zeroizing;
 
+use super::issuing_key::IssuingKey;
 use super::{CertificateError, DeviceCertificate, RecipientCertificate, parsed};
 use crate::backend::{Backend, BackendError, P256Point, default_backend};
 use crate::ids::{DeviceId, KeyEpoch};
 use crate::keys::{KeyError, RecipientKey, blank_debug};
 use crate::pem;
+use crate::remote::RemoteSigner;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// As long as a device is in service; the root's key is kept offline and hardly used.
@@ -47,6 +51,9 @@ pub enum AuthorityError {
     /// Building or signing the certificate failed.
     #[error("signing the certificate")]
     Signing(#[source] rcgen::Error),
+    /// The issuing key is somewhere else, and did not sign, or not rightly.
+    #[error("signing the certificate with a key that is not on this machine")]
+    Remote(#[source] Box<dyn Error + Send + Sync>),
     /// What was issued does not pass our own reading.
     #[error("reading back the issued certificate")]
     Issued(#[from] CertificateError),
@@ -63,7 +70,7 @@ impl From<BackendError> for AuthorityError {
 
 /// The issuing authority: signs devices', servers' and recipients' certificates.
 pub struct CertificateAuthority {
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, IssuingKey>,
     issuing_der: Vec<u8>,
     root_der: Vec<u8>,
     not_after: Timestamp,
@@ -77,6 +84,16 @@ pub struct NewAuthority {
     pub root_cert_pem: String,
     /// PKCS#8.
     pub issuing_key_pem: Zeroizing<String>,
+    /// The issuing CA's certificate, path length 0.
+    pub issuing_cert_pem: String,
+}
+
+/// What [`CertificateAuthority::create_remote`] makes; the issuing key stays where it is.
+pub struct NewChain {
+    /// PKCS#8.
+    pub root_key_pem: Zeroizing<String>,
+    /// The root's self-signed certificate, path length 1.
+    pub root_cert_pem: String,
     /// The issuing CA's certificate, path length 0.
     pub issuing_cert_pem: String,
 }
@@ -104,31 +121,26 @@ impl CertificateAuthority {
     /// # Errors
     /// [`AuthorityError::Signing`] or [`AuthorityError::Validity`].
     pub fn create(now: Timestamp) -> Result<NewAuthority, AuthorityError> {
-        let root_key = new_key_pair()?;
-        let mut root = authority_params("vitalseal root CA", 1);
-        set_validity(&mut root, backdated(now)?, days_after(now, ROOT_DAYS)?)?;
-        let root_cert = root
-            .self_signed(&root_key)
-            .map_err(AuthorityError::Signing)?;
-
         let issuing_key = new_key_pair()?;
-        let mut issuing = authority_params("vitalseal issuing CA", 0);
-        set_validity(
-            &mut issuing,
-            backdated(now)?,
-            days_after(now, ISSUING_DAYS)?,
-        )?;
-        let issuer = Issuer::from_params(&root, &root_key);
-        let issuing_cert = issuing
-            .signed_by(&issuing_key, &issuer)
-            .map_err(AuthorityError::Signing)?;
-
+        let chain = new_chain(&issuing_key, now)?;
         Ok(NewAuthority {
-            root_key_pem: Zeroizing::new(root_key.serialize_pem()),
-            root_cert_pem: root_cert.pem(),
+            root_key_pem: chain.root_key_pem,
+            root_cert_pem: chain.root_cert_pem,
             issuing_key_pem: Zeroizing::new(issuing_key.serialize_pem()),
-            issuing_cert_pem: issuing_cert.pem(),
+            issuing_cert_pem: chain.issuing_cert_pem,
         })
+    }
+
+    /// Makes a root, and under it an issuing CA whose P-256 key is somewhere else.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Authority`] for a key that is not P-256, else as [`Self::create`].
+    pub fn create_remote(
+        issuing: &dyn RemoteSigner,
+        now: Timestamp,
+    ) -> Result<NewChain, AuthorityError> {
+        let point = P256Point::from_sec1(issuing.public()).ok_or(AuthorityError::Authority)?;
+        new_chain(&PublicKey(point), now)
     }
 
     /// Opens an authority from its stored key and certificates. The root's key is not needed.
@@ -141,6 +153,27 @@ impl CertificateAuthority {
         root_cert_pem: &str,
     ) -> Result<Self, AuthorityError> {
         let key = KeyPair::from_pem(issuing_key_pem).map_err(|_| AuthorityError::Authority)?;
+        Self::assemble(IssuingKey::Here(key), issuing_cert_pem, root_cert_pem)
+    }
+
+    /// Opens an authority whose issuing key is somewhere else.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_remote(
+        issuing: Arc<dyn RemoteSigner>,
+        issuing_cert_pem: &str,
+        root_cert_pem: &str,
+    ) -> Result<Self, AuthorityError> {
+        let key = IssuingKey::remote(issuing)?;
+        Self::assemble(key, issuing_cert_pem, root_cert_pem)
+    }
+
+    fn assemble(
+        key: IssuingKey,
+        issuing_cert_pem: &str,
+        root_cert_pem: &str,
+    ) -> Result<Self, AuthorityError> {
         let issuing_der = pem::first(issuing_cert_pem, "CERTIFICATE")
             .ok_or(AuthorityError::Authority)?
             .to_vec();
@@ -150,7 +183,7 @@ impl CertificateAuthority {
         let not_after =
             parsed::not_after_of(&issuing_der).map_err(|_| AuthorityError::Authority)?;
         let named = parsed::public_key_of(&issuing_der).map_err(|_| AuthorityError::Authority)?;
-        if key.public_key_raw() != named.as_sec1() {
+        if key.der_bytes() != named.as_sec1() {
             return Err(AuthorityError::Authority);
         }
         // Checked at the end of its validity: whether it is valid now is for those who verify.
@@ -267,7 +300,7 @@ impl CertificateAuthority {
         set_validity(&mut params, not_before, not_after)?;
         let certificate = params
             .signed_by(key, &self.issuer)
-            .map_err(AuthorityError::Signing)?;
+            .map_err(|error| self.issuer.key().explain(error))?;
         Ok(certificate.der().to_vec())
     }
 
@@ -321,6 +354,31 @@ impl PublicKeyData for PublicKey {
     }
 }
 
+fn new_chain(issuing_key: &impl PublicKeyData, now: Timestamp) -> Result<NewChain, AuthorityError> {
+    let root_key = new_key_pair()?;
+    let mut root = authority_params("vitalseal root CA", 1);
+    set_validity(&mut root, backdated(now)?, days_after(now, ROOT_DAYS)?)?;
+    let root_cert = root
+        .self_signed(&root_key)
+        .map_err(AuthorityError::Signing)?;
+
+    let mut issuing = authority_params("vitalseal issuing CA", 0);
+    set_validity(
+        &mut issuing,
+        backdated(now)?,
+        days_after(now, ISSUING_DAYS)?,
+    )?;
+    let issuer = Issuer::from_params(&root, &root_key);
+    let issuing_cert = issuing
+        .signed_by(issuing_key, &issuer)
+        .map_err(AuthorityError::Signing)?;
+    Ok(NewChain {
+        root_key_pem: Zeroizing::new(root_key.serialize_pem()),
+        root_cert_pem: root_cert.pem(),
+        issuing_cert_pem: issuing_cert.pem(),
+    })
+}
+
 fn new_key_pair() -> Result<KeyPair, AuthorityError> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Signing)
 }
@@ -368,4 +426,4 @@ fn days_after(now: Timestamp, days: i32) -> Result<Timestamp, AuthorityError> {
         .map_err(|_| AuthorityError::Validity)
 }
 
-blank_debug! { CertificateAuthority NewAuthority ServerIdentity }
+blank_debug! { CertificateAuthority NewAuthority NewChain ServerIdentity }

@@ -16,6 +16,8 @@
 #[cfg(feature = "authority")]
 pub mod authority;
 mod device;
+#[cfg(feature = "authority")]
+mod issuing_key;
 mod parsed;
 mod recipient;
 
