@@ -178,6 +178,8 @@ impl World {
                 sequence: self.sequence,
             },
             signed_hash: sealed.signed_hash,
+            previous: None,
+            introduced: None,
             subject: subject.clone(),
             received_at,
             first_at: received_at - SignedDuration::from_mins(2),

@@ -18,4 +18,4 @@ pub mod edge;
 pub mod pipeline;
 
 pub use edge::{Edge, EdgeDeps, EdgeError, EdgeLimits, EdgeMetrics};
-pub use pipeline::{Outcome, Pipeline, PipelineDeps, PipelineError};
+pub use pipeline::{Order, Outcome, Pipeline, PipelineDeps, PipelineError};

@@ -4,16 +4,20 @@
 //! transaction and answers each only after `COMMIT` returned with `synchronous=FULL`. If the
 //! transaction fails, everybody in it is told so, and nothing of it happened.
 //!
-//! A row holds an at-rest envelope, already wrapped for its patient; a refused body is sealed under
-//! the quarantine page key before it is handed to SQLite. So no measured value is ever in this
-//! file, its write-ahead log, or a freed page.
+//! A row holds an at-rest envelope, already wrapped for its patient; a refused body is sealed before
+//! it is handed to SQLite. So no measured value is ever in this file, its write-ahead log, or a freed
+//! page.
 //!
 //! The counters of every admitted message stay in `seen` for ever: a replay is answered
-//! [`Admitted::Duplicate`] years later, and the same counters over other signed bytes are
-//! [`Admitted::Fork`].
+//! [`Admitted::Duplicate`] years later, and other signed bytes under the same counters, or a broken
+//! link between two messages, are [`Admitted::Fork`].
 
+mod admission;
+mod chain;
+mod evidence;
 mod quarantine;
 pub(crate) mod rows;
+mod senders;
 mod writer;
 
 use std::collections::HashSet;
@@ -25,12 +29,17 @@ use jiff::Timestamp;
 use sqlx::ConnectOptions as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use vitalseal_crypto::{DeviceId, MAX_COUNTER, MessageId, PageKey, SubjectPseudonym};
-use zeroize::Zeroizing;
+use vitalseal_crypto::{
+    CloneKind, DeviceId, MAX_COUNTER, MessageId, P256Point, PageKey, SenderKeyId, SubjectPseudonym,
+};
 
+pub use self::chain::BootChain;
+pub use self::evidence::KeptProof;
+use self::quarantine::SealedQuarantine;
+pub use self::quarantine::{NewQuarantine, QuarantineRow};
+pub use self::senders::Senders;
 use self::writer::{Command, Writer};
 use crate::lock::StoreLock;
-use crate::ports::QuarantineReason;
 use crate::sqlite::{self, Database, count, damaged, number};
 
 /// Commands that may wait for the writer. Four full batches: enough to fill the next one while one
@@ -44,6 +53,10 @@ pub struct Admission {
     pub message: MessageId,
     /// SHA-256 of the countersigned bytes: tells a replay from a fork.
     pub signed_hash: [u8; 32],
+    /// Signed hash of the message before it, if it names one: tells a gap from a fork.
+    pub previous: Option<[u8; 32]>,
+    /// The session key that it carried in full, and the name that later messages may give it.
+    pub introduced: Option<(SenderKeyId, P256Point)>,
     /// Patient.
     pub subject: SubjectPseudonym,
     /// When it arrived.
@@ -71,66 +84,33 @@ impl fmt::Debug for Admission {
 pub enum Admitted {
     /// New, and durable now.
     Stored,
+    /// New, and durable now; but the message before it, which it names, is not here.
+    StoredAfterGap,
     /// The very same signed bytes were admitted before.
     Duplicate,
-    /// The counters were used before for other signed bytes: two devices hold one key. Nothing was
-    /// stored.
-    Fork,
+    /// It contradicts a stored message: two devices hold one key. Nothing was stored.
+    Fork(Fork),
 }
 
-/// A refused message that is to be kept aside.
-#[derive(Clone)]
-pub struct NewQuarantine {
-    /// Device that the TLS session vouched for.
-    pub device: DeviceId,
-    /// Boot and sequence, as far as they could be read. The same refusal of the same counters is
-    /// kept once.
-    pub message: Option<(u64, u64)>,
-    /// Why.
-    pub reason: QuarantineReason,
-    /// More words, without any content of the message.
-    pub detail: String,
-    /// When it arrived.
-    pub received_at: Timestamp,
-    /// The patient whom the device measures, when the message itself cannot be read for one: the body
-    /// goes with that patient's erasure.
-    pub subject: Option<SubjectPseudonym>,
-    /// The message as it came; sealed before it is written. `None` for an erased patient.
-    pub body: Option<Vec<u8>>,
-}
-
-impl fmt::Debug for NewQuarantine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("NewQuarantine");
-        out.field("device", &self.device)
-            .field("reason", &self.reason)
-            .finish_non_exhaustive()
+impl Admitted {
+    /// Whether it is in the inbox now, and was not before.
+    #[must_use]
+    pub fn is_stored(self) -> bool {
+        matches!(self, Self::Stored | Self::StoredAfterGap)
     }
 }
 
-/// A message that was kept aside.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct QuarantineRow {
-    /// Row number.
-    pub id: i64,
-    /// Device.
-    pub device: DeviceId,
-    /// Boot and sequence, as far as they could be read.
-    pub message: Option<(u64, u64)>,
-    /// Why.
-    pub reason: QuarantineReason,
-    /// More words.
-    pub detail: String,
-    /// When it first arrived.
-    pub received_at: Timestamp,
-    /// Bytes of the message as it came.
-    pub size: u64,
-    /// How often it came.
-    pub times: u64,
+/// Which stored message a new one contradicts, and in what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fork {
+    /// In what.
+    pub kind: CloneKind,
+    /// Sequence of the stored one, which is of the same device and boot.
+    pub other: u64,
 }
 
-/// The inbox failed. After one of these from [`Inbox::admit`] or [`Inbox::quarantine`] the message
-/// must not be acknowledged.
+/// The inbox failed. After one of these from [`Inbox::admit`] or [`Store::quarantine`](crate::Store::quarantine) the
+/// message must not be acknowledged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InboxError {
@@ -161,6 +141,7 @@ pub struct Inbox {
     db: Database,
     commands: mpsc::Sender<Command>,
     quarantine_key: Arc<PageKey>,
+    senders: Senders,
 }
 
 impl Inbox {
@@ -183,7 +164,9 @@ impl Inbox {
         lock: Arc<StoreLock>,
     ) -> Result<(Self, JoinHandle<()>), InboxError> {
         let db = Database::connect(path).await?;
-        let writer = Writer::new(sqlite::options(path).connect().await?, erased);
+        let senders = Senders::load(db.pool()).await?;
+        let writing = sqlite::options(path).connect().await?;
+        let writer = Writer::new(writing, erased, senders.clone());
         let (commands, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
             writer.run(queue).await;
@@ -194,6 +177,7 @@ impl Inbox {
                 db,
                 commands,
                 quarantine_key,
+                senders,
             },
             task,
         ))
@@ -205,14 +189,28 @@ impl Inbox {
     /// When it is not durable: [`InboxError::Batch`], [`InboxError::Closed`]; when it never can be:
     /// [`InboxError::OutOfRange`], [`InboxError::Erased`].
     pub async fn admit(&self, admission: Admission) -> Result<Admitted, InboxError> {
+        self.enqueue(admission).await?.await
+    }
+
+    /// [`Inbox::admit`] in two steps: resolves when the message has its place in the order of admission, to what
+    /// resolves when it is on disk.
+    ///
+    /// # Errors
+    /// As [`Inbox::admit`], in either step.
+    pub async fn enqueue(
+        &self,
+        admission: Admission,
+    ) -> Result<impl Future<Output = Result<Admitted, InboxError>> + Send + use<>, InboxError> {
         if admission.message.boot > MAX_COUNTER || admission.message.sequence > MAX_COUNTER {
             return Err(InboxError::OutOfRange("counter"));
         }
         if i32::try_from(admission.readings).is_err() {
             return Err(InboxError::OutOfRange("number of readings"));
         }
-        self.ask(|answer| Command::Admit(Box::new(admission), answer))
-            .await?
+        let answered = self
+            .send(|answer| Command::Admit(Box::new(admission), answer))
+            .await?;
+        Ok(async move { answered.await.map_err(|_| InboxError::Closed)? })
     }
 
     /// The signed hash under which these counters were admitted.
@@ -236,16 +234,6 @@ impl Inbox {
             .transpose()?)
     }
 
-    /// Keeps a refused message aside; resolves after the commit is on disk.
-    ///
-    /// # Errors
-    /// When it is not durable.
-    pub async fn quarantine(&self, refused: NewQuarantine) -> Result<(), InboxError> {
-        let sealed = quarantine::seal(refused, &self.quarantine_key)?;
-        self.ask(|answer| Command::Quarantine(Box::new(sealed), answer))
-            .await?
-    }
-
     /// Refused messages, newest first.
     ///
     /// # Errors
@@ -254,15 +242,28 @@ impl Inbox {
         Ok(quarantine::list(limit, self.db.pool()).await?)
     }
 
-    /// A refused message as it came; `None` when its body was not kept.
+    /// What is here of a device's messages, boot by boot, and what is missing.
     ///
     /// # Errors
-    /// When the database cannot be read or the body does not open.
-    pub async fn quarantined_body(
-        &self,
-        id: i64,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, InboxError> {
-        quarantine::body(id, &self.quarantine_key, self.db.pool()).await
+    /// When the database cannot be read.
+    pub async fn chain(&self, device: &DeviceId) -> Result<Vec<BootChain>, InboxError> {
+        Ok(chain::of(device, self.db.pool()).await?)
+    }
+
+    /// The session keys that devices may name.
+    #[must_use]
+    pub fn senders(&self) -> Senders {
+        self.senders.clone()
+    }
+
+    /// Forgets the session keys of a device, which was revoked.
+    ///
+    /// # Errors
+    /// When that is not durable.
+    pub async fn forget_senders(&self, device: &DeviceId) -> Result<(), InboxError> {
+        let device = device.clone();
+        self.ask(|answer| Command::ForgetSenders(device, answer))
+            .await?
     }
 
     /// Rows and envelope bytes that wait for the next flush.
@@ -305,16 +306,29 @@ impl Inbox {
         self.db.close().await;
     }
 
+    async fn keep_aside(&self, refused: SealedQuarantine) -> Result<(), InboxError> {
+        self.ask(|answer| Command::Quarantine(Box::new(refused), answer))
+            .await?
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, InboxError> {
+        let answered = self.send(command).await?;
+        answered.await.map_err(|_| InboxError::Closed)
+    }
+
+    async fn send<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<oneshot::Receiver<T>, InboxError> {
         let (answer, answered) = oneshot::channel();
         self.commands
             .send(command(answer))
             .await
             .map_err(|_| InboxError::Closed)?;
-        answered.await.map_err(|_| InboxError::Closed)
+        Ok(answered)
     }
 }
 

@@ -34,7 +34,10 @@ mod tests;
 pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
 pub use catalog::{Catalog, DataFile, Holding};
 pub use flush::FlushReport;
-pub use inbox::{Admission, Admitted, Inbox, InboxError, NewQuarantine, QuarantineRow};
+pub use inbox::{
+    Admission, Admitted, BootChain, Fork, Inbox, InboxError, KeptProof, NewQuarantine,
+    QuarantineRow, Senders,
+};
 pub use keys::{
     FileRootProvider, KeyCustody, KeyErasure, KeyError, KeySlot, KeyStatus, KeyStore, LedgerRow,
     NewRoot, RecipientRow, RootError, RootProvider, RootRotation,

@@ -28,7 +28,7 @@ use crate::keys::{KeyCustody, KeyError, KeySlot, KeyStore, RootError, root_epoch
 use crate::lock::StoreLock;
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryError};
 use crate::sqlite::{self, Database, parsed, us};
 
 /// Version of the registry's and the inbox's tables that this program reads and writes.
@@ -99,6 +99,9 @@ pub enum StoreError {
     /// The key store failed.
     #[error("using the key store")]
     Key(#[from] KeyError),
+    /// The registry failed.
+    #[error("using the registry")]
+    Registry(#[from] RegistryError),
     /// A Parquet file could not be written or read.
     #[error("writing or reading a Parquet file")]
     Parquet(#[from] ParquetError),

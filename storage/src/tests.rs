@@ -5,11 +5,13 @@
 //! copy is opened, as a machine finds its disk after a power cut. (What was written but not synced
 //! cannot be lost this way.)
 
+mod chain;
 mod erasure;
 mod flush;
 mod intake;
 mod opening;
 mod rotation;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -127,6 +129,8 @@ fn admission(subject: &SubjectPseudonym, sequence: u64) -> Admission {
     Admission {
         message: message(sequence),
         signed_hash: [u8::try_from(sequence % 251).unwrap(); 32],
+        previous: None,
+        introduced: None,
         subject: subject.clone(),
         received_at: at(seconds + 1),
         first_at: at(seconds - 60),

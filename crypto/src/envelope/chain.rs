@@ -6,8 +6,8 @@ use super::Header;
 ///
 /// ```text
 /// previous (-65539)   predecessor known   it is
-/// absent, sequence 0  -                   First
-/// absent, later       -                   Unchained
+/// any, sequence 0     -                   First
+/// absent              -                   Unchained
 /// present             no                  Gap
 /// present             the same hash       Holds
 /// present             another hash        Fork
@@ -27,16 +27,27 @@ pub enum Link {
     Fork,
 }
 
-impl Header {
-    /// Judges the link to the message with the sequence before this one, of the same device and boot, whose signed
-    /// hash is `predecessor`, where it is known.
-    pub fn link(&self, predecessor: Option<&[u8; 32]>) -> Link {
-        match (&self.previous, predecessor) {
-            (None, _) if self.sequence == 0 => Link::First,
-            (None, _) => Link::Unchained,
-            (Some(_), None) => Link::Gap,
-            (Some(previous), Some(predecessor)) if previous == predecessor => Link::Holds,
-            (Some(_), Some(_)) => Link::Fork,
+impl Link {
+    /// Judges what a message with this sequence names as its `previous`. `predecessor` is the signed hash of the message
+    /// with the sequence before, of the same device and boot, where it is known.
+    pub fn judge(
+        sequence: u64,
+        previous: Option<&[u8; 32]>,
+        predecessor: Option<&[u8; 32]>,
+    ) -> Self {
+        match (previous, predecessor) {
+            _ if sequence == 0 => Self::First,
+            (None, _) => Self::Unchained,
+            (Some(_), None) => Self::Gap,
+            (Some(previous), Some(predecessor)) if previous == predecessor => Self::Holds,
+            (Some(_), Some(_)) => Self::Fork,
         }
+    }
+}
+
+impl Header {
+    /// [Judges](Link::judge) the link of this message.
+    pub fn link(&self, predecessor: Option<&[u8; 32]>) -> Link {
+        Link::judge(self.sequence, self.previous.as_ref(), predecessor)
     }
 }

@@ -12,6 +12,7 @@ pub struct EdgeMetrics {
     acked: AtomicU64,
     duplicates: AtomicU64,
     quarantined: AtomicU64,
+    chain_gaps: AtomicU64,
     refused: AtomicU64,
     closed: [AtomicU64; Closing::ALL.len()],
 }
@@ -40,6 +41,11 @@ impl EdgeMetrics {
     /// Of these, the ones that were quarantined.
     pub fn quarantined(&self) -> u64 {
         self.quarantined.load(Relaxed)
+    }
+
+    /// Stored messages whose predecessor, which they name, was not there.
+    pub fn chain_gaps(&self) -> u64 {
+        self.chain_gaps.load(Relaxed)
     }
 
     /// Connections that ended for a reason other than an ordinary one.
@@ -73,6 +79,10 @@ impl EdgeMetrics {
 
     pub(crate) fn count_quarantined(&self) {
         self.quarantined.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_chain_gap(&self) {
+        self.chain_gaps.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn connection(&self) -> Gauge<'_> {

@@ -20,7 +20,7 @@ use super::directory::Ticket;
 use super::frame::{self, Frame, FrameError};
 use super::packet::{AckReason, Hello, Outbound, Version};
 use super::session::{Delivery, Session, Step};
-use crate::pipeline::{Outcome, PipelineError};
+use crate::pipeline::{Order, Outcome, PipelineError};
 
 /// One session's connection.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(crate) struct Serving<'a> {
     notices: watch::Receiver<bytes::Bytes>,
     out: BytesMut,
     under_way: FuturesOrdered<BoxFuture<'static, (Delivery, Settled)>>,
+    order: Order,
 }
 
 /// What became of a delivery.
@@ -72,6 +73,7 @@ impl<'a> Serving<'a> {
             notices: context.fanout.newest(),
             out: BytesMut::new(),
             under_way: FuturesOrdered::new(),
+            order: Order::default(),
         }
     }
 
@@ -178,7 +180,8 @@ impl<'a> Serving<'a> {
                     credit = pipeline.reserve(payload.len()) => credit,
                 };
                 let credit = credit.map_err(|_| Closing::Storage)?;
-                let outcome = pipeline.submit_reserved(credit, self.device.clone(), payload);
+                let device = self.device.clone();
+                let outcome = pipeline.submit_reserved(credit, &mut self.order, device, payload);
                 let settled = outcome.map(move |outcome| {
                     (
                         delivery,
@@ -213,6 +216,7 @@ impl<'a> Serving<'a> {
             Settled::Durable(outcome) => {
                 metrics.count_acked();
                 match outcome {
+                    Outcome::Stored { gap, .. } if gap => metrics.count_chain_gap(),
                     Outcome::Stored { .. } => {}
                     Outcome::Duplicate => metrics.count_duplicate(),
                     Outcome::Quarantined(_) => metrics.count_quarantined(),

@@ -4,18 +4,20 @@ use jiff::Timestamp;
 use vitalseal_storage::{Admission, Admitted, Inbox, InboxError, QuarantineReason};
 
 use super::opened::Rewrapped;
+use super::order::Turn;
 use super::quarantine::Refusal;
 use super::{Outcome, Stop};
 
 impl Rewrapped {
-    /// Resolves when the row is fsynced. Two copies of one message may both get this far; the inbox stores one.
+    /// Resolves when the row is fsynced; the turn ends before, when the row has its place in the queue. Two copies of one
+    /// message may both get this far; the inbox stores one.
     ///
     /// # Errors
-    /// `Fork` when other signed bytes with the same counters won the race, `PatientErased` when the erasure did;
-    /// a failed write.
+    /// `Fork` when it contradicts a stored message, `PatientErased` when the erasure won the race; a failed write.
     pub(super) async fn admit(
         self,
         inbox: &Inbox,
+        turn: Turn,
         received_at: Timestamp,
     ) -> Result<Outcome, Stop> {
         let readings = self.readings;
@@ -23,6 +25,8 @@ impl Rewrapped {
         let admission = Admission {
             message: self.message,
             signed_hash: self.signed_hash,
+            previous: header.previous,
+            introduced: self.introduced,
             subject: self.subject,
             received_at,
             first_at: self.first_at,
@@ -30,10 +34,27 @@ impl Rewrapped {
             readings,
             envelope: self.envelope.into_bytes(),
         };
-        let refused = match inbox.admit(admission).await {
-            Ok(Admitted::Stored) => return Ok(Outcome::Stored { readings }),
+        let queued = inbox.enqueue(admission).await;
+        drop(turn);
+        let admitted = match queued {
+            Ok(queued) => queued.await,
+            Err(error) => Err(error),
+        };
+        let refused = match admitted {
+            Ok(Admitted::Stored) => {
+                let gap = false;
+                return Ok(Outcome::Stored { readings, gap });
+            }
+            Ok(Admitted::StoredAfterGap) => {
+                tracing::warn!(
+                    device = %header.device, boot = header.boot, sequence = header.sequence,
+                    "the message before this one is missing"
+                );
+                let gap = true;
+                return Ok(Outcome::Stored { readings, gap });
+            }
             Ok(Admitted::Duplicate) => return Ok(Outcome::Duplicate),
-            Ok(Admitted::Fork) => Refusal::fork(),
+            Ok(Admitted::Fork(fork)) => Refusal::fork(fork),
             // The erasure came between the key and the row.
             Err(InboxError::Erased(_)) => {
                 Refusal::new(QuarantineReason::PatientErased, "subject was erased")

@@ -92,18 +92,12 @@ async fn patient(
     {
         return Ok(Patient::Assigned(keys));
     }
-    Ok(if is_erased(store, subject).await? {
+    // A pseudonym that never existed was not erased.
+    let row = store.registry.patient(subject).await?;
+    let erased = row.is_some_and(|row| row.state == PatientState::Erased);
+    Ok(if erased {
         Patient::Erased
     } else {
         Patient::NotAssigned
     })
-}
-
-/// Was this patient erased? A pseudonym that never existed was not.
-pub(super) async fn is_erased(
-    store: &Store,
-    subject: &SubjectPseudonym,
-) -> Result<bool, PipelineError> {
-    let row = store.registry.patient(subject).await?;
-    Ok(row.is_some_and(|row| row.state == PatientState::Erased))
 }

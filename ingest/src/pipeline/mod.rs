@@ -12,13 +12,15 @@
 //! reordered: there is no other way to make an `Expected` than from an `Arrived`, and so on.
 //!
 //! Lookups and storage are awaited on the caller's runtime; signature, opening and re-wrapping run on the threads of
-//! `workers`. What is in flight is bounded in bytes ([`IN_FLIGHT_BYTES`]).
+//! `workers`. A connection's messages are admitted in their [`Order`]. What is in flight is bounded in bytes ([`IN_FLIGHT_BYTES`]).
 //!
 //! Never here: an outcome before it is durable; a plaintext payload that outlives its stage; a reason told to a peer.
 
 mod admitted;
+mod evidence;
 mod expected;
 mod opened;
+mod order;
 mod quarantine;
 mod received;
 mod verified;
@@ -31,8 +33,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vitalseal_crypto::{Backend, BackendError, DeviceId};
 use vitalseal_storage::{
     AuditError, AuditSink, Clock, InboxError, KeyError, QuarantineReason, RegistryError, Store,
+    StoreError,
 };
 
+use self::opened::Rewrapped;
+pub use self::order::Order;
+use self::order::Turn;
 use self::quarantine::Refusal;
 use self::received::Arrived;
 use self::workers::Workers;
@@ -52,6 +58,8 @@ pub enum Outcome {
     Stored {
         /// Readings in the message.
         readings: u32,
+        /// The message before it, which it names, was not here.
+        gap: bool,
     },
     /// The same signed bytes were stored before.
     Duplicate,
@@ -66,6 +74,9 @@ pub enum PipelineError {
     /// Reading or writing the inbox.
     #[error("keeping the message in the inbox")]
     Inbox(#[from] InboxError),
+    /// Keeping a refused message.
+    #[error("keeping the refused message aside")]
+    Store(#[from] StoreError),
     /// Reading the registry.
     #[error("looking up the device or the patient")]
     Registry(#[from] RegistryError),
@@ -147,7 +158,9 @@ impl Pipeline {
         payload: Bytes,
     ) -> Result<Outcome, PipelineError> {
         let credit = self.reserve(payload.len()).await?;
-        self.submit_reserved(credit, device.clone(), payload).await
+        let mut alone = Order::default();
+        self.submit_reserved(credit, &mut alone, device.clone(), payload)
+            .await
     }
 
     /// Waits until a message of `bytes` may come in.
@@ -165,19 +178,22 @@ impl Pipeline {
         permit.map(Credit).map_err(|_| PipelineError::Stopped)
     }
 
-    /// [`Pipeline::submit`] with the credit in hand. The work starts now, not when the future is first polled.
+    /// [`Pipeline::submit`] with the credit in hand. The work starts now, not when the future is first polled, and the
+    /// message is admitted or refused after those that were submitted before it in the same `order`.
     ///
     /// # Errors
     /// As [`Pipeline::submit`].
     pub fn submit_reserved(
         &self,
         credit: Credit,
+        order: &mut Order,
         device: DeviceId,
         payload: Bytes,
     ) -> impl Future<Output = Result<Outcome, PipelineError>> + Send + use<> {
         let shared = Arc::clone(&self.shared);
+        let turn = order.next();
         let work = tokio::spawn(async move {
-            let outcome = shared.take(device, payload).await;
+            let outcome = shared.take(device, payload, turn).await;
             drop(credit);
             outcome
         });
@@ -186,9 +202,26 @@ impl Pipeline {
 }
 
 impl Shared {
-    async fn take(&self, device: DeviceId, body: Bytes) -> Result<Outcome, PipelineError> {
+    async fn take(
+        &self,
+        device: DeviceId,
+        body: Bytes,
+        mut turn: Turn,
+    ) -> Result<Outcome, PipelineError> {
         let received_at = self.deps.clock.now();
-        match self.stages(&device, &body, received_at).await {
+        let passed = self.stages(&device, &body).await;
+        // Also for what goes no further: whoever comes next waits for this turn alone.
+        turn.come().await;
+        let outcome = match passed {
+            Ok(Some(rewrapped)) => {
+                rewrapped
+                    .admit(&self.deps.store.inbox, turn, received_at)
+                    .await
+            }
+            Ok(None) => Ok(Outcome::Duplicate),
+            Err(stop) => Err(stop),
+        };
+        match outcome {
             Ok(outcome) => Ok(outcome),
             Err(Stop::Refused(refusal)) => {
                 quarantine::keep(&self.deps, &device, refusal, &body, received_at).await
@@ -197,34 +230,31 @@ impl Shared {
         }
     }
 
-    async fn stages(
-        &self,
-        device: &DeviceId,
-        body: &Bytes,
-        received_at: jiff::Timestamp,
-    ) -> Result<Outcome, Stop> {
+    /// What is to be admitted; `None` for what was before.
+    async fn stages(&self, device: &DeviceId, body: &Bytes) -> Result<Option<Rewrapped>, Stop> {
         let (store, backend) = (&self.deps.store, self.deps.backend);
         let arrived = Arrived::decode(device, body)?;
         let Some(expected) = arrived.expect(store, backend).await? else {
-            return Ok(Outcome::Duplicate);
+            return Ok(None);
         };
         let ring = store
             .keys
             .recipient_ring()
             .await
             .map_err(PipelineError::from)?;
+        let senders = store.inbox.senders();
         let rewrapped = self
             .workers
             .run(move || {
                 expected
                     .verify(backend)?
-                    .open(&ring, backend)?
+                    .open(&ring, &senders, backend)?
                     .check()?
                     .rewrap(backend)
             })
             .await
             .ok_or(PipelineError::Stopped)??;
-        rewrapped.admit(&store.inbox, received_at).await
+        Ok(Some(rewrapped))
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use vitalseal_crypto::{
-    AtRest, Backend, ContentType, MessageId, NoSenderKeys, Opened, PatientKeys, RecipientKeyRing,
-    SubjectPseudonym,
+    AtRest, Backend, ContentType, MessageId, Opened, P256Point, PatientKeys, RecipientKeyRing,
+    SenderKeyId, SubjectPseudonym,
 };
-use vitalseal_storage::QuarantineReason;
+use vitalseal_storage::{QuarantineReason, Senders};
 use vitalseal_vitals::{Reading, check_hard, senml, waveform};
 
 use super::Stop;
@@ -39,6 +39,7 @@ pub(super) struct Rewrapped {
     pub(super) message: MessageId,
     pub(super) subject: SubjectPseudonym,
     pub(super) signed_hash: [u8; 32],
+    pub(super) introduced: Option<(SenderKeyId, P256Point)>,
     pub(super) readings: u32,
     pub(super) first_at: Timestamp,
     pub(super) last_at: Timestamp,
@@ -50,10 +51,11 @@ impl Proven {
     pub(super) fn open(
         self,
         ring: &RecipientKeyRing,
+        senders: &Senders,
         backend: &dyn Backend,
     ) -> Result<Unsealed, Refusal> {
         let header = self.envelope.header().clone();
-        match self.envelope.open(ring, &NoSenderKeys, backend) {
+        match self.envelope.open(ring, senders, backend) {
             Ok(envelope) => Ok(Unsealed {
                 envelope,
                 keys: self.keys,
@@ -107,6 +109,7 @@ impl Checked {
             message: header.message_id(),
             subject: header.subject.clone(),
             signed_hash: *self.envelope.signed_hash(),
+            introduced: self.envelope.introduced_sender(),
             readings: self.readings,
             first_at: self.first_at,
             last_at: self.last_at,

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use vitalseal_crypto::{DeviceId, Header, Rejection, SubjectPseudonym};
-use vitalseal_storage::{Actor, AuditEvent, AuditRecord, NewQuarantine, QuarantineReason};
+use vitalseal_crypto::{CloneKind, DeviceId, Header, Rejection, SubjectPseudonym};
+use vitalseal_storage::{Actor, AuditEvent, AuditRecord, Fork, NewQuarantine, QuarantineReason};
 
-use super::expected::is_erased;
-use super::{Outcome, PipelineDeps, PipelineError};
+use super::{Outcome, PipelineDeps, PipelineError, evidence};
 
 /// Why a message is refused, with as much of its identity as could be read.
 #[derive(Debug)]
@@ -18,6 +17,8 @@ pub(super) struct Refusal {
     detail: Cow<'static, str>,
     counters: Option<(u64, u64)>,
     subject: Option<SubjectPseudonym>,
+    /// The stored message that it contradicts, if that is why.
+    fork: Option<Fork>,
 }
 
 impl Refusal {
@@ -27,15 +28,20 @@ impl Refusal {
             detail: detail.into(),
             counters: None,
             subject: None,
+            fork: None,
         }
     }
 
-    /// The same counters under other signed bytes, validly signed: two devices share one key.
-    pub(super) fn fork() -> Self {
-        Self::new(
-            QuarantineReason::Fork,
-            "counters were used for other signed bytes",
-        )
+    /// Validly signed, and contradicting a stored message: two devices share one key.
+    pub(super) fn fork(fork: Fork) -> Self {
+        let detail = match fork.kind {
+            CloneKind::SameCounters => "counters were used for other signed bytes",
+            CloneKind::BrokenLink => "the chain has another message in the place beside this one",
+        };
+        Self {
+            fork: Some(fork),
+            ..Self::new(QuarantineReason::Fork, detail)
+        }
     }
 
     /// Adds what the header says of the message. Unverified for the early reasons, and stored as such.
@@ -52,8 +58,7 @@ impl From<Rejection> for Refusal {
     }
 }
 
-/// Makes the refusal durable, then records it. The body of an erased patient's message is not kept, whatever it was
-/// refused for: the promise is that nothing new is stored about them.
+/// Makes the refusal durable, then records it; of a fork the proof too. The store keeps no body about an erased patient.
 ///
 /// # Errors
 /// When either cannot be done; the message is then not acknowledged and comes again.
@@ -69,6 +74,7 @@ pub(super) async fn keep(
         detail,
         counters,
         subject,
+        fork,
     } = refusal;
     // A body that names no patient is most likely about the one whom the device measures: it must go with
     // that patient, and not come in after them.
@@ -79,11 +85,6 @@ pub(super) async fn keep(
             record.and_then(|record| record.patient)
         }
     };
-    let erased = match &subject {
-        _ if reason == QuarantineReason::PatientErased => true,
-        Some(subject) => is_erased(&deps.store, subject).await?,
-        None => false,
-    };
     tracing::warn!(
         %device,
         reason = ?reason,
@@ -92,8 +93,18 @@ pub(super) async fn keep(
         "message quarantined"
     );
     let detail = detail.into_owned();
+    let clone_proof = match (fork, counters) {
+        (Some(fork), Some((boot, _))) => evidence::of_fork(deps, device, boot, fork, body)
+            .await
+            .unwrap_or_else(|error| {
+                // Sent again it would be the same: what was refused stays refused, and both messages stay where they are.
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(%device, boot, error, "no proof could be made of a fork");
+                None
+            }),
+        _ => None,
+    };
     deps.store
-        .inbox
         .quarantine(NewQuarantine {
             device: device.clone(),
             message: counters,
@@ -101,7 +112,8 @@ pub(super) async fn keep(
             detail: detail.clone(),
             received_at,
             subject,
-            body: (!erased).then(|| body.to_vec()),
+            body: Some(body.to_vec()),
+            clone_proof,
         })
         .await?;
     let (boot, sequence) = counters.unzip();

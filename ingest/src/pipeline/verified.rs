@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{Backend, PatientKeys, Verified};
-use vitalseal_storage::QuarantineReason;
+use vitalseal_crypto::{Backend, CloneKind, PatientKeys, Verified};
+use vitalseal_storage::{Fork, QuarantineReason};
 
 use super::expected::{Expected, Patient, Replay};
 use super::quarantine::Refusal;
@@ -26,7 +26,8 @@ impl Expected {
             .verify(&self.certificate, backend)
             .map_err(|rejection| Refusal::from(rejection).about(&header))?;
         if self.replay == Replay::OtherBytes {
-            return Err(Refusal::fork().about(&header));
+            let (kind, other) = (CloneKind::SameCounters, header.sequence);
+            return Err(Refusal::fork(Fork { kind, other }).about(&header));
         }
         match self.patient {
             Patient::Assigned(keys) => Ok(Proven { envelope, keys }),

@@ -225,7 +225,8 @@ async fn a_relayed_message_counts_against_the_relay() {
         .submit(&owner.id, rig.seal(&owner, 1).into())
         .await
         .unwrap();
-    assert_eq!(outcome, Outcome::Stored { readings: 1 });
+    let (readings, gap) = (1, false);
+    assert_eq!(outcome, Outcome::Stored { readings, gap });
 }
 
 #[tokio::test]

@@ -314,6 +314,8 @@ impl Ward {
         let admission = Admission {
             message: message.clone(),
             signed_hash,
+            previous: None,
+            introduced: None,
             subject,
             received_at: self.clock.now(),
             first_at: instant(readings.first()),

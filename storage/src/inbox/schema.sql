@@ -20,10 +20,30 @@ CREATE TABLE seen (
   boot        BIGINT NOT NULL,
   sequence    BIGINT NOT NULL,
   signed_hash BLOB   NOT NULL,
+  awaits      BLOB,               -- signed hash that it names as its predecessor's, when that was not here
   PRIMARY KEY (device, boot, sequence)
 ) WITHOUT ROWID;
 
--- body is sealed; NULL when there was none to keep, or after the erasure of the patient that it names.
+-- One proof a boot is enough; it holds two signed messages without recipients, so no way to a reading.
+CREATE TABLE clone_proofs (
+  device      TEXT   NOT NULL,
+  boot        BIGINT NOT NULL,
+  found_at_us BIGINT NOT NULL,
+  proof       BLOB   NOT NULL,
+  PRIMARY KEY (device, boot)
+) WITHOUT ROWID;
+
+-- Session keys that devices sent in full, in messages that opened: later ones may name them by key_id. point is 04 || x || y.
+CREATE TABLE sender_keys (
+  device           TEXT   NOT NULL,
+  key_id           BLOB   NOT NULL,
+  point            BLOB   NOT NULL,
+  introduced_at_us BIGINT NOT NULL,
+  PRIMARY KEY (device, key_id)
+) WITHOUT ROWID;
+
+-- body is sealed under the KEK kid of the patient whom it is about, or, kid being NULL, under the quarantine page key.
+-- It is NULL when there was none to keep, or after the erasure of its patient.
 CREATE TABLE quarantine (
   id             INTEGER PRIMARY KEY AUTOINCREMENT,
   device         TEXT    NOT NULL,
@@ -35,6 +55,7 @@ CREATE TABLE quarantine (
   times          BIGINT  NOT NULL,
   size           BIGINT  NOT NULL,
   subject        TEXT,
+  kid            BLOB,
   body           BLOB
 );
 -- A device repeats what was not acknowledged: the same refusal is one row.

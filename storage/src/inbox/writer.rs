@@ -1,15 +1,15 @@
 //! The task that owns the writing connection: one transaction for whatever is queued.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
-use vitalseal_crypto::SubjectPseudonym;
+use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
 use super::quarantine::SealedQuarantine;
-use super::{Admission, Admitted, InboxError};
-use crate::sqlite::{number, us};
+use super::senders::{self, Senders};
+use super::{Admission, Admitted, InboxError, admission};
 
 /// Commands in one transaction. Beyond this the fsync is no longer what a commit costs, and the
 /// wait is felt.
@@ -24,6 +24,7 @@ pub(super) enum Command {
     Admit(Box<Admission>, Answer<Admitted>),
     Quarantine(Box<SealedQuarantine>, Answer<()>),
     Purge(SubjectPseudonym, Answer<()>),
+    ForgetSenders(DeviceId, Answer<()>),
     DeleteFlushed(i64, Answer<u64>),
     Close(oneshot::Sender<()>),
 }
@@ -32,6 +33,7 @@ pub(super) struct Writer {
     conn: SqliteConnection,
     /// Tombstones: what was on its way when a patient was erased must not come in after the purge.
     erased: HashSet<SubjectPseudonym>,
+    senders: Senders,
 }
 
 /// A batch, sorted by kind. Purges come after admissions: they take along what was queued before
@@ -41,12 +43,21 @@ struct Batch {
     admissions: Vec<(Admission, Answer<Admitted>)>,
     quarantines: Vec<(SealedQuarantine, Answer<()>)>,
     purges: Vec<(SubjectPseudonym, Answer<()>)>,
+    forgotten: Vec<(DeviceId, Answer<()>)>,
     deletions: Vec<(i64, Answer<u64>)>,
 }
 
 impl Writer {
-    pub(super) fn new(conn: SqliteConnection, erased: HashSet<SubjectPseudonym>) -> Self {
-        Self { conn, erased }
+    pub(super) fn new(
+        conn: SqliteConnection,
+        erased: HashSet<SubjectPseudonym>,
+        senders: Senders,
+    ) -> Self {
+        Self {
+            conn,
+            erased,
+            senders,
+        }
     }
 
     /// Ends when asked to, or when the last handle is gone.
@@ -64,6 +75,9 @@ impl Writer {
                         batch.quarantines.push((*refused, answer));
                     }
                     Command::Purge(subject, answer) => batch.purges.push((subject, answer)),
+                    Command::ForgetSenders(device, answer) => {
+                        batch.forgotten.push((device, answer));
+                    }
                     Command::DeleteFlushed(high, answer) => batch.deletions.push((high, answer)),
                     Command::Close(answer) => {
                         // What was sent before still gets its answer.
@@ -97,14 +111,17 @@ impl Writer {
                 refused.body = None;
             }
         }
-        match write(&mut self.conn, &batch).await {
+        match write(&mut self.conn, &batch, &self.senders).await {
             Ok(outcome) => {
+                self.remember(&batch, &outcome.admitted);
                 for ((_, answer), admitted) in batch.admissions.into_iter().zip(outcome.admitted) {
                     // A sender that stopped waiting will learn it from the device's repetition.
                     let _ = answer.send(Ok(admitted));
                 }
-                let done = batch.quarantines.into_iter().map(|(_, answer)| answer);
-                for answer in done.chain(batch.purges.into_iter().map(|(_, answer)| answer)) {
+                let quarantined = batch.quarantines.into_iter().map(|(_, answer)| answer);
+                let purged = batch.purges.into_iter().map(|(_, answer)| answer);
+                let forgotten = batch.forgotten.into_iter().map(|(_, answer)| answer);
+                for answer in quarantined.chain(purged).chain(forgotten) {
                     let _ = answer.send(Ok(()));
                 }
                 for ((_, answer), deleted) in batch.deletions.into_iter().zip(outcome.deleted) {
@@ -114,9 +131,29 @@ impl Writer {
             Err(cause) => batch.fail(Arc::new(cause)),
         }
     }
+
+    /// Before anybody is answered: whoever is told that a message is stored may name its key.
+    fn remember(&self, batch: &Batch, admitted: &[Admitted]) {
+        for admission in batch.stored(admitted) {
+            if let Some(key) = admission.introduced {
+                self.senders.remember(&admission.message.device, key);
+            }
+        }
+        for (device, _) in &batch.forgotten {
+            self.senders.forget(device);
+        }
+    }
 }
 
 impl Batch {
+    /// The admissions that were stored, as `admitted` says.
+    fn stored<'a>(&'a self, admitted: &'a [Admitted]) -> impl Iterator<Item = &'a Admission> {
+        let judged = self.admissions.iter().zip(admitted);
+        judged
+            .filter(|(_, admitted)| admitted.is_stored())
+            .map(|((admission, _), _)| admission)
+    }
+
     fn fail(self, cause: Arc<sqlx::Error>) {
         tracing::error!(error = %cause, "a batch of messages could not be made durable");
         let failed = || InboxError::Batch(Arc::clone(&cause));
@@ -127,6 +164,9 @@ impl Batch {
             let _ = answer.send(Err(failed()));
         }
         for (_, answer) in self.purges {
+            let _ = answer.send(Err(failed()));
+        }
+        for (_, answer) in self.forgotten {
             let _ = answer.send(Err(failed()));
         }
         for (_, answer) in self.deletions {
@@ -140,9 +180,17 @@ struct Outcome {
     deleted: Vec<u64>,
 }
 
-async fn write(conn: &mut SqliteConnection, batch: &Batch) -> Result<Outcome, sqlx::Error> {
+async fn write(
+    conn: &mut SqliteConnection,
+    batch: &Batch,
+    known: &Senders,
+) -> Result<Outcome, sqlx::Error> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-    let admitted = admit(&mut tx, &batch.admissions).await?;
+    let admissions: Vec<_> = batch.admissions.iter().map(|(a, _)| a).collect();
+    let admitted = admission::admit(&mut tx, &admissions).await?;
+    for introducing in known.unknown(batch.stored(&admitted)) {
+        senders::insert(&mut tx, introducing).await?;
+    }
     for (refused, _) in &batch.quarantines {
         refused.insert(&mut tx).await?;
     }
@@ -153,6 +201,12 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> Result<Outcome, sq
             .await?;
         sqlx::query("UPDATE quarantine SET body = NULL WHERE subject = $1")
             .bind(subject.as_str())
+            .execute(&mut *tx)
+            .await?;
+    }
+    for (device, _) in &batch.forgotten {
+        sqlx::query("DELETE FROM sender_keys WHERE device = $1")
+            .bind(device.as_str())
             .execute(&mut *tx)
             .await?;
     }
@@ -169,102 +223,4 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> Result<Outcome, sq
     }
     tx.commit().await?;
     Ok(Outcome { admitted, deleted })
-}
-
-/// Decides new, duplicate or fork inside the transaction, with three statements for a batch of new
-/// messages.
-async fn admit(
-    conn: &mut SqliteConnection,
-    admissions: &[(Admission, Answer<Admitted>)],
-) -> Result<Vec<Admitted>, sqlx::Error> {
-    if admissions.is_empty() {
-        return Ok(Vec::new());
-    }
-    // The same counters twice in one batch: the first decides, the others are held against it.
-    let mut first: HashMap<(&str, i64, i64), usize> = HashMap::new();
-    let mut keys = Vec::with_capacity(admissions.len());
-    for (at, (admission, _)) in admissions.iter().enumerate() {
-        let message = &admission.message;
-        let key = (
-            message.device.as_str(),
-            number(message.boot)?,
-            number(message.sequence)?,
-        );
-        first.entry(key).or_insert(at);
-        keys.push(key);
-    }
-    let mut insert: QueryBuilder<Sqlite> =
-        QueryBuilder::new("INSERT INTO seen (device, boot, sequence, signed_hash) ");
-    insert.push_values(first.values(), |mut row, &at| {
-        let (device, boot, sequence) = keys[at];
-        row.push_bind(device.to_owned())
-            .push_bind(boot)
-            .push_bind(sequence);
-        row.push_bind(admissions[at].0.signed_hash.to_vec());
-    });
-    insert.push(" ON CONFLICT DO NOTHING RETURNING device, boot, sequence");
-    let mut fresh = HashSet::with_capacity(first.len());
-    for row in insert
-        .build()
-        .persistent(false)
-        .fetch_all(&mut *conn)
-        .await?
-    {
-        let key = (
-            row.try_get("device")?,
-            row.try_get("boot")?,
-            row.try_get("sequence")?,
-        );
-        fresh.extend(first.get(&key).copied());
-    }
-
-    let mut admitted = Vec::with_capacity(admissions.len());
-    for (at, key) in keys.iter().enumerate() {
-        let (admission, _) = &admissions[at];
-        let before = first.get(key).copied().unwrap_or(at);
-        admitted.push(if fresh.contains(&at) {
-            Admitted::Stored
-        } else {
-            let same = if fresh.contains(&before) {
-                admissions[before].0.signed_hash == admission.signed_hash
-            } else {
-                let hash: Vec<u8> = sqlx::query_scalar(
-                    "SELECT signed_hash FROM seen WHERE device = $1 AND boot = $2 AND sequence = $3",
-                )
-                .bind(key.0)
-                .bind(key.1)
-                .bind(key.2)
-                .fetch_one(&mut *conn)
-                .await?;
-                hash == admission.signed_hash
-            };
-            if same { Admitted::Duplicate } else { Admitted::Fork }
-        });
-    }
-
-    // In the order of arrival, so that row numbers follow it.
-    let mut new: Vec<usize> = fresh.into_iter().collect();
-    if new.is_empty() {
-        return Ok(admitted);
-    }
-    new.sort_unstable();
-    let mut insert: QueryBuilder<Sqlite> = QueryBuilder::new(
-        "INSERT INTO inbox (subject, device, boot, sequence, received_at_us, first_at_us, last_at_us, \
-         readings, envelope) ",
-    );
-    insert.push_values(new, |mut row, at| {
-        let (admission, _) = &admissions[at];
-        let (device, boot, sequence) = keys[at];
-        row.push_bind(admission.subject.as_str().to_owned());
-        row.push_bind(device.to_owned())
-            .push_bind(boot)
-            .push_bind(sequence);
-        row.push_bind(us(admission.received_at));
-        row.push_bind(us(admission.first_at))
-            .push_bind(us(admission.last_at));
-        row.push_bind(i64::from(admission.readings))
-            .push_bind(admission.envelope.clone());
-    });
-    insert.build().persistent(false).execute(conn).await?;
-    Ok(admitted)
 }

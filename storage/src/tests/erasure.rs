@@ -9,14 +9,14 @@ use crate::keys::KeyError;
 use crate::ports::QuarantineReason;
 use crate::registry::PatientState;
 
-struct Ward {
-    gone: SubjectPseudonym,
-    stays: SubjectPseudonym,
+pub(super) struct Ward {
+    pub(super) gone: SubjectPseudonym,
+    pub(super) stays: SubjectPseudonym,
     /// Something sealed under the KEK of the one who stays.
     keepsake: Vec<u8>,
 }
 
-async fn ward(store: &Store) -> Ward {
+pub(super) async fn ward(store: &Store) -> Ward {
     let (gone, stays) = (patient(store).await, patient(store).await);
     for n in 0..5 {
         store.inbox.admit(admission(&gone, n)).await.unwrap();
@@ -33,7 +33,7 @@ async fn ward(store: &Store) -> Ward {
 }
 
 /// Everything that must hold once an erasure is over, however it got there.
-async fn assert_erased(site: &Site, store: &Store, ward: &Ward) {
+pub(super) async fn assert_erased(site: &Site, store: &Store, ward: &Ward) {
     assert!(store.keys.patient_keys(&ward.gone).await.unwrap().is_none());
     let row = store.registry.patient(&ward.gone).await.unwrap().unwrap();
     assert_eq!((row.state, row.identity), (PatientState::Erased, None));
@@ -62,7 +62,7 @@ async fn assert_erased(site: &Site, store: &Store, ward: &Ward) {
 }
 
 /// Everybody else and the service go on.
-async fn assert_intact(store: &Store, ward: &Ward) {
+pub(super) async fn assert_intact(store: &Store, ward: &Ward) {
     let keys = store.keys.patient_keys(&ward.stays).await.unwrap().unwrap();
     assert_eq!(
         keys.current()
@@ -141,6 +141,7 @@ async fn a_crash_at_any_step_is_finished_or_undone_on_open() {
         CrashPoint::TreeCommitted,
         CrashPoint::InboxPurged,
         CrashPoint::ReadBack,
+        CrashPoint::SnapshotWritten,
         CrashPoint::RootDestroyed,
     ] {
         let site = Site::new();
@@ -319,12 +320,13 @@ async fn an_unreadable_body_goes_with_the_patient_whom_its_device_measures() {
         received_at: at(3),
         subject: Some(ward.gone.clone()),
         body: Some(b"not an envelope".to_vec()),
+        clone_proof: None,
     };
-    store.inbox.quarantine(refused).await.unwrap();
+    store.quarantine(refused).await.unwrap();
     let id = store.inbox.quarantined(1).await.unwrap()[0].id;
-    assert!(store.inbox.quarantined_body(id).await.unwrap().is_some());
+    assert!(store.quarantined_body(id).await.unwrap().is_some());
     store.keys.erase(&ward.gone, "e", at(40)).await.unwrap();
-    assert!(store.inbox.quarantined_body(id).await.unwrap().is_none());
+    assert!(store.quarantined_body(id).await.unwrap().is_none());
     assert_eq!(
         store.inbox.admit(admission(&ward.stays, 50)).await.unwrap(),
         Admitted::Stored

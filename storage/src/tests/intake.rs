@@ -5,7 +5,9 @@ use arrow::datatypes::Int64Type;
 use futures::future::join_all;
 
 use super::*;
-use crate::inbox::{Admitted, InboxError, NewQuarantine};
+use vitalseal_crypto::CloneKind;
+
+use crate::inbox::{Admitted, Fork, InboxError, NewQuarantine};
 use crate::ports::QuarantineReason;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,6 +55,11 @@ async fn every_message_is_stored_once_whatever_is_repeated_and_whenever() {
     assert_eq!(store.inbox.seen(&message(300)).await.unwrap(), None);
 }
 
+const SAME_COUNTERS: Admitted = Admitted::Fork(Fork {
+    kind: CloneKind::SameCounters,
+    other: 1,
+});
+
 #[tokio::test]
 async fn the_same_counters_over_other_bytes_are_a_fork_and_store_nothing() {
     let site = Site::new();
@@ -65,10 +72,10 @@ async fn the_same_counters_over_other_bytes_are_a_fork_and_store_nothing() {
     // In one batch, in the next, and after the flush.
     let (inbox, first, clone) = (&store.inbox, admission(&subject, 1), other(1));
     let (a, b) = tokio::join!(inbox.admit(first), inbox.admit(clone));
-    assert_eq!((a.unwrap(), b.unwrap()), (Admitted::Stored, Admitted::Fork));
-    assert_eq!(inbox.admit(other(1)).await.unwrap(), Admitted::Fork);
+    assert_eq!((a.unwrap(), b.unwrap()), (Admitted::Stored, SAME_COUNTERS));
+    assert_eq!(inbox.admit(other(1)).await.unwrap(), SAME_COUNTERS);
     store.flush(at(100)).await.unwrap();
-    assert_eq!(inbox.admit(other(1)).await.unwrap(), Admitted::Fork);
+    assert_eq!(inbox.admit(other(1)).await.unwrap(), SAME_COUNTERS);
     assert_eq!(
         inbox.admit(admission(&subject, 1)).await.unwrap(),
         Admitted::Duplicate
@@ -169,12 +176,12 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
         received_at: at(9),
         subject: None,
         body: Some(CLEARTEXT.to_vec()),
+        clone_proof: None,
     };
-    store.inbox.quarantine(refused.clone()).await.unwrap();
+    store.quarantine(refused.clone()).await.unwrap();
     // Not acknowledged, so sent again; and once without counters, which are then told apart.
-    store.inbox.quarantine(refused.clone()).await.unwrap();
+    store.quarantine(refused.clone()).await.unwrap();
     store
-        .inbox
         .quarantine(NewQuarantine {
             message: None,
             ..refused.clone()
@@ -185,7 +192,6 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
     let huge = vec![0; vitalseal_crypto::MAX_ENVELOPE_BYTES + 1];
     let reason = QuarantineReason::TooLarge;
     store
-        .inbox
         .quarantine(NewQuarantine {
             message: None,
             reason,
@@ -206,13 +212,10 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
     let rows = store.inbox.quarantined(10).await.unwrap();
     assert_eq!(rows.len(), 3);
     assert_eq!((rows[0].size, rows[0].reason), (262_145, reason));
-    assert_eq!(
-        store.inbox.quarantined_body(rows[0].id).await.unwrap(),
-        None
-    );
+    assert_eq!(store.quarantined_body(rows[0].id).await.unwrap(), None);
     assert_eq!((rows[2].times, rows[2].message), (2, Some((1, 9))));
     for row in &rows[1..] {
-        let body = store.inbox.quarantined_body(row.id).await.unwrap().unwrap();
+        let body = store.quarantined_body(row.id).await.unwrap().unwrap();
         assert_eq!(body.as_slice(), CLEARTEXT);
     }
     // The body is bound to its row: it does not open as another device's.
@@ -221,8 +224,8 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
         .await
         .unwrap();
     assert!(matches!(
-        store.inbox.quarantined_body(rows[2].id).await,
-        Err(InboxError::Seal(_))
+        store.quarantined_body(rows[2].id).await,
+        Err(StoreError::Inbox(InboxError::Seal(_)))
     ));
 }
 

@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const STORED: Outcome = Outcome::Stored { readings: 1 };
+const STORED: Outcome = Outcome::Stored {
+    readings: 1,
+    gap: false,
+};
 
 fn session(version: Version) -> Session {
     Session::new(

@@ -1,0 +1,160 @@
+//! Whether a message is new, a repetition, after a gap, or the proof of a clone: decided inside the
+//! transaction that stores it, with three statements a batch.
+
+use std::collections::HashMap;
+
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use vitalseal_crypto::{CloneKind, Link};
+
+use super::{Admission, Admitted, Fork};
+use crate::sqlite::{count, damaged, number, us};
+
+/// Device, boot, sequence.
+type Counters<'a> = (&'a str, i64, i64);
+
+/// What `seen` holds of a message.
+struct Known {
+    signed_hash: [u8; 32],
+    /// The predecessor that it names and that was not here when it came.
+    awaits: Option<[u8; 32]>,
+}
+
+/// Judges each admission against what was seen before it, in this batch too, and stores what is new.
+pub(super) async fn admit(
+    conn: &mut SqliteConnection,
+    admissions: &[&Admission],
+) -> Result<Vec<Admitted>, sqlx::Error> {
+    if admissions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut keys: Vec<Counters<'_>> = Vec::with_capacity(admissions.len());
+    for admission in admissions {
+        let message = &admission.message;
+        let (boot, sequence) = (number(message.boot)?, number(message.sequence)?);
+        keys.push((message.device.as_str(), boot, sequence));
+    }
+    let mut known = neighbours(conn, &keys).await?;
+    let mut outcomes = Vec::with_capacity(admissions.len());
+    let mut new = Vec::with_capacity(admissions.len());
+    for (at, (admission, key)) in admissions.iter().zip(&keys).enumerate() {
+        let admitted = judge(admission, *key, &known)?;
+        if matches!(admitted, Admitted::Stored | Admitted::StoredAfterGap) {
+            let awaits = admission.previous;
+            known.insert(
+                *key,
+                Known {
+                    signed_hash: admission.signed_hash,
+                    awaits: awaits.filter(|_| admitted == Admitted::StoredAfterGap),
+                },
+            );
+            new.push(at);
+        }
+        outcomes.push(admitted);
+    }
+    if !new.is_empty() {
+        insert(conn, admissions, &keys, &known, &new).await?;
+    }
+    Ok(outcomes)
+}
+
+fn judge(
+    admission: &Admission,
+    (device, boot, sequence): Counters<'_>,
+    known: &HashMap<Counters<'_>, Known>,
+) -> Result<Admitted, sqlx::Error> {
+    let hash = &admission.signed_hash;
+    let fork = |kind, other| {
+        let other = count(other)?;
+        Ok(Admitted::Fork(Fork { kind, other }))
+    };
+    match known.get(&(device, boot, sequence)) {
+        Some(same) if same.signed_hash == *hash => return Ok(Admitted::Duplicate),
+        Some(_) => return fork(CloneKind::SameCounters, sequence),
+        None => {}
+    }
+    let neighbour = |sequence| known.get(&(device, boot, sequence));
+    let awaited = neighbour(sequence + 1).and_then(|after| after.awaits);
+    if awaited.is_some_and(|awaited| awaited != *hash) {
+        return fork(CloneKind::BrokenLink, sequence + 1);
+    }
+    let before = neighbour(sequence - 1).map(|before| &before.signed_hash);
+    match Link::judge(count(sequence)?, admission.previous.as_ref(), before) {
+        Link::First | Link::Unchained | Link::Holds => Ok(Admitted::Stored),
+        Link::Gap => Ok(Admitted::StoredAfterGap),
+        Link::Fork => fork(CloneKind::BrokenLink, sequence - 1),
+    }
+}
+
+/// What was seen with these counters, and directly before and after them. One bound JSON array: parameters have a limit.
+async fn neighbours<'a>(
+    conn: &mut SqliteConnection,
+    keys: &[Counters<'a>],
+) -> Result<HashMap<Counters<'a>, Known>, sqlx::Error> {
+    let list = serde_json::to_string(keys).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+    let rows = sqlx::query(
+        "SELECT k.key AS at, s.sequence, s.signed_hash, s.awaits FROM json_each($1) k CROSS JOIN seen s \
+         ON s.device = k.value ->> 0 AND s.boot = k.value ->> 1 \
+         AND s.sequence BETWEEN (k.value ->> 2) - 1 AND (k.value ->> 2) + 1",
+    )
+    .bind(list)
+    .fetch_all(conn)
+    .await?;
+    let mut known = HashMap::with_capacity(rows.len() + keys.len());
+    for row in rows {
+        let at = usize::try_from(row.try_get::<i64, _>("at")?).map_err(damaged)?;
+        let Some((device, boot, _)) = keys.get(at) else {
+            continue;
+        };
+        let hash = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(damaged);
+        let awaits: Option<&[u8]> = row.try_get("awaits")?;
+        known.insert(
+            (*device, *boot, row.try_get("sequence")?),
+            Known {
+                signed_hash: hash(row.try_get("signed_hash")?)?,
+                awaits: awaits.map(hash).transpose()?,
+            },
+        );
+    }
+    Ok(known)
+}
+
+/// Stores the admissions at `new`, in the order of arrival, so that row numbers follow it.
+async fn insert(
+    conn: &mut SqliteConnection,
+    admissions: &[&Admission],
+    keys: &[Counters<'_>],
+    known: &HashMap<Counters<'_>, Known>,
+    new: &[usize],
+) -> Result<(), sqlx::Error> {
+    let mut seen: QueryBuilder<Sqlite> =
+        QueryBuilder::new("INSERT INTO seen (device, boot, sequence, signed_hash, awaits) ");
+    seen.push_values(new, |mut row, &at| {
+        let (device, boot, sequence) = keys[at];
+        let awaits = known.get(&keys[at]).and_then(|known| known.awaits);
+        row.push_bind(device.to_owned())
+            .push_bind(boot)
+            .push_bind(sequence)
+            .push_bind(admissions[at].signed_hash.to_vec())
+            .push_bind(awaits.map(|hash| hash.to_vec()));
+    });
+    seen.build().persistent(false).execute(&mut *conn).await?;
+    let mut inbox: QueryBuilder<Sqlite> = QueryBuilder::new(
+        "INSERT INTO inbox (subject, device, boot, sequence, received_at_us, first_at_us, last_at_us, \
+         readings, envelope) ",
+    );
+    inbox.push_values(new, |mut row, &at| {
+        let admission = admissions[at];
+        let (device, boot, sequence) = keys[at];
+        row.push_bind(admission.subject.as_str().to_owned())
+            .push_bind(device.to_owned())
+            .push_bind(boot)
+            .push_bind(sequence)
+            .push_bind(us(admission.received_at))
+            .push_bind(us(admission.first_at))
+            .push_bind(us(admission.last_at))
+            .push_bind(i64::from(admission.readings))
+            .push_bind(admission.envelope.clone());
+    });
+    inbox.build().persistent(false).execute(conn).await?;
+    Ok(())
+}
