@@ -166,11 +166,8 @@ class Publisher:
                 raise TimeoutError("no CONNACK")
             if self.refused:
                 raise ConnectionError(f"connection refused: {self.refused}")
-            mids = [self.client.publish(self.topic, wire, qos=1).mid for wire in wires]
-            with self.acked:
-                done = self.acked.wait_for(lambda: all(mid in self.acks for mid in mids), ACK_TIMEOUT_S)
-            if not done:
-                raise TimeoutError(f"{sum(mid not in self.acks for mid in mids)} of {len(mids)} messages not acknowledged")
+            # The first one alone: a session key may be named once the message that carries it is acknowledged.
+            mids = [mid for part in (wires[:1], wires[1:]) for mid in self._acknowledged(part)]
             failures = [str(self.acks[mid]) for mid in mids if self.acks[mid].is_failure]
             if failures:
                 raise ConnectionError(f"refused by PUBACK: {', '.join(failures)}")
@@ -178,6 +175,14 @@ class Publisher:
         finally:
             self.client.disconnect()
             self.client.loop_stop()
+
+    def _acknowledged(self, wires: list[bytes]) -> list[int]:
+        mids = [self.client.publish(self.topic, wire, qos=1).mid for wire in wires]
+        with self.acked:
+            done = self.acked.wait_for(lambda: all(mid in self.acks for mid in mids), ACK_TIMEOUT_S)
+        if not done:
+            raise TimeoutError(f"{sum(mid not in self.acks for mid in mids)} of {len(mids)} messages not acknowledged")
+        return mids
 
 
 def main() -> int:

@@ -24,11 +24,13 @@ const FOREIGN: &str = "foreign-01";
 const OWN: &str = "own-01";
 
 /// How the foreign device seals and sends: COSE library, key agreement, version of MQTT.
-const RUNS: [[&str; 3]; 4] = [
+const RUNS: [[&str; 3]; 6] = [
     ["cwt", "es", "4"],
     ["cwt", "ss", "5"],
+    ["cwt", "named", "4"],
     ["pycose", "es", "5"],
     ["pycose", "ss", "4"],
+    ["pycose", "named", "5"],
 ];
 
 #[test]
