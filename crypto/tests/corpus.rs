@@ -1,4 +1,4 @@
-//! The seeds of the envelope's and the certificates' fuzz targets, replayed as they are and damaged.
+//! The seeds of the fuzz targets of envelopes, certificates and clone proofs, replayed as they are and damaged.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -9,6 +9,8 @@
 
 #[path = "../../fuzz/src/certificate.rs"]
 mod certificate;
+#[path = "../../fuzz/src/clone_proof.rs"]
+mod clone_proof;
 #[path = "../../fuzz/src/envelope.rs"]
 mod envelope;
 #[path = "../../fuzz/src/seeds.rs"]
@@ -20,6 +22,7 @@ use proptest::prelude::*;
 fn every_seed_is_taken_or_refused_as_its_name_says() {
     seeds::replay("envelope_decode", envelope::decode);
     seeds::replay("certificate_parse", certificate::parse);
+    seeds::replay("clone_proof_decode", clone_proof::decode);
 }
 
 proptest! {
@@ -34,6 +37,11 @@ proptest! {
     fn damaged_certificates_break_nothing(bytes in seeds::damaged("certificate_parse")) {
         certificate::parse(&bytes);
     }
+
+    #[test]
+    fn damaged_clone_proofs_break_nothing(bytes in seeds::damaged("clone_proof_decode")) {
+        clone_proof::decode(&bytes);
+    }
 }
 
 /// `cargo test -p vitalseal-crypto --test corpus -- --ignored`
@@ -44,7 +52,9 @@ proptest! {
 #[ignore = "writes fuzz/corpus anew"]
 fn write_seeds() {
     use serde_json::Value;
-    use vitalseal_crypto::{CertificateAuthority, DeviceId, SenderKeyId, new_device_key_and_csr};
+    use vitalseal_crypto::{
+        CertificateAuthority, DeviceId, SenderKeyId, Signed, new_device_key_and_csr,
+    };
 
     let file: Value = serde_json::from_str(include_str!("vectors/envelope.json")).unwrap();
     let bytes = |value: &Value, field: &str| hex::decode(value[field].as_str().unwrap()).unwrap();
@@ -57,6 +67,12 @@ fn write_seeds() {
             "envelope_decode",
             &format!("ok-at-rest-{index}"),
             &bytes(vector, "at_rest"),
+        );
+        let evidence = Signed::decode(&wire).unwrap();
+        seeds::write(
+            "envelope_decode",
+            &format!("ok-evidence-{index}"),
+            evidence.as_bytes(),
         );
         if mode == "ss" {
             let backend = vitalseal_crypto::rust_crypto();
@@ -89,6 +105,32 @@ fn write_seeds() {
             &format!("no-{name}"),
             &bytes(vector, "wire"),
         );
+    }
+
+    let target = "clone_proof_decode";
+    let proofs: Value = serde_json::from_str(include_str!("vectors/clone_proof.json")).unwrap();
+    for (index, vector) in proofs["proofs"].as_array().unwrap().iter().enumerate() {
+        let proof = bytes(vector, "proof");
+        seeds::write(target, &format!("ok-proof-{index}"), &proof);
+        seeds::write(
+            target,
+            &format!("no-cut-{index}"),
+            &proof[..proof.len() - 1],
+        );
+        // The head, the text and the version are 24 bytes; then come four byte strings of 16-bit lengths.
+        let (head, mut rest) = proof.split_at(24);
+        let parts: Vec<&[u8]> = std::iter::from_fn(|| {
+            let length = u16::from_be_bytes([*rest.get(1)?, *rest.get(2)?]);
+            let (part, after) = rest.split_at(3 + usize::from(length));
+            rest = after;
+            Some(part)
+        })
+        .collect();
+        // A message is no proof against itself.
+        let same = [head, parts[0], parts[1], parts[0], parts[1]].concat();
+        seeds::write(target, &format!("no-same-{index}"), &same);
+        let three = [head, parts[0], parts[1], parts[2]].concat();
+        seeds::write(target, &format!("no-message-{index}"), &three);
     }
 
     let target = "certificate_parse";

@@ -8,35 +8,49 @@ use std::sync::LazyLock;
 use serde_json::Value;
 use vitalseal_crypto::{
     AtRest, DeviceCertificate, DeviceId, Kek, Kid, MAX_ENVELOPE_BYTES, P256Point, Received,
-    RecipientCertificate, RecipientKeyRing, SenderKeyId, SenderKeys, danger, rust_crypto,
+    RecipientCertificate, RecipientKeyRing, SenderKeyId, SenderKeys, Signed, danger, rust_crypto,
 };
 
 /// A certificate for the vectors' server key, self-signed: the vectors have only the key.
 pub const RECIPIENT: &[u8] = include_bytes!("recipient.der");
 
 /// What decodes has one home and is no longer than an envelope may be. What verifies is one of the published
-/// messages, because nobody else has the device's key; and what opens, which is what counts as taken, holds that
-/// message's payload.
+/// messages, because nobody else has the device's key. What opens, or is evidence that verifies, counts as taken, and
+/// what opens holds that message's payload.
 pub fn decode(bytes: &[u8]) -> bool {
     let (received, stored) = (Received::decode(bytes), AtRest::decode(bytes));
+    let evidence = Signed::decode(bytes);
     assert!(
         received.is_err() || stored.is_err(),
         "a message passes both as sent and as stored"
     );
     if received.is_ok() || stored.is_ok() {
         assert!(bytes.len() <= MAX_ENVELOPE_BYTES);
+        assert!(evidence.is_ok(), "a whole message is no evidence");
     }
-    match (received, stored) {
-        (Ok(received), _) => sent(received),
-        (_, Ok(stored)) => {
+    match (received, stored, evidence) {
+        (Ok(received), _, _) => sent(received),
+        (_, Ok(stored), _) => {
             assert!(
                 stored.as_bytes() == bytes,
                 "a stored message is not the bytes it was read from"
             );
             at_rest(&stored)
         }
+        (_, _, Ok(evidence)) => signed(&evidence) && evidence.as_bytes() == bytes,
         _ => false,
     }
+}
+
+fn signed(evidence: &Signed) -> bool {
+    let again = Signed::decode(evidence.as_bytes()).expect("what is cut down can be read");
+    assert!(again.as_bytes() == evidence.as_bytes());
+    let world = &*WORLD;
+    let verified = evidence.verify(&world.certificate, rust_crypto()).is_ok();
+    if verified {
+        world.published(&evidence.signed_hash(rust_crypto()));
+    }
+    verified
 }
 
 fn sent(received: Received) -> bool {

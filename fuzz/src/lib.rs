@@ -5,5 +5,6 @@
 //! those crates' tests do not have.
 
 pub mod certificate;
+pub mod clone_proof;
 pub mod envelope;
 pub mod payload;

@@ -113,7 +113,9 @@ fn write_seeds() {
         ),
         (
             "ok-far-apart",
-            format!("82a4{code}{unit}{value}{time}a4{code}{unit}{value}06fb4240000000000000"),
+            format!(
+                "82a4{code}{unit}{value}{time}a5{code}{unit}{value}06fb3eb0c6f7a0b5ed8d221b0000002000000000"
+            ),
         ),
         ("no-only-a-sum", format!("81a4{code}{unit}05183e{time}")),
         (

@@ -158,10 +158,17 @@ fn what_no_receiver_takes_is_not_built() {
     );
     assert_eq!(build(start, f64::NAN, vec![0]), Err(WaveformError::Value));
     assert_eq!(build(start, f64::MAX, vec![2]), Err(WaveformError::Value));
-    assert_eq!(
-        build(Timestamp::MAX, 1.0, vec![0; 1000]),
-        Err(WaveformError::Time)
-    );
+    // The last instant of the calendar is in the second of the thousandth sample.
+    let late = |count| {
+        let start = Timestamp::from_second(Timestamp::MAX.as_second() - 999).unwrap();
+        let period = Period::new(1_000_000, 1).unwrap();
+        Waveform::new(signal, start, period, 1.0, 0.0, vec![0; count])
+    };
+    assert!(late(1000).is_ok());
+    assert_eq!(late(1001), Err(WaveformError::Time));
+    // What is finer than a microsecond would be lost on the wire.
+    let fine = start + jiff::SignedDuration::from_nanos(999);
+    assert_eq!(build(fine, 1.0, vec![0]), build(start, 1.0, vec![0]));
     assert_eq!(
         build(Timestamp::MIN, 1.0, vec![0]),
         Err(WaveformError::Time)
