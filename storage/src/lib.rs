@@ -22,6 +22,7 @@ pub mod inbox;
 pub mod keys;
 mod lock;
 pub mod paths;
+pub mod pkcs11;
 pub mod ports;
 pub mod registry;
 mod restore;
@@ -43,6 +44,9 @@ pub use keys::{
     NewRoot, RecipientRow, RootError, RootProvider, RootRotation,
 };
 pub use paths::StorePaths;
+pub use pkcs11::{
+    Pkcs11RootProvider, Pkcs11Signer, SigningPurpose, Token, TokenError, TokenSettings,
+};
 pub use ports::{
     AccessPolicy, Actor, AuditError, AuditEvent, AuditRecord, AuditSink, AuthenticationError,
     Authenticator, Authorized, Clock, Identity, ParseError, PolicyError, Purpose, QuarantineReason,

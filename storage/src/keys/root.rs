@@ -10,6 +10,7 @@ use vitalseal_crypto::{Backend, BackendError, KeyEpoch, RootKey, danger, default
 use zeroize::Zeroizing;
 
 use crate::durable;
+use crate::pkcs11::TokenError;
 
 /// Which key of a provider. Numbers are never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -123,6 +124,9 @@ pub enum RootError {
     /// The random source or another primitive failed.
     #[error("drawing a root key")]
     Draw(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The token failed.
+    #[error("using the PKCS#11 token")]
+    Token(#[from] TokenError),
     /// The file system failed.
     #[error("{what} {path}")]
     Io {
