@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | -1 | `bver` base version | 1 to 10; anything above is refused, as the RFC demands |
 //! | -2, -3, -4, -5, -6 | `bn` `bt` `bu` `bv` `bs` | added to (or standing in for) `n` `t` `u` `v` `s` until replaced |
-//! | 0 | `n` name | with `bn` in front: a code of the [signal table](crate::signal()), or a component of a [panel](crate::panel) |
+//! | 0 | `n` name | with `bn` in front: a code of the [signal table](crate::signal()), or a component of a [panel] |
 //! | 1 | `u` unit | the signal's UCUM unit, or one that converts to it; never missing |
 //! | 2 | `v` value | integer, float or decimal fraction; finite |
 //! | 6 | `t` time | seconds, with `bt` added: absolute, 2^28 or more |
