@@ -49,13 +49,13 @@ pub(crate) fn is_locked() -> bool {
     status("VmLck:").is_some_and(|kib| kib.trim_end_matches("kB").trim() != "0")
 }
 
-/// `CAP_IPC_LOCK` is bit 14 of the effective capabilities (capabilities(7)).
+/// `CAP_IPC_LOCK` is bit 14 of the effective capabilities, `capabilities(7)`.
 fn has_ipc_lock() -> bool {
     let effective = status("CapEff:").and_then(|bits| u64::from_str_radix(&bits, 16).ok());
     effective.is_some_and(|bits| bits >> 14 & 1 == 1)
 }
 
-/// A line of `/proc/self/status` (proc_pid_status(5)).
+/// A line of `/proc/self/status`, `proc_pid_status(5)`.
 fn status(field: &str) -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;

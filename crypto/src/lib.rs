@@ -65,16 +65,23 @@
 //! ```text
 //! root key, epoch e   outside the data directory      destroyed and replaced when anything below is erased
 //!   └─ page key       one for about 1,000 patients    so an erasure re-wraps thousands of keys, not millions
-//!       └─ patient KEK   random, never derived        (a derived key can be derived again)
+//!       └─ patient KEK   random, never derived        (a derived key can be derived again); a rotation keeps the
+//!           │                                         ones before it, an erasure takes all
 //!           └─ content key, one a message             A256KW, stored beside its ciphertext
 //!
-//! recipient key, epoch r   what devices seal for      destroyed when its epoch ends
-//! device key               ECDSA, never leaves the device
+//! cover, epoch r      outside the data directory      destroyed when its epoch ends
+//!   └─ recipient key  what devices seal for           its certificate is published, its private part ends with the cover
+//!
+//! device key          ECDSA, never leaves the device
+//! session key         ECDH, for a bounded number of messages
+//! outbox key          wraps the content keys of what waits on the device, so that it can be addressed anew
 //! ```
 //!
 //! [`RootKey`] wraps [`PageKey`]s, a page key wraps [`Kek`]s, a KEK wraps content keys ([`Dek`]). An erasure deletes
 //! one KEK, replaces its page key and the root, and destroys the old root: older copies of the wraps, in backups and
-//! in freed pages, then open under nothing. See [`keys`].
+//! in freed pages, then open under nothing. A cover is a [`RootKey`] too, for one recipient key alone: once it is gone,
+//! captured messages of that epoch open for nobody, whatever was copied. See [`keys`]; what a message looks like in
+//! bytes is in the [`manual`].
 //!
 //! # Threat model
 //!
@@ -85,7 +92,7 @@
 //! | a thief of an old backup, after an erasure | as above, and read those who were not erased if he also holds that epoch's root | read the erased: that root is destroyed |
 //! | a thief of a recipient key | read traffic of its epoch that he captured | read other epochs' or what is stored; forge a reading |
 //! | the server itself | read what it may decrypt; lose messages | forge a device's reading: it holds no device's signing key |
-//! | a device, or its clone | send false readings under its own name | send them under another's; hide a clone: two messages of one name with different hashes prove it |
+//! | a device, or its clone | send false readings under its own name | send them under another's; hide a clone: two messages that one device cannot both have signed are a [`CloneProof`] |
 //!
 //! Out of scope here: traffic analysis, whoever reads the memory of a running server or device, and a false reading
 //! from a sound device. Unsigned are the IV and the recipients: changing them makes a message unreadable, never other.
@@ -104,6 +111,7 @@ pub mod danger;
 pub mod envelope;
 pub mod ids;
 pub mod keys;
+pub mod manual;
 mod pem;
 mod remote;
 
