@@ -127,7 +127,7 @@ impl Player {
                 let start = now - SignedDuration::from_secs(129);
                 for waveform in recording.waveforms_from(start, SAMPLES_PER_MESSAGE)? {
                     let message = self.sealer.seal_waveform(&waveform, now)?;
-                    self.outbox.push(message.position(), &message.bytes)?;
+                    self.outbox.push(&message)?;
                 }
                 self.readings += u64::try_from(recording.len())?;
                 Ok(())
@@ -205,7 +205,7 @@ impl Player {
 
     fn push(&mut self, batch: &[Reading], now: Timestamp) -> anyhow::Result<()> {
         let message = self.sealer.seal(batch, now)?;
-        self.outbox.push(message.position(), &message.bytes)?;
+        self.outbox.push(&message)?;
         self.readings += u64::try_from(batch.len())?;
         Ok(())
     }

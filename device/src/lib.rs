@@ -8,7 +8,8 @@
 //! - [`Batcher`] gathers readings into messages: one signature then covers many of them.
 //! - [`Sealer`] signs with the device's key, seals for the server, chains each message to the one before.
 //! - [`Outbox`] keeps sealed messages on disk until the server has acknowledged them, through restarts.
-//! - [`Publisher`] (feature `mqtt`) sends what is in the outbox, again and again until it is acknowledged.
+//! - [`Publisher`] (feature `mqtt`) sends what is in the outbox, again and again until it is acknowledged; what
+//!   waited for longer than the server kept its key is [addressed](DeviceIdentity::address) to the present one.
 //! - [`recording`] and [`simulated`] stand in for a sensor.
 //!
 //! Absent by intent: a reading is never written to disk unsealed, and nothing here reads a clock or
@@ -28,12 +29,13 @@
 //! let mut sealer = Sealer::new(identity, subject, recipient, AgreementMode::Es, outbox.boot());
 //! for minute in HeartRateRecording::embedded()?.readings().chunks(60) {
 //!     let message = sealer.seal(minute, now)?;
-//!     outbox.push(message.position(), &message.bytes)?;
+//!     outbox.push(&message)?;
 //! }
 //! # Ok(())
 //! # }
 //! ```
 
+mod addressing;
 mod batcher;
 mod identity;
 #[cfg(feature = "mqtt")]
@@ -44,9 +46,12 @@ pub mod recording;
 mod sealer;
 pub mod simulated;
 
+pub use addressing::AddressError;
 pub use batcher::Batcher;
-pub use identity::{AUTHORITY_FILE, CERTIFICATE_FILE, DeviceIdentity, IdentityError, KEY_FILE};
+pub use identity::{
+    AUTHORITY_FILE, CERTIFICATE_FILE, DeviceIdentity, IdentityError, KEY_FILE, OUTBOX_KEY_FILE,
+};
 #[cfg(feature = "mqtt")]
 pub use mqtt::{Endpoint, PublishError, Publisher, PublisherSettings, PublisherStats};
-pub use outbox::{MAX_PENDING, Outbox, OutboxError, Position};
+pub use outbox::{MAX_PENDING, Outbox, OutboxError, Position, Waiting};
 pub use sealer::{AgreementMode, Message, Sealer, SealerError};

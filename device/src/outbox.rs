@@ -4,16 +4,20 @@
 //! outbox/
 //!   lock                                    held while the outbox is open: one process, one boot counter
 //!   boot                                    number of the next boot, in decimal
-//!   0000000000000007-000000000000002a.cose  message: boot and sequence in hexadecimal, so that names sort as
-//!                                           messages do; the content is the wire envelope and nothing else
+//!   0000000000000007-000000000000002a.msg   message: boot and sequence in hexadecimal, so that names sort as
+//!                                           messages do
 //!   *.tmp                                   a write that a crash cut short; removed at the next start
+//!
+//! message = content key, wrapped under the device's outbox key (40 bytes) || wire envelope
 //! ```
+//!
+//! The wrapped key is in the message's own file, so that neither is ever there without the other.
 //!
 //! A message is written under a temporary name, synced, renamed, and the directory synced: after
 //! [`Outbox::push`] returned, it survives a power cut, and before that it is not there at all. Removal is not
 //! synced: a message that comes back after a power cut is sent once more, and the server knows it.
 //!
-//! Only sealed bytes are ever handed to this module: it depends on neither readings nor keys.
+//! Only sealed bytes are ever handed to this module: it knows neither readings nor keys.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,6 +27,8 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::Message;
+
 /// The most messages that wait at once.
 ///
 /// At one message a minute, two months without a network; at 2 KiB each, 200 MB.
@@ -30,7 +36,7 @@ pub const MAX_PENDING: usize = 100_000;
 
 const LOCK_FILE: &str = "lock";
 const BOOT_FILE: &str = "boot";
-const MESSAGE_SUFFIX: &str = "cose";
+const MESSAGE_SUFFIX: &str = "msg";
 const TEMPORARY_SUFFIX: &str = "tmp";
 
 /// Where a message stands in the order of sending. Ordered by boot, then sequence.
@@ -65,6 +71,15 @@ impl Position {
         // Only the one spelling that `file_name` writes, or removal would miss the file.
         (position.file_name() == name).then_some(position)
     }
+}
+
+/// A message as it waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    /// Its content key, wrapped under the device's outbox key.
+    pub content_key: [u8; 40],
+    /// The wire envelope, as it was sealed.
+    pub envelope: Vec<u8>,
 }
 
 /// Why the outbox could not be used.
@@ -171,11 +186,12 @@ impl Outbox {
         self.shared.boot
     }
 
-    /// Keeps a sealed message. Durable when this returns.
+    /// Keeps a sealed message and its wrapped content key. Durable when this returns.
     ///
     /// # Errors
     /// [`OutboxError::Full`], [`OutboxError::Occupied`], [`OutboxError::Io`]
-    pub fn push(&self, position: Position, sealed: &[u8]) -> Result<(), OutboxError> {
+    pub fn push(&self, message: &Message) -> Result<(), OutboxError> {
+        let position = message.position();
         let directory = &self.shared.directory;
         {
             let state = self.state();
@@ -186,7 +202,8 @@ impl Outbox {
                 return Err(OutboxError::Full);
             }
         }
-        write_durably(directory, &position.file_name(), sealed)?;
+        let content = [message.content_key.as_slice(), &message.bytes].concat();
+        write_durably(directory, &position.file_name(), &content)?;
         let mut state = self.state();
         state.pending.insert(position);
         state.wakers.iter().for_each(|wake| wake());
@@ -222,13 +239,21 @@ impl Outbox {
         self.state().pending.is_empty()
     }
 
-    /// The bytes of a message.
+    /// A message, as it was pushed.
     ///
     /// # Errors
     /// [`OutboxError::Io`], also if it was removed.
-    pub fn read(&self, position: Position) -> Result<Vec<u8>, OutboxError> {
+    pub fn read(&self, position: Position) -> Result<Waiting, OutboxError> {
         let path = self.shared.directory.join(position.file_name());
-        fs::read(&path).map_err(at("reading the message", &path))
+        let content = fs::read(&path).map_err(at("reading the message", &path))?;
+        let Some((content_key, envelope)) = content.split_first_chunk() else {
+            let short = io::Error::from(io::ErrorKind::UnexpectedEof);
+            return Err(at("reading the message", &path)(short));
+        };
+        Ok(Waiting {
+            content_key: *content_key,
+            envelope: envelope.to_vec(),
+        })
     }
 
     /// Forgets a message, and only on the server's acknowledgement. Removing what is not there is not an error.

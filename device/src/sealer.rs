@@ -16,7 +16,9 @@ use crate::{DeviceIdentity, Position};
 pub enum AgreementMode {
     /// A fresh key agreement for every message (ECDH-ES): the server forgets nothing by forgetting a session.
     Es,
-    /// One agreement key for some messages (ECDH-SS with a nonce per message): cheaper on both sides.
+    /// One agreement key for some messages (ECDH-SS with a nonce per message): cheaper on both sides. Every message
+    /// carries it in full (`-2`): only its name (`-3`) would do once the server acknowledged one, and what was
+    /// acknowledged is not known here, where messages are sealed long before they are sent.
     Ss {
         /// Messages after which a new session key is drawn; at least 1. Who learns a session key opens as many.
         messages_per_session: u32,
@@ -32,6 +34,8 @@ pub struct Message {
     pub bytes: Vec<u8>,
     /// SHA-256 of the countersigned bytes, which the next message carries.
     pub signed_hash: [u8; 32],
+    /// The content key, wrapped under the device's outbox key: for [`DeviceIdentity::address`].
+    pub content_key: [u8; 40],
 }
 
 impl Message {
@@ -63,6 +67,9 @@ pub enum SealerError {
     /// No session key could be drawn.
     #[error("drawing a session key")]
     Session(#[source] KeyError),
+    /// The content key could not be wrapped for the outbox.
+    #[error("wrapping the content key for the outbox")]
+    ContentKey(#[source] KeyError),
     /// The payload could not be sealed.
     #[error("sealing message {sequence} of boot {boot}")]
     Seal {
@@ -201,6 +208,8 @@ impl Sealer {
             sequence: self.sequence,
             cause,
         })?;
+        let content_key = self.identity.outbox_key().wrap(&sealed.content_key);
+        let content_key = content_key.map_err(SealerError::ContentKey)?;
         let id = MessageId {
             device: self.identity.device().clone(),
             boot: self.boot,
@@ -215,6 +224,7 @@ impl Sealer {
             id,
             bytes: sealed.bytes,
             signed_hash: sealed.signed_hash,
+            content_key,
         })
     }
 

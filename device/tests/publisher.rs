@@ -30,10 +30,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::bytes::BytesMut;
 use tokio_util::sync::CancellationToken;
-use vitalseal_crypto::CertificateAuthority;
-use vitalseal_device::{
-    DeviceIdentity, Endpoint, Outbox, Position, PublishError, Publisher, PublisherSettings,
+use vitalseal_crypto::{
+    CertificateAuthority, MessageId, NoSenderKeys, Received, RecipientKeyRing, default_backend,
 };
+use vitalseal_device::recording::HeartRateRecording;
+use vitalseal_device::{
+    AgreementMode, DeviceIdentity, Endpoint, Message, Outbox, PublishError, Publisher,
+    PublisherSettings, Sealer,
+};
+use vitalseal_vitals::senml;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const MAX_PACKET: usize = 1 << 20;
@@ -227,13 +232,26 @@ impl Bench {
         Publisher::new(identity, self.outbox.clone(), endpoint.clone(), settings).unwrap()
     }
 
-    /// The publisher does not look into messages, so any bytes do.
+    /// What is no envelope is sent as it is, so any bytes do.
     fn push(&self, sequences: std::ops::Range<u64>) {
         for sequence in sequences {
             self.outbox
-                .push(Position { boot: 0, sequence }, &body(sequence))
+                .push(&message(sequence, body(sequence)))
                 .unwrap();
         }
+    }
+}
+
+fn message(sequence: u64, bytes: Vec<u8>) -> Message {
+    Message {
+        id: MessageId {
+            device: common::device(),
+            boot: 0,
+            sequence,
+        },
+        bytes,
+        signed_hash: [0; 32],
+        content_key: [0; 40],
     }
 }
 
@@ -272,6 +290,75 @@ async fn a_server_that_keeps_hanging_up_gets_everything_in_order() {
         (100, 7, 8)
     );
     assert!(stats.sent() >= 100);
+}
+
+/// The server's key ends while the device is away. What waits is sealed for it, and must open under the next one.
+#[tokio::test]
+async fn what_waits_for_an_ended_key_is_sent_to_the_one_that_the_server_has_now() {
+    let bench = bench();
+    let backend = default_backend();
+    let (identity, certificate) = common::enrol(&bench.authority, clock());
+    let key = || common::recipient(&bench.authority, clock());
+    let (ended, present) = (key(), key());
+    let for_key = |pem: &str| identity.trust_recipient(pem, clock()).unwrap();
+    let readings = HeartRateRecording::embedded().unwrap().readings().to_vec();
+    let mut sealer = Sealer::new(
+        Arc::clone(&identity),
+        common::subject(),
+        for_key(&ended.certificate().to_pem()),
+        AgreementMode::Ss {
+            messages_per_session: 2,
+        },
+        bench.outbox.boot(),
+    );
+    let mut sealed = Vec::new();
+    for minute in readings.chunks(60).take(3) {
+        sealed.push(sealer.seal(minute, clock()).unwrap());
+    }
+    sealer.set_recipient(for_key(&present.certificate().to_pem()));
+    sealed.push(sealer.seal(&readings[..5], clock()).unwrap());
+    for message in &sealed {
+        bench.outbox.push(message).unwrap();
+    }
+
+    let present_pem = present.certificate().to_pem();
+    let peer = Peer::start(&bench.authority, &present_pem, &[]).await;
+    let mut settings = PublisherSettings::new(clock);
+    settings.window = 2;
+    let endpoint = peer.endpoint.clone();
+    let publisher = Publisher::new(identity, bench.outbox.clone(), endpoint, settings).unwrap();
+    publisher.run_until_drained(LIMIT).await.unwrap();
+
+    let seen = peer.seen.lock().unwrap();
+    let (lost, held) = (
+        RecipientKeyRing::new(vec![ended]),
+        RecipientKeyRing::new(vec![present]),
+    );
+    let mut batches = readings.chunks(60);
+    for (published, message) in seen.published.iter().zip(&sealed) {
+        let verified = |bytes: &[u8]| {
+            let received = Received::decode(bytes).unwrap();
+            received.verify(&certificate, backend).unwrap()
+        };
+        assert!(
+            verified(published)
+                .open(&lost, &NoSenderKeys, backend)
+                .is_err()
+        );
+        let opened = verified(published).open(&held, &NoSenderKeys, backend);
+        let opened = opened.unwrap();
+        assert_eq!(*opened.signed_hash(), message.signed_hash);
+        let expected = match message.id.sequence {
+            3 => &readings[..5],
+            _ => batches.next().unwrap(),
+        };
+        assert_eq!(senml::decode(opened.payload()).unwrap(), expected);
+    }
+    assert_eq!(seen.published.len(), 4);
+    assert_eq!(
+        seen.published[3], sealed[3].bytes,
+        "what was sealed for the present key goes as it is"
+    );
 }
 
 #[tokio::test]
@@ -379,7 +466,7 @@ async fn the_largest_envelope_fits() {
     for sequence in 0..3 {
         bench
             .outbox
-            .push(Position { boot: 0, sequence }, &largest)
+            .push(&message(sequence, largest.clone()))
             .unwrap();
     }
     let peer = Peer::start(&bench.authority, &bench.recipient_pem, &[]).await;

@@ -9,6 +9,7 @@
 mod common;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 use vitalseal_crypto::{
@@ -18,7 +19,8 @@ use vitalseal_crypto::{
 use vitalseal_device::recording::{HeartRateRecording, PulseRecording};
 use vitalseal_device::simulated::SimulatedPatient;
 use vitalseal_device::{
-    AgreementMode, DeviceIdentity, IdentityError, Message, Sealer, SealerError,
+    AddressError, AgreementMode, DeviceIdentity, IdentityError, Message, Sealer, SealerError,
+    Waiting,
 };
 use vitalseal_vitals::{MAX_READINGS, senml, waveform};
 
@@ -198,4 +200,55 @@ fn nothing_is_sealed_for_a_key_that_the_server_has_destroyed() {
     // The refusal used no sequence number: the server will see no gap.
     let next = sealer.seal(readings, end).unwrap();
     assert_eq!(next.id.sequence, first.id.sequence + 1);
+}
+
+#[test]
+fn a_content_key_that_waits_opens_for_its_own_outbox_key_only_and_that_key_stays_with_the_device() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = authority(now());
+    let (made, _) = enrol(&authority, now());
+    let write = |file, text: &str| std::fs::write(directory.path().join(file), text).unwrap();
+    write(vitalseal_device::KEY_FILE, made.key_pem());
+    write(vitalseal_device::CERTIFICATE_FILE, made.certificate_pem());
+    write(vitalseal_device::AUTHORITY_FILE, made.authority_pem());
+    let load = || Arc::new(DeviceIdentity::load(directory.path()).unwrap());
+    let (first, present) = (recipient(&authority, now()), recipient(&authority, now()));
+
+    let identity = load();
+    let trusted = identity.trust_recipient(&first.certificate().to_pem(), now());
+    let es = AgreementMode::Es;
+    let mut sealer = Sealer::new(Arc::clone(&identity), subject(), trusted.unwrap(), es, 0);
+    let readings = HeartRateRecording::embedded().unwrap().readings()[..5].to_vec();
+    let message = sealer.seal(&readings, now()).unwrap();
+    let waiting = Waiting {
+        content_key: message.content_key,
+        envelope: message.bytes,
+    };
+    drop((identity, sealer));
+
+    let present = present.certificate();
+    load().address(waiting.clone(), present).unwrap();
+    let path = directory.path().join(vitalseal_device::OUTBOX_KEY_FILE);
+    let mode = std::fs::metadata(&path).unwrap().permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(
+        load().address(waiting.clone(), present),
+        Err(AddressError::ContentKey(_))
+    ));
+    // A content key of another message does not make this one somebody else's.
+    let identity = load();
+    let trusted = identity.trust_recipient(&first.certificate().to_pem(), now());
+    let mut sealer = Sealer::new(Arc::clone(&identity), subject(), trusted.unwrap(), es, 1);
+    let swapped = Waiting {
+        content_key: sealer.seal(&readings, now()).unwrap().content_key,
+        ..waiting
+    };
+    assert!(matches!(
+        identity.address(swapped, present),
+        Err(AddressError::Readdress(_))
+    ));
 }

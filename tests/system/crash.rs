@@ -171,7 +171,7 @@ fn produce(mut sealer: Sealer, outbox: &Outbox, producing: &AtomicBool, produced
             at: start + SignedDuration::from_secs(i64::try_from(index).unwrap()),
         };
         let message = sealer.seal(&[reading], Timestamp::now()).unwrap();
-        outbox.push(message.position(), &message.bytes).unwrap();
+        outbox.push(&message).unwrap();
         produced.fetch_add(1, Ordering::SeqCst);
     }
 }

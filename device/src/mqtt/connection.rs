@@ -16,12 +16,12 @@ use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, StateError,
     SubscribeReasonCode, TlsConfiguration, Transport,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
-use vitalseal_crypto::MAX_ENVELOPE_BYTES;
+use vitalseal_crypto::{MAX_ENVELOPE_BYTES, RecipientCertificate};
 
 use super::{Aim, PublishError, Publisher};
-use crate::Position;
+use crate::{DeviceIdentity, Position, Waiting};
 
 /// Where the server keeps its envelope certificate, retained.
 const RECIPIENT_TOPIC: &str = "v1/recipient";
@@ -33,6 +33,10 @@ const MAX_PACKET_BYTES: usize = MAX_ENVELOPE_BYTES + 44 * 1024;
 /// cut off a server that holds a device back for good reason.
 const NETWORK_TIMEOUT_S: u64 = 20;
 
+/// How long messages wait on a new connection for the server to say which key it has now: it does so at once when it is
+/// asked, and one that does not gets them as they were sealed.
+const RECIPIENT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long a farewell may take; the server does without.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -41,6 +45,8 @@ struct Window {
     /// One permit for each further message that may be sent.
     room: Semaphore,
     state: Mutex<WindowState>,
+    /// Rung when the server has said on this connection what its envelope key is, or that it will not.
+    told: Notify,
 }
 
 #[derive(Default)]
@@ -56,6 +62,7 @@ impl Window {
         Self {
             room: Semaphore::new(usize::from(size)),
             state: Mutex::default(),
+            told: Notify::new(),
         }
     }
 
@@ -141,6 +148,8 @@ impl Publisher {
     async fn feed(&self, client: &AsyncClient, window: &Window) -> Result<Ended, PublishError> {
         let topic = format!("v1/d/{}/vitals", self.identity.device());
         let mut last = None;
+        // What was known on an earlier connection may have ended since.
+        let _ = tokio::time::timeout(RECIPIENT_PATIENCE, window.told.notified()).await;
         loop {
             let Ok(permit) = window.room.acquire().await else {
                 return Ok(Ended::Reached);
@@ -154,9 +163,14 @@ impl Publisher {
                 }
             };
             last = Some(position);
-            let outbox = self.outbox.clone();
-            let read = tokio::task::spawn_blocking(move || outbox.read(position)).await;
-            let Ok(read) = read else {
+            let (outbox, identity) = (self.outbox.clone(), Arc::clone(&self.identity));
+            let recipient = self.recipient.borrow().clone();
+            let read = tokio::task::spawn_blocking(move || {
+                outbox
+                    .read(position)
+                    .map(|waiting| addressed(&identity, waiting, recipient.as_deref()))
+            });
+            let Ok(read) = read.await else {
                 return Ok(Ended::Lost(ConnectionError::RequestsDone));
             };
             let sealed = read.map_err(PublishError::Outbox)?;
@@ -203,9 +217,11 @@ impl Publisher {
                         topic = RECIPIENT_TOPIC,
                         "the server refused the subscription"
                     );
+                    window.told.notify_one();
                 }
                 Event::Incoming(Packet::Publish(publish)) if publish.topic == RECIPIENT_TOPIC => {
                     self.learn_recipient(&publish.payload);
+                    window.told.notify_one();
                     if aim == Aim::Recipient && self.recipient.borrow().is_some() {
                         return Ok(Ended::Reached);
                     }
@@ -247,6 +263,25 @@ impl Publisher {
             }
         }
     }
+}
+
+/// What to send of a waiting message. One that cannot be addressed anew goes as it was sealed: its key may still be there.
+fn addressed(
+    identity: &DeviceIdentity,
+    waiting: Waiting,
+    recipient: Option<&RecipientCertificate>,
+) -> Vec<u8> {
+    let Some(recipient) = recipient else {
+        return waiting.envelope;
+    };
+    let as_sealed = waiting.envelope.clone();
+    identity
+        .address(waiting, recipient)
+        .unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "a waiting message is sent as it was sealed");
+            as_sealed
+        })
 }
 
 /// Sends DISCONNECT, so that the server need not wait for the connection to go stale.

@@ -5,11 +5,26 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
+use vitalseal_crypto::MessageId;
 
 use super::*;
 
 fn position(boot: u64, sequence: u64) -> Position {
     Position { boot, sequence }
+}
+
+/// A message that waits there; its wrapped key is never opened here.
+fn message(position: Position, bytes: &[u8]) -> Message {
+    Message {
+        id: MessageId {
+            device: "monitor-001".parse().unwrap(),
+            boot: position.boot,
+            sequence: position.sequence,
+        },
+        bytes: bytes.to_vec(),
+        signed_hash: [0; 32],
+        content_key: [u8::try_from(position.sequence % 251).unwrap(); 40],
+    }
 }
 
 #[test]
@@ -21,7 +36,10 @@ fn messages_survive_a_restart_in_order_and_every_start_is_a_new_boot() {
         // Pushed out of order: a second process of sealing may be ahead.
         for sequence in [1, 0, 300] {
             outbox
-                .push(position(boot, sequence), &[u8::try_from(boot).unwrap(); 3])
+                .push(&message(
+                    position(boot, sequence),
+                    &[u8::try_from(boot).unwrap(); 3],
+                ))
                 .unwrap();
         }
     }
@@ -30,7 +48,9 @@ fn messages_survive_a_restart_in_order_and_every_start_is_a_new_boot() {
         .flat_map(|boot| [0, 1, 300].map(|sequence| position(boot, sequence)))
         .collect();
     assert_eq!(outbox.pending(), expected);
-    assert_eq!(outbox.read(position(2, 300)).unwrap(), [2; 3]);
+    let waiting = outbox.read(position(2, 300)).unwrap();
+    assert_eq!(waiting.envelope, [2; 3]);
+    assert_eq!(waiting.content_key, [49; 40]);
     let mut walked = Vec::new();
     let mut at = None;
     while let Some(next) = outbox.next_after(at) {
@@ -44,7 +64,7 @@ fn messages_survive_a_restart_in_order_and_every_start_is_a_new_boot() {
 fn a_write_cut_short_is_never_offered_and_foreign_files_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(directory.path()).unwrap();
-    outbox.push(position(0, 0), b"whole").unwrap();
+    outbox.push(&message(position(0, 0), b"whole")).unwrap();
     drop(outbox);
     let cut_short = directory
         .path()
@@ -53,8 +73,8 @@ fn a_write_cut_short_is_never_offered_and_foreign_files_are_left_alone() {
     fs::write(directory.path().join("boot.tmp"), b"").unwrap();
     for foreign in [
         "notes.txt",
-        "1-2.cose",
-        "000000000000000A-0000000000000000.cose",
+        "1-2.msg",
+        "000000000000000A-0000000000000000.msg",
     ] {
         fs::write(directory.path().join(foreign), b"").unwrap();
     }
@@ -63,8 +83,8 @@ fn a_write_cut_short_is_never_offered_and_foreign_files_are_left_alone() {
     assert_eq!(outbox.pending(), [position(0, 0)]);
     assert!(!cut_short.exists());
     assert!(directory.path().join("notes.txt").exists());
-    outbox.push(position(0, 1), b"again").unwrap();
-    assert_eq!(outbox.read(position(0, 1)).unwrap(), b"again");
+    outbox.push(&message(position(0, 1), b"again")).unwrap();
+    assert_eq!(outbox.read(position(0, 1)).unwrap().envelope, b"again");
 }
 
 #[test]
@@ -83,17 +103,19 @@ fn one_outbox_has_one_owner() {
 fn a_position_is_taken_once() {
     let directory = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(directory.path()).unwrap();
-    outbox.push(position(0, 0), b"first").unwrap();
-    let refused = outbox.push(position(0, 0), b"second");
+    outbox.push(&message(position(0, 0), b"first")).unwrap();
+    let refused = outbox.push(&message(position(0, 0), b"second"));
     assert!(matches!(refused, Err(OutboxError::Occupied { .. })));
-    assert_eq!(outbox.read(position(0, 0)).unwrap(), b"first");
+    assert_eq!(outbox.read(position(0, 0)).unwrap().envelope, b"first");
 }
 
 #[test]
 fn a_lost_or_damaged_boot_counter_never_repeats_a_boot_that_shows() {
     let directory = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(directory.path()).unwrap();
-    outbox.push(position(41, 0), b"of an earlier life").unwrap();
+    outbox
+        .push(&message(position(41, 0), b"of an earlier life"))
+        .unwrap();
     drop(outbox);
     fs::remove_file(directory.path().join(BOOT_FILE)).unwrap();
     assert_eq!(Outbox::open(directory.path()).unwrap().boot(), 42);
@@ -114,8 +136,8 @@ fn every_push_wakes() {
     outbox.on_push(move || {
         counter.fetch_add(1, Ordering::Relaxed);
     });
-    outbox.push(position(0, 0), b"").unwrap();
-    outbox.push(position(0, 1), b"").unwrap();
+    outbox.push(&message(position(0, 0), b"")).unwrap();
+    outbox.push(&message(position(0, 1), b"")).unwrap();
     assert_eq!(woken.load(Ordering::Relaxed), 2);
 }
 
@@ -147,7 +169,7 @@ proptest! {
             match step {
                 Step::Push(sequence) => {
                     let content = time.to_be_bytes().to_vec();
-                    let pushed = outbox.push(position(0, sequence), &content);
+                    let pushed = outbox.push(&message(position(0, sequence), &content));
                     prop_assert_eq!(pushed.is_ok(), !model.contains_key(&sequence));
                     model.entry(sequence).or_insert(content);
                 }
@@ -166,7 +188,8 @@ proptest! {
             prop_assert_eq!(pending, model.keys().copied().collect::<Vec<_>>());
         }
         for (sequence, content) in &model {
-            prop_assert_eq!(&outbox.read(position(0, *sequence)).unwrap(), content);
+            let waiting = outbox.read(position(0, *sequence)).unwrap();
+            prop_assert_eq!(&waiting.envelope, content);
         }
     }
 }
