@@ -193,6 +193,10 @@ impl Store {
             copy_database(&from, &to).await?;
         }
         drop(quiet);
+        self.keys
+            .snapshot(now)
+            .await
+            .map_err(BackupError::Snapshot)?;
         let (store_id, erasures) = strip(&copy.registry()).await?;
 
         let mut files =

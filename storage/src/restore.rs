@@ -27,7 +27,7 @@ use vitalseal_crypto::{AtRest, Rejection, SubjectPseudonym, default_backend};
 
 use crate::backup::{self, BackupManifest};
 use crate::durable;
-use crate::keys::KeyCustody;
+use crate::keys::{JoinRefused, KeyCustody};
 use crate::paths::StorePaths;
 use crate::registry::{PatientState, RegistryError};
 use crate::schema;
@@ -87,6 +87,12 @@ pub enum RestoreError {
          backups were mixed; take another copy of the backup"
     )]
     Forged(PathBuf),
+    /// The newest key snapshot lacks a patient of the backup.
+    #[error(
+        "the key snapshots that were found do not know every patient of the backup: they are older than it, or from a \
+         copy of the store that went its own way; name a place whose snapshots are newer than the backup"
+    )]
+    KeysBehind(#[source] StoreError),
     /// The restored store does not open.
     #[error("opening the restored store")]
     Store(#[from] StoreError),
@@ -138,7 +144,7 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreE
 }
 
 /// What a backup says of itself.
-fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
+pub(crate) fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
     let whole = |e: Box<dyn std::error::Error + Send + Sync>| {
         RestoreError::NotABackup(from.to_path_buf(), e)
     };
@@ -163,7 +169,7 @@ pub fn unpack(from: &Path, data: &Path) -> Result<(), RestoreError> {
     for file in &manifest.files {
         let below = Path::new(&file.path);
         let inside = |part| matches!(part, Component::Normal(_));
-        if !below.components().all(inside) {
+        if file.path.is_empty() || !below.components().all(inside) {
             return Err(RestoreError::Outside(file.path.clone()));
         }
         let (source, copy) = (from.join(below), data.join(below));
@@ -188,7 +194,8 @@ impl Store {
         custody: impl Into<KeyCustody>,
         now: Timestamp,
     ) -> Result<(Self, Restored), RestoreError> {
-        let store = Self::open(paths, custody, now).await?;
+        let opened = Self::open(paths, custody, now).await;
+        let store = opened.map_err(refused)?;
         match prove(&store, from).await {
             Ok(restored) => Ok((store, restored)),
             Err(error) => {
@@ -196,6 +203,16 @@ impl Store {
                 Err(error)
             }
         }
+    }
+}
+
+fn refused(cause: StoreError) -> RestoreError {
+    match cause {
+        StoreError::Join {
+            cause: JoinRefused::Unreadable { .. },
+            ..
+        } => RestoreError::KeysBehind(cause),
+        _ => cause.into(),
     }
 }
 

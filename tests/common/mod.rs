@@ -54,6 +54,16 @@ impl Site {
         }
     }
 
+    /// A store that is there already, such as a copy or a restored one.
+    pub fn on(data: PathBuf) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            data,
+            administrator: Value::Null,
+            server: None,
+        }
+    }
+
     /// `vitalseal init` and `vitalseal serve`.
     pub fn serving() -> Self {
         let mut site = Self::init();

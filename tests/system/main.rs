@@ -17,6 +17,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod backup;
 mod command_line;
 mod crash;
 mod demo;
