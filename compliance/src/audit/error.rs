@@ -1,5 +1,6 @@
 //! What can go wrong with the log itself; a log that was tampered with is a finding, see [`super::AuditFault`].
 
+use std::error::Error;
 use std::sync::Arc;
 
 use super::identity::{KeyMalformed, NoteRefused};
@@ -64,6 +65,9 @@ pub enum AuditLogError {
     /// Signing failed.
     #[error("signing with the audit log's key")]
     Sign(#[source] Arc<signed_note::NoteError>),
+    /// The signing key is somewhere else, and did not sign, or not rightly.
+    #[error("signing with the audit log's key, which is not on this machine")]
+    RemoteKey(#[source] Arc<dyn Error + Send + Sync>),
     /// There is no such record.
     #[error("there is no audit record {seq}; the log holds {size}")]
     NoSuchRecord {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use signed_note::{Note, StandardSigner, StandardVerifier, VerifierList};
+use signed_note::{Note, NoteError, Signature, StandardSigner, StandardVerifier, VerifierList};
+use vitalseal_crypto::RemoteSigner;
 use zeroize::Zeroizing;
 
 use super::AuditLogError;
@@ -94,30 +95,52 @@ impl fmt::Debug for AuditKey {
 /// Both halves. Debug shows the public one.
 #[derive(Clone)]
 pub(super) struct AuditIdentity {
-    signer: Arc<StandardSigner>,
+    signer: NoteSigner,
     key: AuditKey,
+}
+
+#[derive(Clone)]
+enum NoteSigner {
+    Here(Arc<StandardSigner>),
+    Remote(Arc<dyn RemoteSigner>),
 }
 
 impl AuditIdentity {
     /// Draws a key pair for a new log and returns it with its secret text form.
     pub(super) fn generate(origin: &str) -> Result<(Self, Zeroizing<String>), AuditLogError> {
-        if !signed_note::is_key_name_valid(origin) || origin.chars().any(char::is_control) {
-            return Err(AuditLogError::Origin(origin.to_owned()));
-        }
+        refuse_unless_name(origin)?;
         let mut seed = Zeroizing::new([0_u8; 32]);
         getrandom::fill(seed.as_mut_slice()).map_err(AuditLogError::Random)?;
         let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())
             .map_err(|_| KeyMalformed("Ed25519 seed"))?;
-        let public = [&[ALG_ED25519], pair.public_key().as_ref()].concat();
-        let id = signed_note::key_id(origin, &public);
+        let (id, vkey) = verifier_key(origin, pair.public_key().as_ref());
         let secret = Zeroizing::new([&[ALG_ED25519], seed.as_slice()].concat());
         let encoded = Zeroizing::new(BASE64_STANDARD.encode(secret.as_slice()));
         let skey = Zeroizing::new(format!(
             "PRIVATE+KEY+{origin}+{id:08x}+{}",
             encoded.as_str()
         ));
-        let vkey = format!("{origin}+{id:08x}+{}", BASE64_STANDARD.encode(&public));
         Ok((Self::parse(&skey, &vkey)?, skey))
+    }
+
+    /// An identity for a new log, of a key that is somewhere else.
+    pub(super) fn of_remote(
+        origin: &str,
+        signer: Arc<dyn RemoteSigner>,
+    ) -> Result<Self, AuditLogError> {
+        refuse_unless_name(origin)?;
+        let (_, vkey) = verifier_key(origin, signer.public());
+        Ok(Self::remote(signer, &vkey)?)
+    }
+
+    /// Takes a key that is somewhere else and makes sure that it is the one of the verifier key.
+    pub(super) fn remote(signer: Arc<dyn RemoteSigner>, vkey: &str) -> Result<Self, KeyMalformed> {
+        let key = AuditKey::parse(vkey)?;
+        if verifier_key(key.origin(), signer.public()).1 != key.vkey {
+            return Err(KeyMalformed("key pair: signer and verifier key differ"));
+        }
+        let signer = NoteSigner::Remote(signer);
+        Ok(Self { signer, key })
     }
 
     /// Reads both text forms and makes sure that they belong together.
@@ -131,24 +154,55 @@ impl AuditIdentity {
         if name != key.origin() || id != signed_note::Verifier::key_id(&key.verifier) {
             return Err(KeyMalformed("key pair: signer and verifier key differ"));
         }
-        Ok(Self {
-            signer: Arc::new(signer),
-            key,
-        })
+        let signer = NoteSigner::Here(Arc::new(signer));
+        Ok(Self { signer, key })
     }
 
     pub(super) fn key(&self) -> &AuditKey {
         &self.key
     }
 
-    /// Signs `text`, which ends in a newline, and returns the whole note.
+    /// Signs `text`, which ends in a newline, and returns the whole note. What a remote key signed is checked before it
+    /// becomes the log's head: nobody could undo that.
     pub(super) fn sign(&self, text: &str) -> Result<String, AuditLogError> {
         let sign = |cause| AuditLogError::Sign(Arc::new(cause));
-        let mut note = Note::new(text.as_bytes(), &[]).map_err(sign)?;
-        note.add_sigs(&[self.signer.as_ref()]).map_err(sign)?;
-        String::from_utf8(note.to_bytes())
-            .map_err(|_| AuditLogError::Sign(Arc::new(signed_note::NoteError::MalformedNote)))
+        let note = match &self.signer {
+            NoteSigner::Here(signer) => {
+                let mut note = Note::new(text.as_bytes(), &[]).map_err(sign)?;
+                note.add_sigs(&[signer.as_ref()]).map_err(sign)?;
+                note
+            }
+            NoteSigner::Remote(signer) => {
+                let remote = |cause| AuditLogError::RemoteKey(Arc::from(cause));
+                let id = signed_note::Verifier::key_id(&self.key.verifier);
+                let signature = signer.sign(text.as_bytes()).map_err(remote)?;
+                let signature = Signature::new(self.key.origin().to_owned(), id, signature.into());
+                Note::new(text.as_bytes(), &[signature.map_err(sign)?]).map_err(sign)?
+            }
+        };
+        let note =
+            String::from_utf8(note.to_bytes()).map_err(|_| sign(NoteError::MalformedNote))?;
+        if let NoteSigner::Remote(_) = self.signer {
+            let remote = |cause| AuditLogError::RemoteKey(Arc::new(cause));
+            self.key.open(&note).map_err(remote)?;
+        }
+        Ok(note)
     }
+}
+
+fn refuse_unless_name(origin: &str) -> Result<(), AuditLogError> {
+    if !signed_note::is_key_name_valid(origin) || origin.chars().any(char::is_control) {
+        return Err(AuditLogError::Origin(origin.to_owned()));
+    }
+    Ok(())
+}
+
+/// Key id and verifier key of an Ed25519 public key.
+fn verifier_key(origin: &str, public: &[u8]) -> (u32, String) {
+    let public = [&[ALG_ED25519], public].concat();
+    let id = signed_note::key_id(origin, &public);
+    let vkey = format!("{origin}+{id:08x}+{}", BASE64_STANDARD.encode(&public));
+    (id, vkey)
 }
 
 impl fmt::Debug for AuditIdentity {

@@ -9,10 +9,11 @@ use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use tlog_tiles::tlog::{prove_record, record_hash, stored_hash_count};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use vitalseal_crypto::RemoteSigner;
 use vitalseal_storage::ports::{AuditError, AuditRecord, AuditSink};
 use zeroize::Zeroizing;
 
-use super::identity::{AuditIdentity, AuditKey};
+use super::identity::{AuditIdentity, AuditKey, KeyMalformed};
 use super::proof::InclusionProof;
 use super::tree::{Frontier, WantedHashes, tree_error};
 use super::verify::{AuditVerification, verify};
@@ -61,23 +62,40 @@ impl AuditLog {
     ///
     /// When a log exists there, the origin can not name a key, or the file can not be written.
     pub async fn create(path: &Path, origin: &str) -> Result<CreatedLog, AuditLogError> {
+        let (identity, skey) = AuditIdentity::generate(origin)?;
+        let log = Self::create_for(path, identity).await?;
+        let vkey = log.key().as_str().to_owned();
+        Ok(CreatedLog { log, skey, vkey })
+    }
+
+    /// Creates an empty log whose Ed25519 key is somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// As [`AuditLog::create`], and when that key does not sign.
+    pub async fn create_remote(
+        path: &Path,
+        origin: &str,
+        signer: Arc<dyn RemoteSigner>,
+    ) -> Result<Self, AuditLogError> {
+        Self::create_for(path, AuditIdentity::of_remote(origin, signer)?).await
+    }
+
+    async fn create_for(path: &Path, identity: AuditIdentity) -> Result<Self, AuditLogError> {
         if tokio::fs::try_exists(path).await.unwrap_or(true) {
             return Err(AuditLogError::Exists(path.display().to_string()));
         }
-        let (identity, skey) = AuditIdentity::generate(origin)?;
+        let frontier = Frontier::empty();
+        let note = checkpoint::sign(&identity, 0, frontier.root()?)?;
         database::create_file(path).await?;
         let mut conn = database::connect(path).await?;
         database::create_schema(&mut conn).await?;
-        let frontier = Frontier::empty();
-        let note = checkpoint::sign(&identity, 0, frontier.root()?)?;
         sqlx::query("INSERT INTO head (id, note) VALUES (0, $1)")
             .bind(note)
             .execute(&mut conn)
             .await
             .map_err(AuditLogError::database("creating"))?;
-        let vkey = identity.key().as_str().to_owned();
-        let log = Self::start(path, conn, identity, frontier).await?;
-        Ok(CreatedLog { log, skey, vkey })
+        Self::start(path, conn, identity, frontier).await
     }
 
     /// Opens the log at `path`. What is checked here is quick (signature of the head, counts, the root over the stored
@@ -88,10 +106,30 @@ impl AuditLog {
     /// When there is no log, the keys do not fit, or the stored head does not describe what is stored: whoever changed the
     /// file must not get our signature under the change.
     pub async fn open(path: &Path, skey: &str, vkey: &str) -> Result<Self, AuditLogError> {
+        Self::open_for(path, || AuditIdentity::parse(skey, vkey)).await
+    }
+
+    /// Opens a log whose Ed25519 key is somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// As [`AuditLog::open`].
+    pub async fn open_remote(
+        path: &Path,
+        signer: Arc<dyn RemoteSigner>,
+        vkey: &str,
+    ) -> Result<Self, AuditLogError> {
+        Self::open_for(path, || AuditIdentity::remote(signer, vkey)).await
+    }
+
+    async fn open_for(
+        path: &Path,
+        identity: impl FnOnce() -> Result<AuditIdentity, KeyMalformed>,
+    ) -> Result<Self, AuditLogError> {
         if !tokio::fs::try_exists(path).await.unwrap_or(false) {
             return Err(AuditLogError::Absent(path.display().to_string()));
         }
-        let identity = AuditIdentity::parse(skey, vkey)?;
+        let identity = identity()?;
         let mut conn = database::connect(path).await?;
         let frontier = check_head(&mut conn, identity.key()).await?;
         Self::start(path, conn, identity, frontier).await
