@@ -2,6 +2,7 @@
 //! reads of identities audited before the answer.
 
 mod backup;
+mod devices;
 mod keys;
 
 use anyhow::Context as _;
@@ -10,14 +11,13 @@ use serde::Serialize;
 use serde_json::Value;
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_compliance::{access, erasure, incident};
-use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
 
 use super::protocol::Request;
 use super::views::{
-    AssignedView, CaView, DeviceView, EnrolledView, GrantView, IncidentView, PatientIdentityView,
-    PatientStateView, PatientView, QuarantineView, RecipientView, ReportView, RevokedView,
-    TokenView, UserView, VerifiedView,
+    CaView, GrantView, IncidentView, PatientIdentityView, PatientStateView, PatientView,
+    QuarantineView, RecipientView, ReportView, TokenView, UserView, VerifiedView,
 };
 use crate::credentials::CredentialsView;
 use crate::files;
@@ -49,10 +49,14 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         }
         Request::PatientList => act.patient_list().await,
         Request::PatientShow { patient } => act.patient_show(&patient).await,
-        Request::DeviceEnroll { device, csr_pem } => act.device_enroll(&device, &csr_pem).await,
-        Request::DeviceAssign { device, patient } => act.device_assign(&device, &patient).await,
-        Request::DeviceList => act.device_list().await,
-        Request::DeviceRevoke { device, reason } => act.device_revoke(&device, reason).await,
+        Request::DeviceEnroll { device, csr_pem } => devices::enroll(&act, &device, &csr_pem).await,
+        Request::DeviceAssign { device, patient } => devices::assign(&act, device, patient).await,
+        Request::DeviceList => devices::list(&act).await,
+        Request::DeviceRevoke { device, reason } => devices::revoke(&act, device, &reason).await,
+        Request::DeviceChain { device } => devices::chain(&act, &device).await,
+        Request::DeviceCloneProof { device, boot } => {
+            devices::clone_proof(&act, &device, boot).await
+        }
         Request::UserAdd { user, role } => {
             let registry = &system.store.registry;
             let actor = act.actor.clone();
@@ -228,87 +232,6 @@ impl Act<'_> {
             created_at: row.created_at,
             name: identity.and_then(|identity| identity.name.as_deref()),
             mrn: identity.and_then(|identity| identity.mrn.as_deref()),
-        })
-    }
-
-    async fn device_enroll(&self, device: &DeviceId, csr_pem: &str) -> anyhow::Result<Value> {
-        let registry = &self.system.store.registry;
-        anyhow::ensure!(
-            registry.device(device).await?.is_none(),
-            "device {device} is enrolled already; choose another id"
-        );
-        let issued = self
-            .system
-            .authority
-            .issue_device(csr_pem, device, self.now)
-            .with_context(|| format!("certifying device {device}"))?;
-        registry
-            .enroll_device(&issued.certificate, self.now)
-            .await?;
-        let certificate = *issued.certificate.thumbprint();
-        self.audited(AuditEvent::DeviceEnrolled {
-            device: device.clone(),
-            certificate,
-        })
-        .await?;
-        json(&EnrolledView {
-            device,
-            certificate: certificate.to_string(),
-            not_after: issued.certificate.not_after(),
-            pem: issued.pem,
-            ca_pem: self.system.authority.bundle_pem(),
-        })
-    }
-
-    async fn device_assign(
-        &self,
-        device: &DeviceId,
-        patient: &SubjectPseudonym,
-    ) -> anyhow::Result<Value> {
-        self.system
-            .store
-            .registry
-            .assign_device(device, patient, self.now)
-            .await?;
-        let (device, patient) = (device.clone(), patient.clone());
-        let view = json(&AssignedView {
-            device: &device,
-            patient: patient.as_str(),
-        })?;
-        self.audited(AuditEvent::DeviceAssigned { device, patient })
-            .await?;
-        Ok(view)
-    }
-
-    async fn device_list(&self) -> anyhow::Result<Value> {
-        let rows = self.system.store.registry.devices().await?;
-        let view: Vec<_> = rows
-            .iter()
-            .map(|row| DeviceView {
-                device: &row.id,
-                state: row.state.as_str(),
-                patient: row.patient.as_ref().map(SubjectPseudonym::as_str),
-                enrolled_at: row.enrolled_at,
-            })
-            .collect();
-        json(&view)
-    }
-
-    async fn device_revoke(&self, device: &DeviceId, reason: String) -> anyhow::Result<Value> {
-        let reason = reason_text(&reason)?;
-        self.system
-            .store
-            .registry
-            .revoke_device(device, &reason, self.now)
-            .await?;
-        self.audited(AuditEvent::DeviceRevoked {
-            device: device.clone(),
-            reason,
-        })
-        .await?;
-        json(&RevokedView {
-            device,
-            state: "revoked",
         })
     }
 

@@ -47,6 +47,13 @@ pub enum Request {
         device: DeviceId,
         reason: String,
     },
+    DeviceChain {
+        device: DeviceId,
+    },
+    DeviceCloneProof {
+        device: DeviceId,
+        boot: Option<u64>,
+    },
     UserAdd {
         user: UserName,
         role: Role,

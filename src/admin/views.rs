@@ -71,6 +71,27 @@ pub(super) struct RevokedView<'a> {
 }
 
 #[derive(Serialize)]
+pub(super) struct BootView {
+    pub(super) boot: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) messages: u64,
+    pub(super) missing: u64,
+    /// Ranges of sequences, both ends missing.
+    pub(super) gaps: Vec<String>,
+    pub(super) forks: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct CloneProofView<'a> {
+    pub(super) device: &'a DeviceId,
+    pub(super) boot: u64,
+    pub(super) found_at: Timestamp,
+    /// The proof's bytes.
+    pub(super) proof: &'a [u8],
+}
+
+#[derive(Serialize)]
 pub(super) struct GrantView<'a> {
     pub(super) user: &'a str,
     pub(super) patient: &'a str,

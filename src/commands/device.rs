@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde_json::Value;
-use vitalseal_crypto::DeviceId;
+use serde_json::{Value, json};
+use vitalseal_crypto::{CloneKind, CloneProof, DeviceId, certificates_in_pem, default_backend};
 
 use super::reserved::{ReservedDirectory, ReservedFile};
 use super::{read, relay, send, socket, text};
@@ -50,7 +50,54 @@ pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()
         DeviceCommand::Revoke { at, device, reason } => {
             relay(&at, Request::DeviceRevoke { device, reason }, json).await
         }
+        DeviceCommand::Chain { at, device } => {
+            relay(&at, Request::DeviceChain { device }, json).await
+        }
+        DeviceCommand::CloneProof {
+            at,
+            device,
+            boot,
+            out,
+        } => {
+            let out = ReservedFile::create(&out)?;
+            let mut answer = send(&at, Request::DeviceCloneProof { device, boot }).await?;
+            let proof: Vec<u8> = serde_json::from_value(answer["proof"].take())
+                .context("reading the proof in the server's answer")?;
+            out.fill(&proof)?;
+            if let Some(fields) = answer.as_object_mut() {
+                fields.shift_remove("proof");
+            }
+            output::print(&answer, json)
+        }
+        DeviceCommand::VerifyCloneProof { file, ca } => {
+            output::print(&verified_clone_proof(&file, &ca)?, json)
+        }
     }
+}
+
+/// What a proof of a clone proves to whoever trusts the authority.
+fn verified_clone_proof(file: &Path, ca: &Path) -> anyhow::Result<Value> {
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let authorities = certificates_in_pem(&read(ca)?)
+        .with_context(|| format!("reading the certificates in {}", ca.display()))?;
+    let authorities: Vec<_> = authorities.iter().map(Vec::as_slice).collect();
+    let proven = CloneProof::decode(&bytes)
+        .and_then(|proof| proof.verify(&authorities, default_backend()))
+        .with_context(|| format!("{} proves nothing", file.display()))?;
+    Ok(json!({
+        "device": proven.device,
+        "boot": proven.boot,
+        "kind": match proven.kind {
+            CloneKind::SameCounters => "same counters",
+            CloneKind::BrokenLink => "broken link",
+        },
+        "sequences": proven.sequences,
+        "signed_hashes": proven.signed_hashes.map(hexadecimal),
+    }))
+}
+
+fn hexadecimal(hash: [u8; 32]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Makes a key pair in a new directory and enrols it; the private key never leaves that directory.

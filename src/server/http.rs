@@ -75,6 +75,12 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
             edge.quarantined(),
         ),
         (
+            "chain_gaps_total",
+            "counter",
+            "Messages stored while the one before them was missing",
+            edge.chain_gaps(),
+        ),
+        (
             "refused_total",
             "counter",
             "Connections ended for a fault",

@@ -8,8 +8,10 @@
     reason = "a test that cannot go on says so"
 )]
 
+mod chain;
 mod delivery;
 mod doors;
+mod epochs;
 mod hostile;
 mod library;
 mod raw;

@@ -2,6 +2,7 @@
 //! stopped and broken. Devices are made here, and messages sealed as a device seals them.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,10 +19,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::{
     Agreement, CertificateAuthority, ContentType, DeviceCertificate, DeviceId, DeviceSigner,
-    KeyEpoch, MessageId, RecipientCertificate, SealRequest, SubjectPseudonym, default_backend,
-    new_device_key_and_csr, seal,
+    KeyEpoch, MessageId, RecipientCertificate, SealRequest, SealedMessage, SubjectPseudonym,
+    default_backend, new_device_key_and_csr, seal,
 };
-use vitalseal_ingest::{Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
+use vitalseal_ingest::{Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Outcome, Pipeline, PipelineDeps};
 use vitalseal_storage::{
     AuditError, AuditEvent, AuditRecord, AuditSink, Clock, FileRootProvider, QuarantineReason,
     Store, StorePaths, SystemClock,
@@ -94,7 +95,7 @@ pub(crate) struct Rig {
     pub(crate) metrics: Arc<EdgeMetrics>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 pub(crate) fn new_authority() -> CertificateAuthority {
@@ -115,8 +116,8 @@ impl Rig {
     pub(crate) async fn with_limits(limits: EdgeLimits) -> Self {
         let now = SystemClock.now();
         let dir = tempfile::tempdir().unwrap();
-        let root_keys = dir.path().join("root");
-        let paths = StorePaths::new(&dir.path().join("data"), Some(&root_keys));
+        let (data, root_keys) = directories(dir.path());
+        let paths = StorePaths::new(&data, Some(&root_keys));
         let roots = Arc::new(FileRootProvider::new(&root_keys));
         let store = Store::create(&paths, roots, now).await.unwrap();
 
@@ -144,16 +145,7 @@ impl Rig {
         });
         let sink: Arc<dyn AuditSink> = Arc::clone(&audit) as _;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let pipeline = Pipeline::start(
-            PipelineDeps {
-                store: store.clone(),
-                audit: Arc::clone(&sink),
-                clock: Arc::clone(&clock),
-                backend,
-            },
-            2,
-        )
-        .unwrap();
+        let pipeline = pipeline(&store, &audit);
         let server = authority.issue_server(&["localhost"], now).unwrap();
         let tls = server_config(&server.chain_pem, &server.key_pem, &authority.bundle_pem());
         let recipient_pem = watch::Sender::new(Bytes::from(recipient.to_pem()));
@@ -180,7 +172,7 @@ impl Rig {
             metrics,
             shutdown,
             serving,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -224,13 +216,8 @@ impl Rig {
     }
 
     pub(crate) fn seal_value(&self, device: &Device, sequence: u64, value: f64) -> Vec<u8> {
-        let at = Timestamp::from_second(SystemClock.now().as_second()).unwrap();
-        let readings = [Reading {
-            signal: signal("8867-4").unwrap(),
-            value,
-            at,
-        }];
-        self.seal_payload(device, &self.patient, sequence, &senml::encode(&readings))
+        let payload = senml::encode(&[reading(value)]);
+        self.seal_payload(device, &self.patient, sequence, &payload)
     }
 
     pub(crate) fn seal_payload(
@@ -240,6 +227,45 @@ impl Rig {
         sequence: u64,
         payload: &[u8],
     ) -> Vec<u8> {
+        self.seal_message(
+            device,
+            subject,
+            sequence,
+            None,
+            payload,
+            Agreement::Ephemeral,
+        )
+        .bytes
+    }
+
+    /// An envelope with one reading, in a chain.
+    pub(crate) fn seal_link(
+        &self,
+        device: &Device,
+        sequence: u64,
+        previous: Option<[u8; 32]>,
+        agreement: Agreement<'_>,
+    ) -> SealedMessage {
+        let payload = senml::encode(&[reading(72.0)]);
+        self.seal_message(
+            device,
+            &self.patient,
+            sequence,
+            previous,
+            &payload,
+            agreement,
+        )
+    }
+
+    fn seal_message(
+        &self,
+        device: &Device,
+        subject: &SubjectPseudonym,
+        sequence: u64,
+        previous: Option<[u8; 32]>,
+        payload: &[u8],
+        agreement: Agreement<'_>,
+    ) -> SealedMessage {
         let request = SealRequest {
             content_type: ContentType::SenmlCbor,
             device: &device.id,
@@ -247,19 +273,52 @@ impl Rig {
             issued_at: SystemClock.now(),
             boot: 1,
             sequence,
-            previous: None,
+            previous,
         };
         let (signer, backend) = (&device.signer, default_backend());
         seal(
             &request,
             payload,
             &self.recipient,
-            Agreement::Ephemeral,
+            agreement,
             signer,
             backend,
         )
         .unwrap()
-        .bytes
+    }
+
+    /// Takes one message through the pipeline.
+    pub(crate) async fn submit(&self, device: &Device, message: Vec<u8>) -> Outcome {
+        let message = Bytes::from(message);
+        self.pipeline.submit(&device.id, message).await.unwrap()
+    }
+
+    /// Issues and keeps another envelope key, as the server does at the end of an epoch.
+    pub(crate) async fn next_epoch(&self, epoch: u64) -> RecipientCertificate {
+        let (from, epoch) = (SystemClock.now(), KeyEpoch(epoch));
+        let until = from + SignedDuration::from_hours(72);
+        let key = self
+            .authority
+            .issue_recipient(epoch, from, until, default_backend())
+            .unwrap();
+        let keys = &self.store.keys;
+        keys.put_recipient(&key, epoch, from, until).await.unwrap();
+        RecipientCertificate::from_pem(&key.certificate().to_pem()).unwrap()
+    }
+
+    /// Data and root keys.
+    pub(crate) fn directories(&self) -> (PathBuf, PathBuf) {
+        directories(self.dir.path())
+    }
+
+    /// A store that is opened again, and a pipeline on it.
+    pub(crate) async fn reopened(&mut self, data: &Path) {
+        self.store.clone().close().await;
+        let root_keys = self.directories().1;
+        let paths = StorePaths::new(data, Some(&root_keys));
+        let roots = Arc::new(FileRootProvider::new(&root_keys));
+        self.store = Store::open(&paths, roots, SystemClock.now()).await.unwrap();
+        self.pipeline = pipeline(&self.store, &self.audit);
     }
 
     pub(crate) async fn rows(&self) -> u64 {
@@ -287,6 +346,28 @@ impl Device {
     pub(crate) fn vitals(&self) -> String {
         format!("v1/d/{}/vitals", self.id)
     }
+}
+
+pub(crate) fn reading(value: f64) -> Reading {
+    Reading {
+        signal: signal("8867-4").unwrap(),
+        value,
+        at: Timestamp::from_second(SystemClock.now().as_second()).unwrap(),
+    }
+}
+
+fn directories(dir: &Path) -> (PathBuf, PathBuf) {
+    (dir.join("data"), dir.join("root"))
+}
+
+fn pipeline(store: &Store, audit: &Arc<TestAudit>) -> Pipeline {
+    let deps = PipelineDeps {
+        store: store.clone(),
+        audit: Arc::clone(audit) as _,
+        clock: Arc::new(SystemClock),
+        backend: default_backend(),
+    };
+    Pipeline::start(deps, 2).unwrap()
 }
 
 fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {

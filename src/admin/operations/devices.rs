@@ -1,0 +1,138 @@
+//! Devices: enrolled, assigned, revoked; what is here of their messages, and proofs against their clones.
+
+use std::ops::RangeInclusive;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+use vitalseal_storage::BootChain;
+use vitalseal_storage::ports::AuditEvent;
+
+use super::{Act, json, reason_text};
+use crate::admin::views::{
+    AssignedView, BootView, CloneProofView, DeviceView, EnrolledView, RevokedView,
+};
+
+pub(super) async fn enroll(
+    act: &Act<'_>,
+    device: &DeviceId,
+    csr_pem: &str,
+) -> anyhow::Result<Value> {
+    let registry = &act.system.store.registry;
+    anyhow::ensure!(
+        registry.device(device).await?.is_none(),
+        "device {device} is enrolled already; choose another id"
+    );
+    let authority = &act.system.authority;
+    let issued = authority
+        .issue_device(csr_pem, device, act.now)
+        .with_context(|| format!("certifying device {device}"))?;
+    registry.enroll_device(&issued.certificate, act.now).await?;
+    let certificate = *issued.certificate.thumbprint();
+    act.audited(AuditEvent::DeviceEnrolled {
+        device: device.clone(),
+        certificate,
+    })
+    .await?;
+    json(&EnrolledView {
+        device,
+        certificate: certificate.to_string(),
+        not_after: issued.certificate.not_after(),
+        pem: issued.pem,
+        ca_pem: authority.bundle_pem(),
+    })
+}
+
+pub(super) async fn assign(
+    act: &Act<'_>,
+    device: DeviceId,
+    patient: SubjectPseudonym,
+) -> anyhow::Result<Value> {
+    let registry = &act.system.store.registry;
+    registry.assign_device(&device, &patient, act.now).await?;
+    let view = json(&AssignedView {
+        device: &device,
+        patient: patient.as_str(),
+    })?;
+    act.audited(AuditEvent::DeviceAssigned { device, patient })
+        .await?;
+    Ok(view)
+}
+
+pub(super) async fn list(act: &Act<'_>) -> anyhow::Result<Value> {
+    let rows = act.system.store.registry.devices().await?;
+    let view: Vec<_> = rows
+        .iter()
+        .map(|row| DeviceView {
+            device: &row.id,
+            state: row.state.as_str(),
+            patient: row.patient.as_ref().map(SubjectPseudonym::as_str),
+            enrolled_at: row.enrolled_at,
+        })
+        .collect();
+    json(&view)
+}
+
+pub(super) async fn revoke(act: &Act<'_>, device: DeviceId, reason: &str) -> anyhow::Result<Value> {
+    let store = &act.system.store;
+    let reason = reason_text(reason)?;
+    let registry = &store.registry;
+    registry.revoke_device(&device, &reason, act.now).await?;
+    // Nothing of it is opened any more; that it could name its sessions is of no use.
+    store.inbox.forget_senders(&device).await?;
+    let view = json(&RevokedView {
+        device: &device,
+        state: "revoked",
+    })?;
+    act.audited(AuditEvent::DeviceRevoked { device, reason })
+        .await?;
+    Ok(view)
+}
+
+pub(super) async fn chain(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Value> {
+    let store = &act.system.store;
+    let known = store.registry.device(device).await?;
+    known.with_context(|| format!("there is no device {device} here (`vitalseal device list`)"))?;
+    let boots = store.inbox.chain(device).await?;
+    json(&boots.iter().map(boot_view).collect::<Vec<_>>())
+}
+
+fn boot_view(chain: &BootChain) -> BootView {
+    BootView {
+        boot: chain.boot,
+        first: chain.first,
+        last: chain.last,
+        messages: chain.messages,
+        missing: chain.missing,
+        gaps: chain.gaps.iter().map(range).collect(),
+        forks: chain.forks,
+    }
+}
+
+/// `7`, or `7-9`.
+fn range(gap: &RangeInclusive<u64>) -> String {
+    match (gap.start(), gap.end()) {
+        (one, same) if one == same => one.to_string(),
+        (from, to) => format!("{from}-{to}"),
+    }
+}
+
+/// The newest proof against a device, or the one of a boot.
+pub(super) async fn clone_proof(
+    act: &Act<'_>,
+    device: &DeviceId,
+    boot: Option<u64>,
+) -> anyhow::Result<Value> {
+    let proofs = act.system.store.inbox.clone_proofs(device).await?;
+    let mut newest_first = proofs.iter().rev();
+    let proof = newest_first.find(|proof| boot.is_none_or(|boot| proof.boot == boot));
+    let proof = proof.with_context(|| {
+        format!("there is no proof of a clone of device {device} (`vitalseal device chain` shows its forks)")
+    })?;
+    json(&CloneProofView {
+        device,
+        boot: proof.boot,
+        found_at: proof.found_at,
+        proof: &proof.proof,
+    })
+}
