@@ -58,6 +58,7 @@ async fn run(figures: &mut Figures) {
         root_keys: None,
         names: Vec::new(),
         administrator: "admin".parse().unwrap(),
+        token: None,
     };
     init::create(new, jiff_now()).await.unwrap();
     let any = Some("127.0.0.1:0".parse().unwrap());

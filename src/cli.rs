@@ -108,6 +108,18 @@ pub struct InitArgs {
     /// Name of the first administrator.
     #[arg(long, default_value = "admin", value_name = "NAME")]
     pub administrator: UserName,
+    /// Keep the root keys on a PKCS#11 token: the module of its maker.
+    #[arg(long, value_name = "FILE", requires_all = ["pkcs11_token", "pkcs11_pin_file"])]
+    pub pkcs11_module: Option<PathBuf>,
+    /// Label of that token.
+    #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
+    pub pkcs11_token: Option<String>,
+    /// File, readable by its owner only, that holds the token's user PIN.
+    #[arg(long, value_name = "FILE", requires = "pkcs11_module")]
+    pub pkcs11_pin_file: Option<PathBuf>,
+    /// Make the keys of the issuing authority and of the audit log on that token too.
+    #[arg(long, requires = "pkcs11_module")]
+    pub pkcs11_signing: bool,
 }
 
 /// `vitalseal serve`
@@ -236,36 +248,6 @@ pub enum DeviceCommand {
         /// Why, for the audit log. Name no patient here.
         #[arg(long)]
         reason: String,
-    },
-    /// Show which of a device's messages are here, boot by boot, and which are missing.
-    Chain {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-    },
-    /// Write out the proof that a device's key is in two hands; it holds pseudonyms, and no way to a reading.
-    CloneProof {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-        /// The proof of this boot of the device [default: the newest].
-        #[arg(long)]
-        boot: Option<u64>,
-        /// Where to write the proof (CBOR); a new file.
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-    },
-    /// Verify such a proof, without a server and without a key, and say what it proves.
-    VerifyCloneProof {
-        /// The proof.
-        file: PathBuf,
-        /// The authority's certificates (PEM), as `vitalseal ca show` prints them.
-        #[arg(long, value_name = "FILE")]
-        ca: PathBuf,
     },
 }
 

@@ -38,23 +38,37 @@ pub(crate) async fn init(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
         root_keys: args.root_keys,
         names: args.names,
         administrator: args.administrator,
+        token: match (args.pkcs11_module, args.pkcs11_token, args.pkcs11_pin_file) {
+            (Some(module), Some(token), Some(pin_file)) => Some(init::NewToken {
+                module,
+                token,
+                pin_file,
+                signing: args.pkcs11_signing,
+            }),
+            _ => None,
+        },
     };
     let created = init::create(new, SystemClock.now()).await?;
     if as_json {
         let view = CreatedView {
             data: &created.data,
             root_keys: &created.root_keys,
+            root_provider: &created.root_provider,
             administrator: CredentialsView::from(&created.administrator),
         };
         return output::print(&serde_json::to_value(&view)?, true);
     }
     let credentials = &created.administrator;
+    let mut roots = created.root_keys.display().to_string();
+    if created.root_provider != "file" {
+        roots = format!("{}; the root CA's key: {roots}", created.root_provider);
+    }
     output::line(&format!(
         "Store           {}\nRoot keys       {}   (never into a backup of the store)\n\
          Administrator   {}\nPassword        {}\nTOTP secret     {}\n\n\
          Password and TOTP secret are shown this once. Next:\n  vitalseal serve --data {}",
         created.data.display(),
-        created.root_keys.display(),
+        roots,
         credentials.user,
         credentials.password.as_str(),
         credentials.totp_secret.as_str(),
@@ -66,6 +80,7 @@ pub(crate) async fn init(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
 struct CreatedView<'a> {
     data: &'a Path,
     root_keys: &'a Path,
+    root_provider: &'a str,
     administrator: CredentialsView<'a>,
 }
 

@@ -129,6 +129,58 @@ impl Default for Storage {
 pub struct Keys {
     /// Directories that get a snapshot of the key tree before an old root is destroyed; best on other disks.
     pub snapshots: Vec<PathBuf>,
+    /// The token that keeps the root keys; with none they are files in `root_keys`.
+    pub pkcs11: Option<Pkcs11>,
+}
+
+/// `[keys.pkcs11]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pkcs11 {
+    /// The maker's module: an absolute path, so that no search path decides what is loaded.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token: String,
+    /// File (0600) that holds the user PIN.
+    pub pin_file: PathBuf,
+    /// Tells this store's objects from others' on the token: letters, digits and hyphens, 40 at most.
+    pub label: String,
+    /// Whether the issuing authority's key is there too.
+    #[serde(default)]
+    pub issuing_ca: bool,
+    /// Whether the audit log's signing key is there too.
+    #[serde(default)]
+    pub audit_log: bool,
+}
+
+impl Pkcs11 {
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.module.is_absolute() && self.pin_file.is_absolute(),
+            "keys.pkcs11.module and keys.pkcs11.pin_file must be absolute paths"
+        );
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        anyhow::ensure!(
+            (1..=40).contains(&self.label.len()) && self.label.chars().all(plain),
+            "keys.pkcs11.label must be letters, digits and hyphens, 40 at most"
+        );
+        Ok(())
+    }
+
+    /// The settings as they stand in the file, one a line.
+    fn lines(&self) -> String {
+        let text = |value: &str| toml::Value::String(value.to_owned());
+        format!(
+            "[keys.pkcs11]\nmodule = {}\ntoken = {}\npin_file = {}\nlabel = {}\nissuing_ca = {}\n\
+             audit_log = {}\n",
+            text(&self.module.display().to_string()),
+            text(&self.token),
+            text(&self.pin_file.display().to_string()),
+            text(&self.label),
+            self.issuing_ca,
+            self.audit_log,
+        )
+    }
 }
 
 /// `[recipient]`
@@ -176,6 +228,7 @@ impl Config {
             storage: Storage::default(),
             keys: Keys {
                 snapshots: vec![snapshots],
+                pkcs11: None,
             },
             recipient: Recipient::default(),
             controller: Parties::default(),
@@ -200,6 +253,11 @@ impl Config {
             "{}: recipient.overlap_h must be at least 1 and less than recipient.epoch_h",
             path.display()
         );
+        if let Some(pkcs11) = &config.keys.pkcs11 {
+            pkcs11
+                .check()
+                .with_context(|| format!("reading {}", path.display()))?;
+        }
         anyhow::ensure!(
             Duration::from_secs(config.sql.deadline_s) <= LONGEST_DEADLINE,
             "{}: sql.deadline_s may be {} at most",
@@ -261,6 +319,9 @@ flush_mib = {flush_mib}
 # snapshot, a backup from before an erasure opens for nobody: put them on other disks, and keep them.
 snapshots = {snapshots}
 
+# Root keys on a PKCS#11 token instead of in files, and whether the issuing authority's and the audit log's
+# key are there too. Chosen at `vitalseal init`: what is elsewhere does not move here by a change.
+{pkcs11}
 [recipient]
 # The server's envelope key lives this long and is then destroyed; its successor is published
 # overlap_h before, so that no device in flight is refused.
@@ -287,12 +348,31 @@ overlap_h = {overlap}
                     .map(|place| place.display().to_string())
                     .collect::<Vec<_>>()
             ),
+            pkcs11 = match &keys.pkcs11 {
+                Some(pkcs11) => pkcs11.lines(),
+                None => commented_out(&example().lines()),
+            },
             interval = storage.flush_interval_s,
             flush_mib = storage.flush_mib,
             epoch = recipient.epoch_h,
             overlap = recipient.overlap_h,
         )
     }
+}
+
+fn example() -> Pkcs11 {
+    Pkcs11 {
+        module: PathBuf::from("/usr/lib/softhsm/libsofthsm2.so"),
+        token: "ward".to_owned(),
+        pin_file: PathBuf::from("/etc/vitalseal/token.pin"),
+        label: "north".to_owned(),
+        issuing_ca: false,
+        audit_log: false,
+    }
+}
+
+fn commented_out(lines: &str) -> String {
+    lines.lines().map(|line| format!("# {line}\n")).collect()
 }
 
 #[cfg(test)]
@@ -309,6 +389,37 @@ mod tests {
         );
         let parsed: Config = toml::from_str(&config.commented()).unwrap();
         assert_eq!(parsed, config);
+
+        let mut on_token = config.clone();
+        on_token.keys.pkcs11 = Some(Pkcs11 {
+            audit_log: true,
+            ..example()
+        });
+        let parsed: Config = toml::from_str(&on_token.commented()).unwrap();
+        assert_eq!(parsed, on_token);
+        // The line that an operator takes the comment signs from.
+        let text = config
+            .commented()
+            .replace(&commented_out(&example().lines()), &example().lines());
+        let parsed: Config = toml::from_str(&text).unwrap();
+        assert_eq!(parsed.keys.pkcs11, Some(example()));
+    }
+
+    #[test]
+    fn a_token_is_named_so_that_nothing_else_can_be_meant() {
+        assert!(example().check().is_ok());
+        let named = |label: &str| Pkcs11 {
+            label: label.to_owned(),
+            ..example()
+        };
+        for label in ["", "two words", "n/rth", "\u{e9}", &"x".repeat(41)] {
+            assert!(named(label).check().is_err(), "{label:?}");
+        }
+        let found_somewhere = Pkcs11 {
+            module: PathBuf::from("libsofthsm2.so"),
+            ..example()
+        };
+        assert!(found_somewhere.check().is_err());
     }
 
     #[test]

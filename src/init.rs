@@ -8,16 +8,14 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use vitalseal_compliance::access::{self, NewCredentials};
-use vitalseal_compliance::audit::AuditLog;
-use vitalseal_crypto::{CertificateAuthority, NewAuthority};
+use vitalseal_crypto::default_backend;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _, Role, UserName};
 use vitalseal_storage::{Store, StorePaths};
 
-use crate::config::Config;
+use crate::config::{Config, Pkcs11};
 use crate::custody;
 use crate::files;
 use crate::recipient;
-use crate::secrets;
 
 /// What a new store is made from.
 #[derive(Debug, Clone)]
@@ -30,6 +28,21 @@ pub struct NewStore {
     pub names: Vec<String>,
     /// The first administrator.
     pub administrator: UserName,
+    /// The token that keeps the root keys; with none they are files.
+    pub token: Option<NewToken>,
+}
+
+/// A token for a new store.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The maker's PKCS#11 module.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token: String,
+    /// File (0600) that holds the user PIN.
+    pub pin_file: PathBuf,
+    /// Whether the issuing authority's and the audit log's keys are made there too.
+    pub signing: bool,
 }
 
 /// What `init` shows, once.
@@ -37,8 +50,10 @@ pub struct NewStore {
 pub struct Created {
     /// The data directory.
     pub data: PathBuf,
-    /// The root keys' directory.
+    /// The root keys' directory; with a token, the root CA's key only.
     pub root_keys: PathBuf,
+    /// Who keeps the root keys.
+    pub root_provider: String,
     /// The first administrator's credentials.
     pub administrator: NewCredentials,
 }
@@ -77,11 +92,13 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
 
     let building = sibling(&data)?;
     files::create_private_dir(&building)?;
-    let config = Config::new(root_keys.clone(), snapshots, new.names.clone());
+    let mut config = Config::new(root_keys.clone(), snapshots, new.names.clone());
+    config.keys.pkcs11 = new.token.as_ref().map(on_token).transpose()?;
     let made = build(&new, &building, &config, now).await;
-    let administrator = match made {
-        Ok(administrator) => administrator,
+    let (administrator, root_provider) = match made {
+        Ok(made) => made,
         Err(error) => {
+            custody::discard(&config);
             // Only what this call made: both directories were absent or empty a moment ago.
             let _ = fs::remove_dir_all(&building);
             let _ = fs::remove_dir_all(&root_keys);
@@ -97,7 +114,24 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
     Ok(Created {
         data,
         root_keys,
+        root_provider,
         administrator,
+    })
+}
+
+/// The token's objects get a label of their own, drawn here: several stores may share it.
+fn on_token(new: &NewToken) -> anyhow::Result<Pkcs11> {
+    let mut drawn = [0; 4];
+    default_backend()
+        .fill_random(&mut drawn)
+        .context("drawing a label for the token's objects")?;
+    Ok(Pkcs11 {
+        module: std::path::absolute(&new.module).context("resolving --pkcs11-module")?,
+        token: new.token.clone(),
+        pin_file: std::path::absolute(&new.pin_file).context("resolving --pkcs11-pin-file")?,
+        label: format!("{:08x}", u32::from_be_bytes(drawn)),
+        issuing_ca: new.signing,
+        audit_log: new.signing,
     })
 }
 
@@ -106,31 +140,14 @@ async fn build(
     building: &Path,
     config: &Config,
     now: Timestamp,
-) -> anyhow::Result<NewCredentials> {
+) -> anyhow::Result<(NewCredentials, String)> {
     let paths = StorePaths::new(building, Some(&config.root_keys));
     let store = Store::create(&paths, custody::open(config), now)
         .await
         .context("creating the store")?;
 
-    let authority =
-        CertificateAuthority::create(now).context("creating the certificate authority")?;
-    keep_authority(&store, &paths, &authority).await?;
-    let authority = CertificateAuthority::open(
-        &authority.issuing_key_pem,
-        &authority.issuing_cert_pem,
-        &authority.root_cert_pem,
-    )
-    .context("opening the new certificate authority")?;
-
-    let created = AuditLog::create(&paths.audit(), secrets::AUDIT_ORIGIN)
-        .await
-        .context("creating the audit log")?;
-    store
-        .keys
-        .put_secret(secrets::AUDIT_KEY, created.skey.as_bytes())
-        .await?;
-    files::write_public(&paths.audit_vkey(), created.vkey.as_bytes())?;
-    let audit = created.log;
+    let authority = custody::create_authority(config, &store, &paths, now).await?;
+    let audit = custody::create_audit(config, &store, &paths).await?;
 
     let local = Actor::Local {
         uid: files::own_uid(),
@@ -148,35 +165,10 @@ async fn build(
     let (registry, name) = (&store.registry, new.administrator.clone());
     let administrator = access::add_user(registry, &audit, local, name, Role::Admin, now).await?;
     files::write_public(&paths.config(), config.commented().as_bytes())?;
+    let root_provider = store.keys.status().await?.root_provider;
     audit.close().await;
     store.close().await;
-    Ok(administrator)
-}
-
-/// The root CA's key goes beside the root keys, so that it can be moved offline; the issuing key is
-/// sealed in the registry.
-async fn keep_authority(
-    store: &Store,
-    paths: &StorePaths,
-    authority: &NewAuthority,
-) -> anyhow::Result<()> {
-    files::write_private(
-        &paths.root_authority_key(),
-        authority.root_key_pem.as_bytes(),
-    )?;
-    files::write_public(
-        &paths.root_certificate(),
-        authority.root_cert_pem.as_bytes(),
-    )?;
-    files::write_public(
-        &paths.issuing_certificate(),
-        authority.issuing_cert_pem.as_bytes(),
-    )?;
-    store
-        .keys
-        .put_secret(secrets::ISSUING_KEY, authority.issuing_key_pem.as_bytes())
-        .await?;
-    Ok(())
+    Ok((administrator, root_provider))
 }
 
 fn refuse_existing(directory: &Path, what: &str) -> anyhow::Result<()> {

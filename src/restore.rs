@@ -13,7 +13,7 @@ use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _};
 use vitalseal_storage::{Restored, Store, StorePaths, unpack};
 
 use crate::config::Config;
-use crate::{custody, files, server};
+use crate::{custody, files};
 
 /// What no restore brings back, for the operator.
 const NOT_RESTORED: [&str; 4] = [
@@ -104,7 +104,7 @@ async fn build(restore: &Restore, building: &Path, now: Timestamp) -> anyhow::Re
     let paths = StorePaths::new(building, Some(&config.root_keys));
     let (store, restored) =
         Store::restore(&restore.from, &paths, custody::open(&config), now).await?;
-    let report = report(&store, &paths, restored, now).await;
+    let report = report(&config, &store, &paths, restored, now).await;
     store.close().await;
     report
 }
@@ -131,13 +131,14 @@ fn configure(restore: &Restore, building: &Path) -> anyhow::Result<Config> {
 
 /// Tells the restored audit log, and the operator.
 async fn report(
+    config: &Config,
     store: &Store,
     paths: &StorePaths,
     restored: Restored,
     now: Timestamp,
 ) -> anyhow::Result<Report> {
     let root_epoch = store.keys.status().await?.root_epoch;
-    let audit = server::open_audit(store, paths).await?;
+    let audit = custody::open_audit(config, store, paths).await?;
     let event = AuditEvent::StoreRestored {
         backup: Some(restored.backup),
         root_epoch,

@@ -28,10 +28,9 @@ use vitalseal_storage::ports::{
     Actor, AuditEvent, AuditRecord, AuditSink as _, Clock, SystemClock,
 };
 use vitalseal_storage::{Store, StorePaths};
-use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::{admin, custody, recipient, secrets, tls};
+use crate::{admin, custody, recipient, tls};
 
 /// Addresses given on the command line, which win over the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -119,8 +118,8 @@ impl Server {
             .await
             .with_context(|| format!("opening the store {}", data.display()))?;
 
-        let audit = open_audit(&store, &paths).await?;
-        let authority = open_authority(&store, &paths).await?;
+        let audit = custody::open_audit(&config, &store, &paths).await?;
+        let authority = custody::open_authority(&config, &store, &paths).await?;
         let (mutual, server) = tls_configs(&authority, &config, clock.now())?;
 
         recipient::tend(&store, &authority, &*audit, &config.recipient, clock.now()).await?;
@@ -308,22 +307,6 @@ fn started() -> AuditEvent {
     }
 }
 
-pub(crate) async fn open_audit(store: &Store, paths: &StorePaths) -> anyhow::Result<Arc<AuditLog>> {
-    let skey = secret_text(store, secrets::AUDIT_KEY).await?;
-    let vkey = read(&paths.audit_vkey())?;
-    let audit = AuditLog::open(&paths.audit(), &skey, vkey.trim()).await;
-    Ok(Arc::new(audit.context("opening the audit log")?))
-}
-
-async fn open_authority(store: &Store, paths: &StorePaths) -> anyhow::Result<CertificateAuthority> {
-    CertificateAuthority::open(
-        &secret_text(store, secrets::ISSUING_KEY).await?,
-        &read(&paths.issuing_certificate())?,
-        &read(&paths.root_certificate())?,
-    )
-    .context("opening the certificate authority")
-}
-
 /// The server's certificate is issued anew at every start: it cannot run out while nobody looks, and its
 /// key never rests.
 fn tls_configs(
@@ -342,25 +325,4 @@ fn tls_configs(
         authorities: &authorities,
     };
     Ok((tls::mutual(&pems)?, tls::server(&pems)?))
-}
-
-async fn secret_text(store: &Store, name: &str) -> anyhow::Result<Zeroizing<String>> {
-    let secret = store
-        .keys
-        .secret(name)
-        .await
-        .with_context(|| format!("opening the secret {name}"))?
-        .with_context(|| format!("the store holds no secret {name}; it was not made by `init`"))?;
-    let text =
-        std::str::from_utf8(&secret).with_context(|| format!("reading the secret {name}"))?;
-    Ok(Zeroizing::new(text.to_owned()))
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| {
-        format!(
-            "reading {}, a part of the store; if it is gone, restore it from a backup",
-            path.display()
-        )
-    })
 }

@@ -1,7 +1,4 @@
-//! Root and signing keys on a token, against SoftHSM2 as Debian ships it.
-//!
-//! The module reads where its tokens are from the environment when it is loaded, so each test runs itself again as a
-//! process of its own, with tokens of its own.
+//! Root and signing keys on a token, against SoftHSM2 as Debian ships it; each test in a process of its own.
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,7 +13,6 @@ mod token;
 
 use std::error::Error;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -35,24 +31,17 @@ use vitalseal_storage::{
     StorePaths, Token, TokenError, TokenSettings,
 };
 
-use token::{CONFIGURATION, LABEL, PIN, SoftToken, module};
+use token::{LABEL, PIN, SoftToken, module};
 
 const SLOT: KeySlot = KeySlot::Root(KeyEpoch(7));
 const OBJECT: &str = "vitalseal-north-root-7";
-const AGAIN: &str = "VITALSEAL_TEST_TOKEN_DIR";
 
 /// Tests that run as processes of their own, each over a new token.
 macro_rules! on_a_token {
     ($(fn $name:ident($soft:ident: &SoftToken) $body:block)*) => {$(
         #[test]
         fn $name() {
-            match std::env::var_os(AGAIN) {
-                Some(dir) => {
-                    let $soft = &SoftToken::at(Path::new(&dir));
-                    $body
-                }
-                None => run_alone(stringify!($name)),
-            }
+            token::alone(stringify!($name), |$soft| $body);
         }
     )*};
 }
@@ -370,21 +359,4 @@ fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
-}
-
-fn run_alone(test: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let soft = SoftToken::init(dir.path());
-    let run = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CONFIGURATION, soft.configuration())
-        .env(AGAIN, dir.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&run.stdout);
-    assert!(
-        run.status.success() && said.contains("1 passed"),
-        "{said}\n{}",
-        String::from_utf8_lossy(&run.stderr)
-    );
 }

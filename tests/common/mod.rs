@@ -37,11 +37,17 @@ struct Running {
 impl Site {
     /// `vitalseal init`.
     pub fn init() -> Self {
+        Self::init_with(&[])
+    }
+
+    /// `vitalseal init` with further arguments.
+    pub fn init_with(further: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let output = Command::new(VITALSEAL)
             .args(["init", "--json", "--data"])
             .arg(&data)
+            .args(further)
             .env_remove("VITALSEAL_DATA")
             .output()
             .unwrap();

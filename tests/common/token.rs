@@ -12,12 +12,37 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The environment variable by which SoftHSM2 finds its configuration; it is read when the module is loaded.
-pub const CONFIGURATION: &str = "SOFTHSM2_CONF";
+/// The environment variable by which SoftHSM2 finds its configuration.
+const CONFIGURATION: &str = "SOFTHSM2_CONF";
 /// Label of the token.
 pub const LABEL: &str = "ward";
 /// Its user PIN.
 pub const PIN: &str = "48151623-kestrel";
+
+/// Set in the process that [`alone`] starts: where its token is.
+const AGAIN: &str = "VITALSEAL_TEST_TOKEN_DIR";
+
+/// Runs a test as a process of its own, over a token of its own: the module reads where its tokens are from the
+/// environment when it is loaded. `test` is the test's full name.
+pub fn alone(test: &str, body: impl FnOnce(&SoftToken)) {
+    if let Some(dir) = std::env::var_os(AGAIN) {
+        return body(&SoftToken { dir: dir.into() });
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let soft = SoftToken::init(dir.path());
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CONFIGURATION, soft.configuration())
+        .env(AGAIN, dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success() && said.contains("1 passed"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+}
 
 /// Files of one token.
 pub struct SoftToken {
@@ -26,7 +51,7 @@ pub struct SoftToken {
 
 impl SoftToken {
     /// Initialises a token in an existing directory.
-    pub fn init(dir: &Path) -> Self {
+    fn init(dir: &Path) -> Self {
         let token = Self {
             dir: dir.to_owned(),
         };
@@ -39,13 +64,6 @@ impl SoftToken {
         token.write_pin(&format!("{PIN}\n"), 0o600);
         token.add(LABEL);
         token
-    }
-
-    /// A token that was initialised in this directory.
-    pub fn at(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_owned(),
-        }
     }
 
     /// Initialises one more token, with the same PIN.
@@ -69,7 +87,7 @@ impl SoftToken {
         fs::set_permissions(self.pin_file(), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    pub fn configuration(&self) -> PathBuf {
+    fn configuration(&self) -> PathBuf {
         self.dir.join("softhsm2.conf")
     }
 

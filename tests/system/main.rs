@@ -16,6 +16,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/token.rs"]
+mod token;
 
 mod backup;
 mod command_line;
@@ -23,4 +25,5 @@ mod crash;
 mod demo;
 mod interop;
 mod keys;
+mod pkcs11;
 mod secrecy;

@@ -25,6 +25,7 @@ pub(super) async fn start(site: &mut Site) -> anyhow::Result<String> {
         root_keys: None,
         names: Vec::new(),
         administrator: "admin".parse()?,
+        token: None,
     };
     init::create(new, SystemClock.now()).await?;
     let any = Some(any_port());
