@@ -249,6 +249,36 @@ pub enum DeviceCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Show which of a device's messages are here, boot by boot, and which are missing.
+    Chain {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
+    },
+    /// Write out the proof that a device's key is in two hands; it holds pseudonyms, and no way to a reading.
+    CloneProof {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
+        /// The proof of this boot of the device [default: the newest].
+        #[arg(long)]
+        boot: Option<u64>,
+        /// Where to write the proof (CBOR); a new file.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Verify such a proof, without a server and without a key, and say what it proves.
+    VerifyCloneProof {
+        /// The proof.
+        file: PathBuf,
+        /// The authority's certificates (PEM), as `vitalseal ca show` prints them.
+        #[arg(long, value_name = "FILE")]
+        ca: PathBuf,
+    },
 }
 
 /// `vitalseal user …`
@@ -391,9 +421,9 @@ pub struct RestoreArgs {
     /// The backup.
     #[arg(long, value_name = "BACKUP")]
     pub from: PathBuf,
-    /// The store that is to be made; the directory must not exist.
-    #[command(flatten)]
-    pub at: DataArgs,
+    /// The data directory to make; it must not exist.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
     /// Where the root keys are [default: where the store that was backed up had them].
     #[arg(long, value_name = "DIR")]
     pub root_keys: Option<PathBuf>,
