@@ -27,7 +27,7 @@ pub(crate) async fn restore(args: RestoreArgs, as_json: bool) -> anyhow::Result<
     logging::start("warn");
     let restore = restore::Restore {
         from: args.from,
-        data: args.at.data,
+        data: args.data,
         root_keys: args.root_keys,
         snapshots: args.snapshots,
     };

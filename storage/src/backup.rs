@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinError;
 use vitalseal_crypto::{BackendError, KeyEpoch, default_backend};
@@ -54,10 +54,25 @@ pub(crate) const SECRET: &str = "backup/authenticity";
 /// Bytes that are hashed at once: a database may be larger than the memory of the machine.
 const BLOCK: usize = 1024 * 1024;
 
-/// What leaves the copied registry: everything that leads to a key, and what stands in for a password. `VACUUM` writes
-/// the file anew, so that no freed page keeps it.
-const STRIP: &str = "DELETE FROM keks; DELETE FROM key_pages; DELETE FROM root_epochs; DELETE FROM secrets; \
-                     DELETE FROM tokens; UPDATE recipients SET wrapped = NULL, blob = NULL; VACUUM;";
+/// The registry without what leads to a key or stands in for a password. A table that is not named stays behind, so
+/// whoever adds one decides; the wraps of a backed-up store never touch the medium of the backup.
+pub(crate) const COPY_REGISTRY: &str = "\
+    BEGIN; \
+    DELETE FROM copy.inbox_watermark; \
+    INSERT INTO copy.store SELECT * FROM main.store; \
+    INSERT INTO copy.patients SELECT * FROM main.patients; \
+    INSERT INTO copy.erasure_ledger SELECT * FROM main.erasure_ledger; \
+    INSERT INTO copy.recipients SELECT epoch, kid, certificate, not_before_us, not_after_us, NULL, NULL \
+        FROM main.recipients; \
+    INSERT INTO copy.device_certificates SELECT * FROM main.device_certificates; \
+    INSERT INTO copy.devices SELECT * FROM main.devices; \
+    INSERT INTO copy.assignments SELECT * FROM main.assignments; \
+    INSERT INTO copy.users SELECT * FROM main.users; \
+    INSERT INTO copy.grants SELECT * FROM main.grants; \
+    INSERT INTO copy.incidents SELECT * FROM main.incidents; \
+    INSERT INTO copy.data_files SELECT * FROM main.data_files; \
+    INSERT INTO copy.inbox_watermark SELECT * FROM main.inbox_watermark; \
+    COMMIT;";
 
 /// `backup.json`: what a backup is and what belongs to it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -185,19 +200,15 @@ impl Store {
         let copy = StorePaths::new(&partial.path, None);
         let quiet = (self.hold_flushes().await, self.keys.alone().await);
         let (_, data_files) = self.catalog.cut().await?;
-        for (from, to) in [
-            (self.paths().inbox(), copy.inbox()),
-            (self.paths().registry(), copy.registry()),
-            (self.paths().audit(), copy.audit()),
-        ] {
-            copy_database(&from, &to).await?;
-        }
+        copy_database(&self.paths().inbox(), &copy.inbox()).await?;
+        let (store_id, erasures) =
+            copy_registry(&self.paths().registry(), &copy.registry()).await?;
+        copy_database(&self.paths().audit(), &copy.audit()).await?;
         drop(quiet);
         self.keys
             .snapshot(now)
             .await
             .map_err(BackupError::Snapshot)?;
-        let (store_id, erasures) = strip(&copy.registry()).await?;
 
         let mut files =
             plain_files(self.paths()).map_err(failed("listing", self.paths().data()))?;
@@ -310,11 +321,6 @@ impl Drop for Partial {
     }
 }
 
-/// How a copy that nobody else has open is opened: without files beside it.
-fn alone(path: &Path) -> SqliteConnectOptions {
-    sqlite::options(path).journal_mode(SqliteJournalMode::Memory)
-}
-
 /// One transaction's view of a live database, written anew.
 async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
     if !from.exists() {
@@ -334,23 +340,35 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
         .map_err(|cause| BackupError::Database(from.to_path_buf(), cause))
 }
 
-/// Takes the keys out of a copied registry; says of which store it is and how many erasures it knows.
-async fn strip(registry: &Path) -> Result<(String, u64), BackupError> {
-    let stripping = async {
-        let mut conn = alone(registry).connect().await?;
-        let store_id = sqlx::query_scalar("SELECT store_id FROM store")
-            .fetch_one(&mut conn)
+/// One transaction's view of the registry, without keys; says of which store it is and how many erasures it knows.
+async fn copy_registry(from: &Path, to: &Path) -> Result<(String, u64), BackupError> {
+    sqlite::create_file(to).map_err(failed("making", to))?;
+    let copying = async {
+        // Nobody else has the copy open, and a copy that was interrupted is thrown away: no log beside it.
+        let alone = sqlite::options(to).journal_mode(SqliteJournalMode::Memory);
+        let mut copy = alone.connect().await?;
+        sqlx::raw_sql(include_str!("registry/schema.sql"))
+            .execute(&mut copy)
             .await?;
-        let erasures = sqlx::query_scalar("SELECT COUNT(*) FROM erasure_ledger")
-            .fetch_one(&mut conn)
+        copy.close().await?;
+        // Every row was checked against the others when it was written.
+        let mut conn = sqlite::options(from).foreign_keys(false).connect().await?;
+        sqlx::query("ATTACH $1 AS copy")
+            .bind(to.to_string_lossy())
+            .execute(&mut conn)
             .await?;
-        sqlx::raw_sql(STRIP).execute(&mut conn).await?;
+        sqlx::raw_sql(COPY_REGISTRY).execute(&mut conn).await?;
+        let (store_id, erasures) = sqlx::query_as(
+            "SELECT store_id, (SELECT COUNT(*) FROM copy.erasure_ledger) FROM copy.store",
+        )
+        .fetch_one(&mut conn)
+        .await?;
         conn.close().await?;
         Ok((store_id, sqlite::count(erasures)?))
     };
-    stripping
+    copying
         .await
-        .map_err(|cause| BackupError::Database(registry.to_path_buf(), cause))
+        .map_err(|cause| BackupError::Database(from.to_path_buf(), cause))
 }
 
 /// What is copied as it is, beside databases and data files.

@@ -87,8 +87,8 @@ impl Ward {
         copy
     }
 
-    /// What must hold of a store made of anything from before the erasure.
-    fn assert_ada_gone_and_grace_readable(&self, store: PathBuf) {
+    /// What must hold of a store made of anything from before the erasure; the log of its server.
+    fn assert_ada_gone_and_grace_readable(&self, store: PathBuf) -> String {
         let mut site = Site::on(store);
         site.serve();
         let states = site.json(&["patient", "list"]);
@@ -130,6 +130,7 @@ impl Ward {
         assert_eq!(site.json(&["audit", "verify"])["ok"], true);
         assert_eq!(site.terminate(), 0);
         self.assert_no_key_of_ada(&site.data);
+        site.log_text()
     }
 
     /// Below every door: with the root of today the key tree has nothing that opens an envelope of hers.
@@ -252,8 +253,11 @@ fn a_directory_copied_by_hand_before_an_erasure_keeps_both_promises() {
     ward.site.serve();
     ward.erase_ada();
     assert_eq!(ward.site.terminate(), 0);
-    ward.assert_ada_gone_and_grace_readable(running);
-    ward.assert_ada_gone_and_grace_readable(stopped);
+    for copy in [running, stopped] {
+        let log = ward.assert_ada_gone_and_grace_readable(copy);
+        let joined = log.lines().find(|line| line.contains("was joined with it"));
+        assert!(joined.is_some_and(|line| line.contains("WARN")), "{log}");
+    }
 }
 
 #[test]
@@ -270,6 +274,40 @@ fn without_a_key_snapshot_nothing_is_restored_and_nothing_served() {
         said(refused(&backup, &ward.path("new")))
     );
     insta::assert_snapshot!("serve_without_snapshot", said(refused_to_serve(&copy)));
+}
+
+#[test]
+fn root_keys_and_snapshots_may_be_elsewhere_and_the_restored_store_knows_where() {
+    let mut ward = Ward::new();
+    let backup = ward.backup("backup");
+    assert_eq!(ward.site.terminate(), 0);
+    for (from, to) in [("data.root", "moved.root"), ("data.keys", "moved.keys")] {
+        std::fs::rename(ward.path(from), ward.path(to)).unwrap();
+    }
+    let new = ward.path("new");
+    refused(&backup, &new);
+    let output = Command::new(VITALSEAL)
+        .current_dir(ward.site.dir.path())
+        .args(["restore", "--from", "backup", "--data", "new"])
+        .args(["--root-keys", "moved.root", "--snapshots", "moved.keys"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("tokens: users log in again"), "{shown}");
+    let mut site = Site::on(new);
+    site.serve();
+    let places = &site.json(&["keys", "status"])["snapshots"];
+    let expected = ward.path("moved.keys");
+    assert!(
+        places.to_string().contains(expected.to_str().unwrap()),
+        "{places}"
+    );
+    assert_eq!(
+        site.json(&["patient", "show", &ward.ada])["name"],
+        "Ada Lovelace"
+    );
 }
 
 #[test]
@@ -340,6 +378,18 @@ fn a_backup_needs_a_new_directory_a_place_for_keys_and_a_running_server() {
     let said = refused(&ward.path("keyless"));
     assert!(said.contains("data.keys"), "{said}");
     assert!(!ward.path("keyless").exists() && !ward.path("keyless.partial").exists());
+    for (interrupted, of) in [("later.partial", "later"), ("new.restoring", "new")] {
+        std::fs::create_dir(ward.path(interrupted)).unwrap();
+        let said = match of {
+            "new" => String::from_utf8(restore(&backup, &ward.path(of)).stderr).unwrap(),
+            _ => refused(&ward.path(of)),
+        };
+        assert!(
+            said.contains("interrupted") && said.contains(interrupted),
+            "{said}"
+        );
+        assert!(!ward.path(of).exists());
+    }
     assert_eq!(ward.site.terminate(), 0);
     let said = ward.site.refused(&["backup", "--out", "anywhere"]);
     assert!(said.contains("start it"), "{said}");

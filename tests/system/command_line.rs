@@ -320,6 +320,7 @@ fn help_reads_well() {
         ("help", &["--help"][..]),
         ("help_init", &["init", "--help"]),
         ("help_serve", &["serve", "--help"]),
+        ("help_restore", &["restore", "--help"]),
         ("help_device_enroll", &["device", "enroll", "--help"]),
         ("help_erase", &["erase", "--help"]),
         ("help_user_add", &["user", "add", "--help"]),
