@@ -119,6 +119,7 @@ impl Server {
             .with_context(|| format!("opening the store {}", data.display()))?;
 
         let audit = custody::open_audit(&config, &store, &paths).await?;
+        tell_of_join(&store, &audit, clock.now()).await?;
         let authority = custody::open_authority(&config, &store, &paths).await?;
         let (mutual, server) = tls_configs(&authority, &config, clock.now())?;
 
@@ -305,6 +306,34 @@ fn started() -> AuditEvent {
     AuditEvent::ServerStarted {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// A directory that was older than the newest key snapshot, such as a copy made by hand, is another store now.
+async fn tell_of_join(store: &Store, audit: &AuditLog, now: Timestamp) -> anyhow::Result<()> {
+    let Some(joined) = store.joined() else {
+        return Ok(());
+    };
+    tracing::warn!(
+        snapshot = %joined.snapshot.display(),
+        taken_at = %joined.taken_at,
+        patients = joined.patients,
+        erasures_replayed = joined.erasures_replayed,
+        devices_revoked = joined.devices_revoked,
+        "this data directory is from before the newest key snapshot and was joined with it: the erased stay gone; \
+         what was done since the copy was made is not here"
+    );
+    let event = AuditEvent::StoreRestored {
+        backup: None,
+        root_epoch: joined.id.root_epoch,
+        patients: joined.patients,
+        erasures_replayed: joined.erasures_replayed,
+    };
+    let record = AuditRecord {
+        at: now,
+        actor: Actor::System,
+        event,
+    };
+    audit.record(record).await.context("recording the restore")
 }
 
 /// The server's certificate is issued anew at every start: it cannot run out while nobody looks, and its
