@@ -13,6 +13,7 @@ pub(crate) enum CrashPoint {
     TreeCommitted,
     InboxPurged,
     ReadBack,
+    SnapshotWritten,
     RootDestroyed,
     FlushPlanned,
     FileHalfWritten,

@@ -21,6 +21,7 @@ mod erasure;
 mod recipients;
 mod root;
 pub(crate) mod secrets;
+pub(crate) mod snapshot;
 pub(crate) mod tree;
 
 use std::collections::HashMap;
@@ -43,6 +44,9 @@ use self::cache::PatientKeyCache;
 pub use self::custody::KeyCustody;
 pub(crate) use self::root::roots as root_epochs;
 pub use self::root::{FileRootProvider, KeySlot, NewRoot, RootError, RootProvider};
+pub use self::snapshot::{
+    JoinRefused, Joined, SnapshotError, SnapshotId, SnapshotPlace, SnapshotReport,
+};
 use self::tree::Tree;
 use crate::crash::CrashHook;
 use crate::inbox::{Inbox, InboxError};
@@ -75,6 +79,18 @@ pub enum KeyError {
     /// What was written does not read back. The old root still exists, so nothing is lost.
     #[error("the erasure is stored but did not read back, so the old root key was kept: {0}")]
     ReadBack(&'static str),
+    /// A place for key snapshots did not take one. No root was destroyed.
+    #[error(
+        "writing a key snapshot to {place}: no root key was destroyed, and what an erasure or a rotation began is not \
+         final; make the place available again, or take it out of [keys] snapshots"
+    )]
+    Snapshot {
+        /// The place.
+        place: PathBuf,
+        /// Why it did not.
+        #[source]
+        cause: Box<SnapshotError>,
+    },
     /// The provider said that it destroyed a key and still has it.
     #[error(
         "the {0} is still there after its provider destroyed it: what it was to end is not final"

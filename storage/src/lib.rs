@@ -40,8 +40,9 @@ pub use inbox::{
     QuarantineRow, Senders,
 };
 pub use keys::{
-    FileRootProvider, KeyCustody, KeyErasure, KeyError, KeySlot, KeyStatus, KeyStore, LedgerRow,
-    NewRoot, RecipientRow, RootError, RootProvider, RootRotation,
+    FileRootProvider, JoinRefused, Joined, KeyCustody, KeyErasure, KeyError, KeySlot, KeyStatus,
+    KeyStore, LedgerRow, NewRoot, RecipientRow, RootError, RootProvider, RootRotation,
+    SnapshotError, SnapshotId, SnapshotPlace, SnapshotReport,
 };
 pub use paths::StorePaths;
 pub use pkcs11::{
@@ -56,5 +57,5 @@ pub use registry::{
     DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity, PatientRow,
     PatientState, Registry, RegistryError, UserRow,
 };
-pub use restore::{RestoreError, Restored, read_manifest, unpack};
+pub use restore::{RestoreError, Restored, unpack};
 pub use store::{Snapshot, Store, StoreError};

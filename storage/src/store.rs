@@ -24,7 +24,9 @@ use crate::flush::{self, FlushReport};
 use crate::inbox::rows;
 use crate::inbox::{CreateError, Inbox, InboxError};
 use crate::keys::tree::Tree;
-use crate::keys::{KeyCustody, KeyError, KeySlot, KeyStore, RootError, root_epochs};
+use crate::keys::{
+    JoinRefused, Joined, KeyCustody, KeyError, KeySlot, KeyStore, RootError, root_epochs, snapshot,
+};
 use crate::lock::StoreLock;
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
@@ -78,17 +80,29 @@ pub enum StoreError {
     /// The root key that everything here is wrapped under does not exist (any more).
     #[error(
         "root key of epoch {epoch} is needed to open {data} and does not exist: if this is a copy from before an \
-         erasure, that root was destroyed with it and nothing in the copy can be decrypted by anyone; open the present \
-         data directory instead, or name the right directory of root keys"
+         erasure, that root was destroyed with it and nothing in the copy can be decrypted by anyone, except joined \
+         with a later key snapshot; looked for one in {looked}, and there is none; name a place that has one under \
+         [keys] snapshots, open the present data directory instead, or name the right directory of root keys"
     )]
     RootMissing {
         /// The epoch that the registry needs.
         epoch: KeyEpoch,
         /// The data directory.
         data: PathBuf,
+        /// The places for key snapshots.
+        looked: String,
         /// Where it was looked for and what is there.
         #[source]
         cause: RootError,
+    },
+    /// The registry is older than the newest key snapshot of its store, or holds no keys, and was not joined with one.
+    #[error("joining {data} with the newest key snapshot of its store; nothing in it is served")]
+    Join {
+        /// The data directory.
+        data: PathBuf,
+        /// Why it failed.
+        #[source]
+        cause: JoinRefused,
     },
     /// A database could not be used.
     #[error("using the store's databases")]
@@ -177,6 +191,7 @@ struct Shared {
     objects: Arc<dyn ObjectStore>,
     flushing: Arc<Mutex<()>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    joined: Option<Joined>,
     crash: CrashHook,
 }
 
@@ -235,15 +250,17 @@ impl Store {
             .await?;
         let tree = Tree::plant(root, roots.name(), default_backend(), tx.connection(), now).await?;
         tx.commit().await?;
-        Self::assemble(paths, custody, db, tree, lock, now).await
+        Self::assemble(paths, custody, db, tree, None, lock, now).await
     }
 
-    /// Opens a store, and first finishes an erasure or a flush that was interrupted.
+    /// Opens a store, and first finishes an erasure or a flush that was interrupted. A copy of the data directory from
+    /// before an erasure is joined with the newest key snapshot of its store: the erased are gone from it then.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::NotFound`], [`StoreError::Incomplete`],
     /// [`StoreError::Version`]; [`StoreError::RootMissing`] when the root key that the registry
-    /// needs does not exist, which is how a copy from before an erasure answers; others when
+    /// needs does not exist, which is how a copy from before an erasure answers where there is no key snapshot;
+    /// [`StoreError::Join`] when there is one and it cannot be joined; others when
     /// something cannot be read or a recovery cannot be finished.
     pub async fn open(
         paths: &StorePaths,
@@ -267,6 +284,13 @@ impl Store {
                 });
             }
         }
+        let joined =
+            snapshot::join(&db, &custody, now)
+                .await
+                .map_err(|cause| StoreError::Join {
+                    data: data.to_path_buf(),
+                    cause,
+                })?;
         let mut conn = db.pool().acquire().await?;
         let tree = Tree::open(custody.roots.as_ref(), &mut conn)
             .await
@@ -275,13 +299,14 @@ impl Store {
                     StoreError::RootMissing {
                         epoch: slot.epoch(),
                         data: data.to_path_buf(),
+                        looked: snapshot::places(&custody),
                         cause,
                     }
                 }
                 e => e.into(),
             })?;
         drop(conn);
-        Self::assemble(paths, custody, db, tree, lock, now).await
+        Self::assemble(paths, custody, db, tree, joined, lock, now).await
     }
 
     async fn assemble(
@@ -289,6 +314,7 @@ impl Store {
         custody: KeyCustody,
         db: Database,
         tree: Tree,
+        joined: Option<Joined>,
         lock: StoreLock,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
@@ -332,6 +358,7 @@ impl Store {
             objects,
             flushing: Arc::default(),
             writer: Mutex::new(Some(writer)),
+            joined,
             crash,
         };
         Ok(Self {
@@ -409,6 +436,12 @@ impl Store {
     #[must_use]
     pub fn paths(&self) -> &StorePaths {
         &self.shared.paths
+    }
+
+    /// What a key snapshot brought when this was opened; `None`: the registry was as new as any snapshot.
+    #[must_use]
+    pub fn joined(&self) -> Option<&Joined> {
+        self.shared.joined.as_ref()
     }
 
     /// Answers what is queued, then closes the databases and lets go of the lock. Other clones only

@@ -3,14 +3,15 @@
 //! | # | Step | What a crash right after it leaves | What [`finish`] does on open |
 //! |---|---|---|---|
 //! | 1 | the provider draws root *e+1* | an unused root: it wraps nothing | nothing; the next erasure draws a later one |
-//! | 2 | one transaction: KEK row deleted; its page under a new page key; secrets under a new service page key; every page under root *e+1*; ledger row; tombstone; identity `NULL`; grants gone; root *e* `retiring` | erased and durable, but root *e* still opens old copies | 3 to 6 |
-//! | 3 | the patient's inbox rows and quarantined bodies deleted | as 2 | 3 to 6 again: each is idempotent |
-//! | 4 | write-ahead log moved into the file; everything read back over a new connection with a root loaded anew | as 2 | 3 to 6 |
-//! | 5 | the provider destroys root *e* and cannot load it any more | nothing older than 2 opens; the registry still says `retiring` | 3 to 6: destroying what is gone is no error |
-//! | 6 | root *e* `destroyed`, ledger row completed | – | nothing |
+//! | 2 | one transaction: KEK row deleted; its page under a new page key; secrets under a new service page key; every page under root *e+1*; ledger row; tombstone; identity `NULL`; grants gone; root *e* `retiring` | erased and durable, but root *e* still opens old copies | 3 to 7 |
+//! | 3 | the patient's inbox rows and quarantined bodies deleted | as 2 | 3 to 7 again: each is idempotent |
+//! | 4 | write-ahead log moved into the file; everything read back over a new connection with a root loaded anew | as 2 | 3 to 7 |
+//! | 5 | a key snapshot to every configured place, read back there | as 2; copies from before 2, beside the snapshot, are joined with it and lose the patient | 3 to 7; one more snapshot |
+//! | 6 | the provider destroys root *e* and cannot load it any more | nothing older than 2 opens, except joined with a snapshot; the registry still says `retiring` | 3 to 7: destroying what is gone is no error |
+//! | 7 | root *e* `destroyed`, ledger row completed | – | nothing |
 //!
-//! If 2 does not commit, nothing happened but 1. If 4 finds anything that does not open, root *e*
-//! stays, and the error says so: destroying it then could lose every patient.
+//! If 2 does not commit, nothing happened but 1. If 4 finds anything that does not open, or a place does not take the
+//! snapshot of 5, root *e* stays, and the error says so: destroying it then could lose every patient.
 //!
 //! What the old root takes along: every earlier copy of the registry, write-ahead log, freed page
 //! or backup holds wraps that lead to root *e* or to one before it. The service page key turns too:
@@ -19,7 +20,7 @@
 //! A root with a *higher* epoch than the registry's is never destroyed here: the registry may be an
 //! old copy, opened beside the root of the living store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -27,8 +28,8 @@ use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{KeyEpoch, Kid, PageKey, SubjectPseudonym};
 
 use super::secrets::secret_context;
-use super::tree::{PagePurpose, Tree, current_root, insert_root};
-use super::{Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootError, RootRotation};
+use super::tree::{PagePurpose, Tree, current_root, generation_step, insert_root};
+use super::{Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootError, RootRotation, snapshot};
 use crate::crash::CrashPoint;
 use crate::sqlite::{damaged, number, parsed, us};
 
@@ -151,7 +152,10 @@ async fn turn(
             root.wrap_page(&key)?
         };
         // KEKs that were not wrapped anew are as they were: their page's snapshot stays good.
-        let changed = i64::from(taken.as_ref().is_some_and(|(on, _)| *on == page));
+        let changed = match &taken {
+            Some((on, _)) if *on == page => generation_step()?,
+            _ => 0,
+        };
         sqlx::query(
             "UPDATE key_pages SET root_epoch = $1, wrapped = $2, generation = generation + $4 WHERE page = $3",
         )
@@ -225,18 +229,28 @@ async fn take_keks(
         .bind(page)
         .execute(&mut *conn)
         .await?;
+    entomb(subject, us(now), conn).await?;
+    Ok((page, kids.into_iter().map(|(_, kid)| kid).collect()))
+}
+
+/// What of a patient is neither key nor ciphertext: the row stays as a tombstone, without the identity.
+pub(super) async fn entomb(
+    subject: &SubjectPseudonym,
+    erased_at_us: i64,
+    conn: &mut SqliteConnection,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE patients SET state = 'erased', identity = NULL, erased_at_us = $1 WHERE subject = $2",
     )
-    .bind(us(now))
+    .bind(erased_at_us)
     .bind(subject.as_str())
     .execute(&mut *conn)
     .await?;
     sqlx::query("DELETE FROM grants WHERE subject = $1")
         .bind(subject.as_str())
         .execute(conn)
-        .await?;
-    Ok((page, kids.into_iter().map(|(_, kid)| kid).collect()))
+        .await
+        .map(drop)
 }
 
 async fn rewrap_keks(
@@ -317,7 +331,7 @@ pub(super) fn read_kids(text: &str) -> Result<Vec<Kid>, sqlx::Error> {
         .collect()
 }
 
-/// Steps 3 to 6, for whatever is unfinished: called after every turn and whenever a store is
+/// Steps 3 to 7, for whatever is unfinished: called after every turn and whenever a store is
 /// opened.
 pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError> {
     let unfinished: Vec<(String, i64)> =
@@ -342,6 +356,8 @@ pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError
     inner.db.checkpoint().await?;
     read_back(inner, &erased).await?;
     inner.crash.reached(CrashPoint::ReadBack)?;
+    snapshot::write(inner, now).await?;
+    inner.crash.reached(CrashPoint::SnapshotWritten)?;
     for epoch in &retiring {
         let slot = KeySlot::Root(KeyEpoch(u64::try_from(*epoch).map_err(damaged)?));
         inner.with_roots(move |roots| roots.destroy(slot)).await?;
@@ -407,9 +423,10 @@ async fn read_back(inner: &Inner, erased: &[(SubjectPseudonym, i64)]) -> Result<
             )
             .map_err(|_| KeyError::ReadBack("a secret does not open under the new service page"))?;
     }
-    for (subject, page) in erased {
+    let touched: BTreeSet<i64> = erased.iter().map(|(_, page)| *page).collect();
+    for page in touched {
         let page_key = pages
-            .get(page)
+            .get(&page)
             .ok_or(KeyError::ReadBack("the erased key's page is not there"))?;
         for row in sqlx::query("SELECT kid, wrapped FROM keks WHERE page = $1")
             .bind(page)
@@ -421,6 +438,8 @@ async fn read_back(inner: &Inner, erased: &[(SubjectPseudonym, i64)]) -> Result<
                 .unwrap_kek(kid, row.try_get("wrapped")?)
                 .map_err(|_| KeyError::ReadBack("another patient's key does not unwrap"))?;
         }
+    }
+    for (subject, _) in erased {
         let left: i64 = sqlx::query_scalar(
             "SELECT (SELECT COUNT(*) FROM keks WHERE subject = $1) + (SELECT COUNT(*) FROM patients \
              WHERE subject = $1 AND (state <> 'erased' OR identity IS NOT NULL))",

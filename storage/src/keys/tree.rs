@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{
-    Backend, Kek, KeyEpoch, Kid, PageKey, PatientKeys, RootKey, SubjectPseudonym,
+    Backend, Kek, KeyEpoch, Kid, PageKey, PatientKeys, RootKey, SubjectPseudonym, default_backend,
 };
 
 use super::{KeyError, KeySlot, NewRoot, RootProvider};
@@ -188,12 +188,22 @@ async fn insert_kek(
     .execute(&mut *conn)
     .await?;
     sqlx::query(
-        "UPDATE key_pages SET keks = keks + 1, generation = generation + 1 WHERE page = $1",
+        "UPDATE key_pages SET keks = keks + 1, generation = generation + $2 WHERE page = $1",
     )
     .bind(page)
+    .bind(generation_step()?)
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// By how much a page's generation grows with a change. Random: two copies of a store that went apart must not give
+/// different KEKs one generation, or the key snapshot of the one would pass for the other's.
+pub(super) fn generation_step() -> Result<i64, KeyError> {
+    let mut random = [0; 4];
+    let drawn = default_backend().fill_random(&mut random);
+    drawn.map_err(vitalseal_crypto::keys::KeyError::from)?;
+    Ok(1 + i64::from(u32::from_be_bytes(random)))
 }
 
 /// The root that everything is wrapped under: its epoch, and what its provider needs to load it.

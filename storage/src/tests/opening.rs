@@ -134,7 +134,7 @@ async fn what_is_no_whole_store_of_ours_is_refused_by_name() {
     }
 }
 
-fn certificate(id: &DeviceId) -> DeviceCertificate {
+pub(super) fn certificate(id: &DeviceId) -> DeviceCertificate {
     let new = CertificateAuthority::create(at(0)).unwrap();
     let authority = CertificateAuthority::open(
         &new.issuing_key_pem,

@@ -1,0 +1,163 @@
+//! One directory for snapshots of one store: the only place where their paths are built.
+//!
+//! ```text
+//! PLACE/<store id>/                          0700
+//!   <root epoch>-<serial>.keys               manifest; the highest pair is the newest    0600
+//!   pages/<SHA-256 of the file>.page         sealed KEKs of one page, written once       0600
+//! ```
+//!
+//! A manifest gets its name when its last byte is on disk, so whatever bears one was whole once. A page file bears its
+//! digest as its name: two stores that went apart, or two attempts, never write the same one differently.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use vitalseal_crypto::{KeyEpoch, default_backend};
+
+use super::SnapshotError;
+use super::format::PageFile;
+use crate::durable;
+
+/// Which snapshot of a store. The root decides first: one of a later root knows every erasure that one of an earlier
+/// root knows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SnapshotId {
+    /// The root that it is sealed under.
+    pub root_epoch: KeyEpoch,
+    /// Counts the snapshots under this root.
+    pub serial: u64,
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.root_epoch, self.serial)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    dir: PathBuf,
+}
+
+impl Place {
+    pub(super) fn new(place: &Path, store_id: &str) -> Self {
+        Self {
+            dir: place.join(store_id),
+        }
+    }
+
+    pub(super) fn manifest(&self, id: SnapshotId) -> PathBuf {
+        self.dir.join(format!("{id}.keys"))
+    }
+
+    fn pages(&self) -> PathBuf {
+        self.dir.join("pages")
+    }
+
+    pub(super) fn page(&self, file: &PageFile) -> PathBuf {
+        self.pages().join(page_name(file))
+    }
+
+    /// The snapshots that are here, oldest first; none when there is no such directory.
+    pub(super) fn snapshots(&self) -> Result<BTreeSet<SnapshotId>, SnapshotError> {
+        let names = names(&self.dir)?;
+        Ok(names.iter().filter_map(|name| parse(name)).collect())
+    }
+
+    /// Writes a page file, once.
+    pub(super) fn put_page(
+        &self,
+        generation: i64,
+        bytes: &[u8],
+    ) -> Result<PageFile, SnapshotError> {
+        let pages = self.pages();
+        durable::create_dir(&self.dir).map_err(failed("making", &self.dir))?;
+        durable::create_dir(&pages).map_err(failed("making", &pages))?;
+        let file = PageFile::of(generation, bytes);
+        let path = self.page(&file);
+        durable::write_new(&path, bytes).map_err(failed("writing", &path))?;
+        Ok(file)
+    }
+
+    /// Writes a manifest, which must be a new one.
+    pub(super) fn put_manifest(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SnapshotError> {
+        durable::create_dir(&self.dir).map_err(failed("making", &self.dir))?;
+        let path = self.manifest(id);
+        let unfinished = path.with_extension("tmp");
+        durable::remove(&unfinished).map_err(failed("removing", &unfinished))?;
+        durable::write_new(&unfinished, bytes).map_err(failed("writing", &unfinished))?;
+        durable::rename(&unfinished, &path).map_err(failed("renaming", &unfinished))
+    }
+
+    /// Removes every snapshot but these, and every page file that none of them names.
+    pub(super) fn keep(
+        &self,
+        snapshots: &[SnapshotId],
+        pages: &BTreeSet<&PageFile>,
+    ) -> Result<(), SnapshotError> {
+        for name in names(&self.dir)? {
+            let old = parse(&name).is_some_and(|id| !snapshots.contains(&id));
+            if old || name.ends_with(".tmp") {
+                remove(&self.dir.join(name))?;
+            }
+        }
+        let named: BTreeSet<String> = pages.iter().map(|file| page_name(file)).collect();
+        for name in names(&self.pages())? {
+            if name.ends_with(".page") && !named.contains(&name) {
+                remove(&self.pages().join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn page_name(file: &PageFile) -> String {
+    format!("{}.page", file.sha256)
+}
+
+fn parse(name: &str) -> Option<SnapshotId> {
+    let (root_epoch, serial) = name.strip_suffix(".keys")?.split_once('-')?;
+    let id = SnapshotId {
+        root_epoch: KeyEpoch(root_epoch.parse().ok()?),
+        serial: serial.parse().ok()?,
+    };
+    // One spelling each: `01-1.keys` is nobody's.
+    (name == format!("{id}.keys")).then_some(id)
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, SnapshotError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed("listing", dir)(e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed("listing", dir))?.file_name();
+        names.extend(name.into_string());
+    }
+    Ok(names)
+}
+
+fn remove(path: &Path) -> Result<(), SnapshotError> {
+    durable::remove(path).map_err(failed("removing", path))
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, SnapshotError> {
+    fs::read(path).map_err(failed("reading", path))
+}
+
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
+    move |cause| SnapshotError::Io {
+        what,
+        path: path.to_path_buf(),
+        cause,
+    }
+}
+
+pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
+    default_backend().sha256(&[bytes])
+}
