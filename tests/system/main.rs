@@ -20,6 +20,7 @@ mod common;
 mod token;
 
 mod backup;
+mod clones;
 mod command_line;
 mod crash;
 mod demo;

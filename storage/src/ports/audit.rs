@@ -110,7 +110,7 @@ pub enum QuarantineReason {
     NotAssigned,
     /// The patient was erased.
     PatientErased,
-    /// The same counter with other signed bytes: proof of a clone.
+    /// It contradicts a stored message of its device, in its counters or in the chain: proof of a clone.
     Fork,
     /// Larger than an envelope may be.
     TooLarge,
@@ -254,7 +254,8 @@ pub enum AuditEvent {
         reason: QuarantineReason,
         detail: String,
     },
-    /// Two different messages carried the same counter: the device was cloned.
+    /// A message contradicts a stored one, and both are signed with the device's key: it was cloned. The counters are
+    /// the refused message's.
     ForkDetected {
         device: DeviceId,
         boot: u64,
