@@ -29,7 +29,7 @@ use crate::backup::{self, BackupManifest};
 use crate::durable;
 use crate::keys::{JoinRefused, KeyCustody};
 use crate::paths::StorePaths;
-use crate::registry::{PatientState, RegistryError};
+use crate::registry::PatientState;
 use crate::schema;
 use crate::sqlite::{at_opt, parsed};
 use crate::store::{Store, StoreError};
@@ -92,13 +92,10 @@ pub enum RestoreError {
         "the key snapshots that were found do not know every patient of the backup: they are older than it, or from a \
          copy of the store that went its own way; name a place whose snapshots are newer than the backup"
     )]
-    KeysBehind(#[source] StoreError),
+    KeysBehind(#[source] Box<StoreError>),
     /// The restored store does not open.
     #[error("opening the restored store")]
-    Store(#[from] StoreError),
-    /// Its registry cannot be read.
-    #[error("reading the restored registry")]
-    Registry(#[from] RegistryError),
+    Store(#[source] Box<StoreError>),
     /// A patient whom nobody knows.
     #[error(
         "{place} holds messages of patient {subject}, whom neither the registry nor the key snapshot knows"
@@ -133,6 +130,12 @@ pub enum RestoreError {
         #[source]
         cause: io::Error,
     },
+}
+
+impl From<StoreError> for RestoreError {
+    fn from(cause: StoreError) -> Self {
+        Self::Store(cause.into())
+    }
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
@@ -211,7 +214,7 @@ fn refused(cause: StoreError) -> RestoreError {
         StoreError::Join {
             cause: JoinRefused::Unreadable { .. },
             ..
-        } => RestoreError::KeysBehind(cause),
+        } => RestoreError::KeysBehind(cause.into()),
         _ => cause.into(),
     }
 }
@@ -222,7 +225,8 @@ async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
     let states: HashMap<SubjectPseudonym, PatientState> = store
         .registry
         .patient_states()
-        .await?
+        .await
+        .map_err(StoreError::from)?
         .into_iter()
         .map(|patient| (patient.subject, patient.state))
         .collect();
