@@ -92,9 +92,12 @@ async fn neighbours<'a>(
 ) -> Result<HashMap<Counters<'a>, Known>, sqlx::Error> {
     let list = serde_json::to_string(keys).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
     let rows = sqlx::query(
-        "SELECT k.key AS at, s.sequence, s.signed_hash, s.awaits FROM json_each($1) k CROSS JOIN seen s \
-         ON s.device = k.value ->> 0 AND s.boot = k.value ->> 1 \
-         AND s.sequence BETWEEN (k.value ->> 2) - 1 AND (k.value ->> 2) + 1",
+        // Materialized, so that each element of the array is parsed once.
+        "WITH k (at, device, boot, sequence) AS MATERIALIZED \
+         (SELECT key, value ->> 0, value ->> 1, value ->> 2 FROM json_each($1)) \
+         SELECT k.at, s.sequence, s.signed_hash, s.awaits FROM k CROSS JOIN seen s \
+         ON s.device = k.device AND s.boot = k.boot \
+         AND s.sequence BETWEEN k.sequence - 1 AND k.sequence + 1",
     )
     .bind(list)
     .fetch_all(conn)
