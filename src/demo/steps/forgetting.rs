@@ -7,12 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use vitalseal_compliance::erasure;
-use vitalseal_storage::ports::{Clock as _, SystemClock};
+use vitalseal_storage::ports::{Clock as _, Role, SystemClock};
 use vitalseal_storage::{FileRootProvider, Store, StoreError, StorePaths};
 
 use crate::admin::protocol::Request;
 use crate::commands::text;
-use crate::demo::site::Site;
+use crate::config::Config;
+use crate::demo::site::{Site, any_port};
+use crate::server::{Overrides, Server};
 
 const COPY: &str = "copy-before-erasure";
 
@@ -60,17 +62,82 @@ pub(super) async fn backup(site: &mut Site) -> anyhow::Result<String> {
     let paths = StorePaths::new(&site.directory.join(COPY), Some(today.root_keys()));
     let roots = Arc::new(FileRootProvider::new(paths.root_keys()));
     match Store::open(&paths, roots, SystemClock.now()).await {
-        Err(refused @ StoreError::RootMissing { .. }) => Ok(format!(
-            "the copy opened before the erasure; beside today's root keys: {refused}"
-        )),
+        Err(StoreError::RootMissing { .. }) => {}
         Err(other) => {
-            Err(other).context("the copy is refused, but not because its root is destroyed")
+            return Err(other)
+                .context("the copy is refused, but not because its root is destroyed");
         }
         Ok(store) => {
             store.close().await;
             bail!("the copy made before the erasure still opens")
         }
     }
+    let kept = site.count("SELECT count(*) FROM vitals").await?;
+    let trial = tempfile::Builder::new()
+        .prefix("trial-")
+        .tempdir_in(&site.directory)
+        .context("creating a temporary directory")?;
+    let mut twin = twin(site, trial.path())?;
+    let answered = serve_twin(site, &mut twin).await;
+    twin.stop().await?;
+    let answered = answered?;
+    trial
+        .close()
+        .context("removing the copy of the root keys")?;
+    ensure!(
+        answered == kept,
+        "{kept} readings of others, the copy with the key snapshot answers {answered}"
+    );
+    Ok(format!(
+        "the copy opened before the erasure; beside today's root keys it opens for nobody, with the key snapshot it \
+         serves {answered} readings of others, and the erased patient stays gone"
+    ))
+}
+
+/// The copy in `directory`, configured to stand beside copies of today's root keys and key snapshot.
+fn twin(site: &Site, directory: &Path) -> anyhow::Result<Site> {
+    let mut twin = Site::new(directory.to_path_buf())?;
+    let (old, today) = (twin.paths(), site.paths());
+    copy_tree(&site.directory.join(COPY), &twin.data)?;
+    copy_tree(today.root_keys(), old.root_keys())?;
+    copy_tree(&today.default_snapshots(), &old.default_snapshots())?;
+    let mut config = Config::load(&old.config())?;
+    config.root_keys = old.root_keys().to_path_buf();
+    config.keys.snapshots = vec![old.default_snapshots()];
+    fs::write(old.config(), config.commented()).context("configuring the copy")?;
+    twin.authorities = site.authorities.clone();
+    twin.clinician = "nils".parse()?;
+    Ok(twin)
+}
+
+/// Serves the copy to a clinician of its own, who may see everybody that is left; says how many readings that is.
+async fn serve_twin(site: &mut Site, twin: &mut Site) -> anyhow::Result<u64> {
+    let any = Some(any_port());
+    let overrides = Overrides {
+        mqtt: any,
+        sql: any,
+        http: any,
+    };
+    twin.server = Some(Server::start(&twin.data, overrides).await?);
+    let user = twin.clinician.clone();
+    let role = Role::Clinician;
+    let credentials = twin.ask(Request::UserAdd { user, role }).await?;
+    let gone = site.member("watch-01")?.patient.clone();
+    for member in &site.members {
+        let granted = twin
+            .ask(Request::UserGrant {
+                user: twin.clinician.clone(),
+                patient: member.patient.parse().context("reading the pseudonym")?,
+            })
+            .await;
+        if member.patient == gone {
+            ensure!(granted.is_err(), "the copy still knows the erased patient");
+        } else {
+            granted.context("granting a patient of the copy")?;
+        }
+    }
+    twin.login(&credentials).await?;
+    twin.count("SELECT count(*) FROM vitals").await
 }
 
 /// Whether the copy, with the root keys of this moment, yields the patient's key.
