@@ -140,9 +140,11 @@ enum Aim {
 /// Publishes the outbox of one device.
 ///
 /// Each connection is made afresh and sends everything that waits, in the order of boot and sequence, with
-/// `QoS` 1 to `v1/d/{device}/vitals`; the server knows what it has already. What was sealed for another envelope key than
-/// the server publishes on that connection is [addressed](DeviceIdentity::address) to its present one. The MQTT client id is the device id, so a
-/// second publisher of the same device takes the session over ([MQTT-3.1.4-2]): run one at a time.
+/// `QoS` 1 to `v1/d/{device}/vitals`; the server knows what it has already. What was sealed for another envelope key
+/// than the server publishes on that connection is [addressed](DeviceIdentity::address) to its present one.
+///
+/// The MQTT client id is the device id, so a second publisher of the same device takes the session over
+/// ([MQTT-3.1.4-2]): run one at a time.
 #[derive(Debug)]
 pub struct Publisher {
     identity: Arc<DeviceIdentity>,

@@ -214,12 +214,13 @@ impl Shared {
         turn.come().await;
         let outcome = match passed {
             Ok(Some(rewrapped)) => {
-                rewrapped
-                    .admit(&self.deps.store.inbox, turn, received_at)
-                    .await
+                let inbox = &self.deps.store.inbox;
+                rewrapped.admit(inbox, turn, received_at).await
             }
-            Ok(None) => Ok(Outcome::Duplicate),
-            Err(stop) => Err(stop),
+            ended => {
+                drop(turn);
+                ended.map(|_| Outcome::Duplicate)
+            }
         };
         match outcome {
             Ok(outcome) => Ok(outcome),

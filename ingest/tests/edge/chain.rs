@@ -6,10 +6,11 @@ use vitalseal_crypto::{
     certificates_in_pem, default_backend,
 };
 use vitalseal_ingest::Outcome;
-use vitalseal_storage::QuarantineReason;
+use vitalseal_storage::{Clock as _, QuarantineReason, SystemClock};
+use vitalseal_vitals::senml;
 
 use crate::raw::{Raw, publish4};
-use crate::rig::{Device, Rig};
+use crate::rig::{Device, Rig, reading};
 
 const ES: Agreement<'static> = Agreement::Ephemeral;
 const STORED: Outcome = stored(false);
@@ -132,6 +133,32 @@ async fn a_clone_is_proven_by_the_link_that_it_breaks_before_or_after_the_device
             [honest[1].signed_hash, clone.signed_hash]
         );
     }
+}
+
+/// The proof would need the message that it contradicts; that one ended with its patient before it was flushed.
+#[tokio::test]
+async fn a_fork_that_cannot_be_proven_is_refused_for_good_all_the_same() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    assert_eq!(rig.submit(&device, rig.seal(&device, 0)).await, STORED);
+    let (registry, now) = (&rig.store.registry, SystemClock.now());
+    let erased = rig.store.keys.erase(&rig.patient, "erasure-1", now).await;
+    erased.unwrap();
+    let next = registry.add_patient(None, None, now).await.unwrap();
+    registry
+        .assign_device(&device.id, &next, now)
+        .await
+        .unwrap();
+    let payload = senml::encode(&[reading(61.0)]);
+    let clone = rig.seal_payload(&device, &next, 0, &payload);
+    for _ in 0..2 {
+        assert_eq!(rig.submit(&device, clone.clone()).await, FORK);
+    }
+    assert!(proven(&rig, &device).await.is_empty());
+    let kept = &rig.store.inbox.quarantined(1).await.unwrap()[0];
+    assert_eq!((kept.reason, kept.times), (QuarantineReason::Fork, 2));
+    let body = rig.store.quarantined_body(kept.id).await.unwrap();
+    assert_eq!(**body.unwrap(), clone);
 }
 
 #[tokio::test]
