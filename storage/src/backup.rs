@@ -28,11 +28,12 @@
 
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinError;
@@ -50,9 +51,6 @@ pub(crate) const FORMAT: u32 = 1;
 
 /// Name of the secret behind `backup.mac`.
 pub(crate) const SECRET: &str = "backup/authenticity";
-
-/// Bytes that are hashed at once: a database may be larger than the memory of the machine.
-const BLOCK: usize = 1024 * 1024;
 
 /// The registry without what leads to a key or stands in for a password. A table that is not named stays behind, so
 /// whoever adds one decides; the wraps of a backed-up store never touch the medium of the backup.
@@ -102,8 +100,8 @@ pub struct BackupFile {
     pub path: String,
     /// Bytes.
     pub size: u64,
-    /// SHA-256 over the SHA-256 of each MiB of it, in hexadecimal.
-    pub digest: String,
+    /// SHA-256 in hexadecimal, as `sha256sum` prints it.
+    pub sha256: String,
 }
 
 /// A backup that was taken.
@@ -422,7 +420,7 @@ fn describe(root: &Path) -> io::Result<Vec<BackupFile>> {
             files.push(BackupFile {
                 path: below.to_string_lossy().into_owned(),
                 size,
-                digest,
+                sha256: digest,
             });
         }
         durable::sync_dir(&directory)?;
@@ -431,20 +429,22 @@ fn describe(root: &Path) -> io::Result<Vec<BackupFile>> {
     Ok(files)
 }
 
-/// Size and [`BackupFile::digest`] of a file.
+/// Size and [`BackupFile::sha256`] of a file, which may be larger than memory.
 pub(crate) fn digest(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let (mut size, mut hashes) = (0, Vec::new());
-    let mut block = Vec::with_capacity(BLOCK);
-    loop {
-        block.clear();
-        let limit = u64::try_from(BLOCK).map_err(io::Error::other)?;
-        let read = file.by_ref().take(limit).read_to_end(&mut block)?;
-        if read == 0 {
-            let digest = default_backend().sha256(&[&hashes]);
-            return Ok((size, hex::encode(digest)));
-        }
-        size += u64::try_from(read).map_err(io::Error::other)?;
-        hashes.extend_from_slice(&default_backend().sha256(&[&block]));
+    let mut hash = Sha256::new();
+    let size = io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
+    Ok((size, hex::encode(hash.finalize())))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -178,7 +178,7 @@ pub fn unpack(from: &Path, data: &Path) -> Result<(), RestoreError> {
         let (source, copy) = (from.join(below), data.join(below));
         backup::copy_file(&source, &copy).map_err(failed("copying", &source))?;
         let found = backup::digest(&copy).map_err(failed("reading back", &copy))?;
-        if found != (file.size, file.digest.clone()) {
+        if found != (file.size, file.sha256.clone()) {
             return Err(RestoreError::Damaged(source));
         }
     }
