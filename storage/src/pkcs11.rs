@@ -12,8 +12,10 @@
 //! token: sessions, login, objects by their label. Never a key of the tree: the token wraps the root of an epoch, and
 //! the tree below it is as with any other provider. Never the PIN: it is read from its file for a login and forgotten.
 //!
-//! "Not there" is an answer on which keys are given up for destroyed, and a token whose user was logged out hides its
-//! private objects without an error. So it is only believed of a session that is still logged in.
+//! "Not there" is an answer on which keys are given up for destroyed. A token whose user was logged out hides its
+//! private objects without an error, and one whose storage went away shows nothing at all. So that answer is only
+//! believed of a session that is still logged in and still shows another secret key of this store: there always is
+//! one, from the root of epoch 0 on.
 
 mod error;
 mod root;

@@ -86,6 +86,11 @@ pub enum TokenRefusal {
         "there is no object of the label {0}; is it another token, or another `label` in the configuration?"
     )]
     NoObject(String),
+    /// None of the store's keys is there.
+    #[error(
+        "no key of this store is on the token, so nothing is concluded from one that is missing; is it another token, another `label`, or has its storage gone? A module that lost its token may need the server to be started again"
+    )]
+    Vanished,
     /// The object is there before it was made.
     #[error(
         "there is an object of the label {0} already; is the `label` of another store in the configuration?"
@@ -119,6 +124,7 @@ impl TokenRefusal {
                 | RvError::SessionClosed
                 | RvError::UserNotLoggedIn
                 | RvError::DeviceRemoved
+                | RvError::DeviceError
                 | RvError::TokenNotPresent
                 | RvError::TokenNotRecognized
                 | RvError::SlotIdInvalid

@@ -138,8 +138,12 @@ impl RootProvider for Pkcs11RootProvider {
     fn create(&self, slot: KeySlot, backend: &dyn Backend) -> Result<NewRoot, RootError> {
         let label = self.object(slot);
         let made = self.token.with(&format!("making the {slot}"), |line| {
-            if line.find(ObjectClass::SECRET_KEY, &label)?.is_some() {
-                return Ok(false);
+            match line.find(ObjectClass::SECRET_KEY, &label) {
+                Ok(None) => {}
+                // The first key of a store; no other is made where none is.
+                Err(TokenRefusal::Vanished) if slot == KeySlot::Root(KeyEpoch(0)) => {}
+                Ok(Some(_)) => return Ok(false),
+                Err(other) => return Err(other),
             }
             line.session
                 .generate_key(&Mechanism::AesKeyGen, &cover_template(&label))?;
@@ -163,27 +167,12 @@ impl RootProvider for Pkcs11RootProvider {
     }
 
     fn slots(&self) -> Result<Vec<KeySlot>, RootError> {
-        let labels = self.token.with("listing the root keys", |line| {
-            let keys = [
-                Attribute::Token(true),
-                Attribute::Class(ObjectClass::SECRET_KEY),
-            ];
-            let mut labels = Vec::new();
-            for object in line.session.find_objects(&keys)? {
-                let read = line
-                    .session
-                    .get_attributes(object, &[AttributeType::Label])?;
-                labels.extend(read);
-            }
-            line.still_logged_in()?;
-            Ok(labels)
-        })?;
+        let labels = self
+            .token
+            .with("listing the root keys", Connection::secret_keys)?;
         let mut slots: Vec<KeySlot> = labels
             .iter()
-            .filter_map(|label| match label {
-                Attribute::Label(bytes) => self.slot_of(std::str::from_utf8(bytes).ok()?),
-                _ => None,
-            })
+            .filter_map(|label| self.slot_of(label))
             .collect();
         slots.sort_unstable();
         slots.dedup();

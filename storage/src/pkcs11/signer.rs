@@ -75,6 +75,8 @@ impl Pkcs11Signer {
                 name.clone(),
                 Attribute::Token(true),
                 Attribute::Verify(true),
+                Attribute::Encrypt(false),
+                Attribute::Wrap(false),
                 Attribute::EcParams(purpose.curve().to_vec()),
             ];
             let private = [

@@ -5,16 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use zeroize::Zeroizing;
 
+use super::error::code_name;
 use super::{TokenError, TokenRefusal};
 use crate::durable;
 
@@ -36,16 +37,9 @@ pub struct TokenSettings {
 pub struct Token {
     settings: TokenSettings,
     place: Arc<str>,
-    line: Mutex<Line>,
+    /// `None` until it is needed, and again when it was lost.
+    line: Mutex<Option<Connection>>,
     description: OnceLock<String>,
-}
-
-#[derive(Debug)]
-enum Line {
-    Closed,
-    Open(Connection),
-    /// The PIN was refused, with this code. Whatever comes later is refused here: a token counts.
-    Refused(String),
 }
 
 /// A session whose user is logged in, and what its token can do.
@@ -53,6 +47,8 @@ enum Line {
 pub(super) struct Connection {
     pub(super) session: Session,
     pub(super) mechanisms: Vec<MechanismType>,
+    /// What the labels of this store's objects begin with.
+    ours: String,
 }
 
 impl Token {
@@ -64,7 +60,7 @@ impl Token {
         Arc::new(Self {
             settings,
             place,
-            line: Mutex::new(Line::Closed),
+            line: Mutex::new(None),
             description: OnceLock::new(),
         })
     }
@@ -101,13 +97,13 @@ impl Token {
             let outcome = match first {
                 Err(lost) if lost.session_was_lost() => {
                     tracing::warn!(place = %self.place, attempt, why = %lost, "opening the token again");
-                    *line = Line::Closed;
+                    *line = None;
                     self.try_once(&mut line, &call)
                 }
                 other => other,
             };
             if matches!(&outcome, Err(refusal) if refusal.session_was_lost()) {
-                *line = Line::Closed;
+                *line = None;
             }
             outcome
         })
@@ -124,23 +120,12 @@ impl Token {
 
     fn try_once<T>(
         &self,
-        line: &mut Line,
+        line: &mut Option<Connection>,
         call: &impl Fn(&Connection) -> Result<T, TokenRefusal>,
     ) -> Result<T, TokenRefusal> {
-        if let Line::Closed = line {
-            *line = match self.open() {
-                Ok(connection) => Line::Open(connection),
-                Err(TokenRefusal::WrongPin { code, .. }) => Line::Refused(code),
-                Err(other) => return Err(other),
-            };
-        }
         match line {
-            Line::Open(connection) => call(connection),
-            Line::Refused(code) => Err(TokenRefusal::WrongPin {
-                file: self.settings.pin_file.clone(),
-                code: code.clone(),
-            }),
-            Line::Closed => Err(TokenRefusal::Answer("no session".to_owned())),
+            Some(connection) => call(connection),
+            None => call(line.insert(self.open()?)),
         }
     }
 
@@ -166,6 +151,7 @@ impl Token {
         Ok(Connection {
             session,
             mechanisms: module.get_mechanism_list(slot)?,
+            ours: self.object(""),
         })
     }
 
@@ -187,7 +173,19 @@ impl Token {
         }
     }
 
+    /// Presents the PIN, unless this process did so before and was refused: tokens count, and every part of the process
+    /// has the same PIN.
     fn log_in(&self, session: &Session) -> Result<(), TokenRefusal> {
+        static REFUSED: Mutex<BTreeMap<(PathBuf, String), String>> = Mutex::new(BTreeMap::new());
+        let token = (self.settings.module.clone(), self.settings.token.clone());
+        let wrong_pin = |code| TokenRefusal::WrongPin {
+            file: self.settings.pin_file.clone(),
+            code,
+        };
+        let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(code) = refused.get(&token) {
+            return Err(wrong_pin(code.clone()));
+        }
         let pin = read_pin(&self.settings.pin_file)?;
         match session.login(UserType::User, Some(&pin)) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
@@ -198,22 +196,23 @@ impl Token {
                 | RvError::PinExpired
                 | RvError::PinLocked),
                 _,
-            )) => Err(TokenRefusal::WrongPin {
-                file: self.settings.pin_file.clone(),
-                code: super::error::code_name(code),
-            }),
+            )) => {
+                let code = code_name(code);
+                refused.insert(token, code.clone());
+                Err(wrong_pin(code))
+            }
             Err(other) => Err(other.into()),
         }
     }
 
     /// A panic elsewhere left at worst a session that is found lost.
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, Option<Connection>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Connection {
-    /// The token object of this class and label.
+    /// The token object of this class and label. `None` can be relied on: see the module docs of `pkcs11`.
     pub(super) fn find(
         &self,
         class: ObjectClass,
@@ -225,10 +224,38 @@ impl Connection {
             Attribute::Label(label.as_bytes().to_vec()),
         ];
         match self.session.find_objects(&wanted)?[..] {
-            [] => self.still_logged_in().map(|()| None),
+            [] if self.secret_keys()?.is_empty() => Err(TokenRefusal::Vanished),
+            [] => Ok(None),
             [object] => Ok(Some(object)),
             ref twins => Err(TokenRefusal::TwinObjects(label.to_owned(), twins.len())),
         }
+    }
+
+    /// Labels of the store's secret keys.
+    pub(super) fn secret_keys(&self) -> Result<Vec<String>, TokenRefusal> {
+        let wanted = [
+            Attribute::Token(true),
+            Attribute::Class(ObjectClass::SECRET_KEY),
+        ];
+        let mut labels = Vec::new();
+        for object in self.session.find_objects(&wanted)? {
+            let read = self
+                .session
+                .get_attributes(object, &[AttributeType::Label])?;
+            if let [Attribute::Label(label)] = &read[..]
+                && let Ok(label) = std::str::from_utf8(label)
+                && label.starts_with(&self.ours)
+            {
+                labels.push(label.to_owned());
+            }
+        }
+        if !is_logged_in(&self.session)? {
+            return Err(TokenRefusal::call(
+                RvError::UserNotLoggedIn,
+                Function::FindObjects,
+            ));
+        }
+        Ok(labels)
     }
 
     /// Destroys the token object of this class and label, and makes sure of it. One that is not there is no error.
@@ -241,17 +268,6 @@ impl Connection {
             None => Ok(()),
             Some(_) => Err(TokenRefusal::Survived),
         }
-    }
-
-    /// See the module docs of `pkcs11`: what a logged-out session does not see may well be there.
-    pub(super) fn still_logged_in(&self) -> Result<(), TokenRefusal> {
-        if is_logged_in(&self.session)? {
-            return Ok(());
-        }
-        Err(TokenRefusal::call(
-            RvError::UserNotLoggedIn,
-            cryptoki::context::Function::FindObjects,
-        ))
     }
 }
 
