@@ -1,4 +1,4 @@
-//! Root and signing keys on a token, against SoftHSM2 as Debian ships it; each test in a process of its own.
+//! Root and signing keys on a token, against `SoftHSM2` as Debian ships it; each test in a process of its own.
 
 #![allow(
     clippy::disallowed_methods,

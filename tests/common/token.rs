@@ -1,4 +1,4 @@
-//! A PKCS#11 token of SoftHSM2 in a temporary directory: a stand-in for a hardware module, which keeps its objects in
+//! A PKCS#11 token of `SoftHSM2` in a temporary directory: a stand-in for a hardware module, which keeps its objects in
 //! files and overwrites none of them.
 
 #![allow(
@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The environment variable by which SoftHSM2 finds its configuration.
+/// The environment variable by which `SoftHSM2` finds its configuration.
 const CONFIGURATION: &str = "SOFTHSM2_CONF";
 /// Label of the token.
 pub const LABEL: &str = "ward";
@@ -95,7 +95,7 @@ impl SoftToken {
         self.dir.join("token.pin")
     }
 
-    /// Where SoftHSM2 keeps its files.
+    /// Where `SoftHSM2` keeps its files.
     pub fn objects(&self) -> PathBuf {
         self.dir.join("tokens")
     }

@@ -1,4 +1,4 @@
-//! A whole store on a token: made there, served, erased from, started again; SoftHSM2 plays the token.
+//! A whole store on a token: made there, served, erased from, started again; `SoftHSM2` plays the token.
 //!
 //! Counts as a failure: a root or signing key in a file or in the registry, an old root that is still on the token
 //! after an erasure, the PIN anywhere but in its file, or objects that a failed `init` leaves behind.
