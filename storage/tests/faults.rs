@@ -38,14 +38,17 @@ enum Operation {
     RotateKek,
     AddPatient,
     EndEpoch,
+    /// Opening a copy of the data directory from before an erasure.
+    Join,
 }
 
-const OPERATIONS: [Operation; 5] = [
+const OPERATIONS: [Operation; 6] = [
     Operation::Erase,
     Operation::RotateRoot,
     Operation::RotateKek,
     Operation::AddPatient,
     Operation::EndEpoch,
+    Operation::Join,
 ];
 
 /// `interpose.c` says what each does.
@@ -60,6 +63,7 @@ fn a_fault_at_any_write_leaves_the_patient_or_the_erasure() {
     let library = compile(ground.path());
     let prepared = Site::below(&ground.path().join("prepared"));
     let ward = runtime().block_on(prepare(&prepared));
+    let old_copy = runtime().block_on(old_copy(&prepared, &ward, ground.path()));
     let everything = std::env::var("VITALSEAL_FAULTS").is_ok_and(|v| v == "all");
 
     let mut points = BTreeMap::new();
@@ -71,7 +75,10 @@ fn a_fault_at_any_write_leaves_the_patient_or_the_erasure() {
                 operation,
                 mode,
                 library: &library,
-                prepared: &prepared,
+                prepared: match operation {
+                    Operation::Join => &old_copy,
+                    _ => &prepared,
+                },
                 ward: &ward,
                 ground: ground.path(),
             };
@@ -191,6 +198,7 @@ fn child(operation: &str) {
                     .await;
                 added.map(drop).map_err(text)
             }
+            Operation::Join => Ok(()),
             Operation::EndEpoch => {
                 let ended = store
                     .keys
@@ -253,10 +261,12 @@ async fn judge(site: &Site, ward: &Ward, operation: Operation, unharmed: bool, c
                 Some("Ada"),
                 "{context}"
             );
-            assert!(!(unharmed && operation == Operation::Erase), "{context}");
+            let gone = operation == Operation::Join || unharmed && operation == Operation::Erase;
+            assert!(!gone, "{context}");
         }
         None => {
-            assert_eq!(operation, Operation::Erase, "{context}");
+            let may_be = matches!(operation, Operation::Erase | Operation::Join);
+            assert!(may_be, "{context}");
             assert_eq!(
                 (row.state, row.identity),
                 (PatientState::Erased, None),
@@ -366,6 +376,17 @@ async fn prepare(site: &Site) -> Ward {
     };
     store.close().await;
     ward
+}
+
+/// The data of before an erasure beside the roots and key snapshots of after it.
+async fn old_copy(prepared: &Site, ward: &Ward, ground: &Path) -> Site {
+    let site = prepared.copy(&ground.join("old-copy"));
+    let store = site.open().await.unwrap();
+    store.keys.erase(&ward.ada, "e1", at(20)).await.unwrap();
+    store.close().await;
+    fs::remove_dir_all(site.paths().data()).unwrap();
+    copy_tree(prepared.paths().data(), site.paths().data());
+    site
 }
 
 fn authority(made: &vitalseal_crypto::NewAuthority) -> CertificateAuthority {
