@@ -10,6 +10,7 @@ mod chain;
 mod erasure;
 mod flush;
 mod intake;
+mod join;
 mod opening;
 mod rotation;
 mod snapshot;

@@ -73,9 +73,7 @@ impl Place {
         generation: i64,
         bytes: &[u8],
     ) -> Result<PageFile, SnapshotError> {
-        let pages = self.pages();
-        durable::create_dir(&self.dir).map_err(failed("making", &self.dir))?;
-        durable::create_dir(&pages).map_err(failed("making", &pages))?;
+        self.make()?;
         let file = PageFile::of(generation, bytes);
         let path = self.page(&file);
         durable::write_new(&path, bytes).map_err(failed("writing", &path))?;
@@ -84,12 +82,23 @@ impl Place {
 
     /// Writes a manifest, which must be a new one.
     pub(super) fn put_manifest(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SnapshotError> {
-        durable::create_dir(&self.dir).map_err(failed("making", &self.dir))?;
+        self.make()?;
         let path = self.manifest(id);
         let unfinished = path.with_extension("tmp");
         durable::remove(&unfinished).map_err(failed("removing", &unfinished))?;
         durable::write_new(&unfinished, bytes).map_err(failed("writing", &unfinished))?;
         durable::rename(&unfinished, &path).map_err(failed("renaming", &unfinished))
+    }
+
+    /// Makes what directories are missing, one by one: each name is durable before anything stands below it.
+    fn make(&self) -> Result<(), SnapshotError> {
+        let pages = self.pages();
+        for dir in [self.dir.parent().unwrap_or(&self.dir), &self.dir, &pages] {
+            if !dir.is_dir() {
+                durable::create_dir(dir).map_err(failed("making", dir))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every snapshot but these, and every page file that none of them names.
