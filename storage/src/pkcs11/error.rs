@@ -129,6 +129,8 @@ impl TokenRefusal {
                 | RvError::TokenNotRecognized
                 | RvError::SlotIdInvalid
                 | RvError::CryptokiNotInitialized
+                // Somebody else's search, or one of ours that broke off, is in the way of this session for good.
+                | RvError::OperationActive
                 // Handles are looked up within each attempt: one that is stale was lost with a login in between.
                 | RvError::KeyHandleInvalid
                 | RvError::ObjectHandleInvalid

@@ -70,7 +70,7 @@ impl Token {
         format!("vitalseal-{}-{suffix}", self.settings.label)
     }
 
-    /// The label and what the token says of itself, e.g. `pkcs11 (token north, SoftHSM project SoftHSM v2)`; only after
+    /// The label and what the token says of itself, e.g. `pkcs11 (token ward, SoftHSM project SoftHSM v2)`; only after
     /// it was opened.
     pub(super) fn description(&self) -> Option<&str> {
         self.description.get().map(String::as_str)
