@@ -25,6 +25,16 @@ fn device() -> DeviceId {
 }
 
 #[test]
+fn what_is_no_certificate_says_why() {
+    let said = |refused: CertificateError| refused.to_string();
+    let nothing = said(certificates_in_pem("").unwrap_err());
+    assert!(nothing.contains("no certificate"), "{nothing}");
+    let parse = |bytes: usize| said(DeviceCertificate::from_der(&vec![0x30; bytes]).unwrap_err());
+    assert!(parse(8192).contains("does not parse"));
+    assert!(parse(8193).contains("larger than any certificate"));
+}
+
+#[test]
 fn a_chain_verifies_up_to_the_root_and_no_further() {
     let authority = authority();
     let (_, csr) = new_device_key_and_csr(&device()).unwrap();

@@ -76,6 +76,8 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
         .issue_recipient(KeyEpoch(1), now(), common::later(now(), 1), backend)
         .unwrap();
 
+    let elsewhere = Elsewhere(backend.generate_p256().unwrap());
+
     let lines = lines! {
         P256Secret => &backend.generate_p256().unwrap(),
         Dek => &sealed.content_key,
@@ -90,6 +92,7 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
         DeviceSigner => &site.signer,
         CertificateAuthority => &site.authority,
         NewAuthority => &CertificateAuthority::create(now()).unwrap(),
+        NewChain => &CertificateAuthority::create_remote(&elsewhere, now()).unwrap(),
         ServerIdentity => &site.authority.issue_server(&["localhost"], now()).unwrap(),
         Agreement<'_> => &Agreement::Session(&session),
         SealedMessage => &sealed,
@@ -110,6 +113,7 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
     DeviceSigner { .. }
     CertificateAuthority { .. }
     NewAuthority { .. }
+    NewChain { .. }
     ServerIdentity { .. }
     Session(SessionKey { .. })  Clone
     SealedMessage { bytes: [], signed_hash: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], content_key: Dek { .. } }
@@ -118,6 +122,20 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
 
     let listed = lines.map(|(name, _)| name.trim_end_matches("<'_>").to_owned());
     assert_eq!(BTreeSet::from(listed), types_that_hold_a_secret());
+}
+
+/// A key in a place that gives no signature: none is needed to make a chain.
+#[derive(Debug)]
+struct Elsewhere(P256Secret);
+
+impl RemoteSigner for Elsewhere {
+    fn public(&self) -> &[u8] {
+        self.0.public().as_sec1()
+    }
+
+    fn sign(&self, _: &[u8]) -> Result<[u8; 64], Box<dyn std::error::Error + Send + Sync>> {
+        Err("not here".into())
+    }
 }
 
 #[test]

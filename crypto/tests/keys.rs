@@ -11,8 +11,8 @@ mod common;
 
 use common::{Site, later, now};
 use vitalseal_crypto::{
-    Agreement, CertificateAuthority, Kek, KeyEpoch, KeyError, NoSenderKeys, PageKey, Received,
-    RootKey, SessionKey, danger, default_backend,
+    Agreement, CertificateAuthority, Kek, KeyEpoch, KeyError, NoSenderKeys, PageKey, PatientKeys,
+    Received, RootKey, SessionKey, danger, default_backend,
 };
 
 #[test]
@@ -28,6 +28,7 @@ fn the_tree_is_climbed_from_the_root_down() {
 
     let kept = danger::root_key_to_bytes(&root);
     let root = danger::root_key_from_bytes(KeyEpoch(4), kept.as_slice()).unwrap();
+    assert_eq!(root.epoch(), KeyEpoch(4));
     let page = root.unwrap_page(&wrapped_page).unwrap();
     let kek = page.unwrap_kek(kek.kid().clone(), &wrapped_kek).unwrap();
     assert_eq!(*kek.open(b"patient 1", &name).unwrap(), b"Ada");
@@ -46,6 +47,20 @@ fn the_tree_is_climbed_from_the_root_down() {
         danger::root_key_from_bytes(KeyEpoch(4), &kept[1..]).unwrap_err(),
         KeyError::Malformed
     );
+}
+
+#[test]
+fn a_patient_has_the_current_key_and_those_before_it() {
+    let backend = default_backend();
+    let draw = || Kek::generate(backend).unwrap();
+    let keys = PatientKeys::new(draw(), vec![draw(), draw()]);
+    let kids: Vec<_> = keys.all().map(|kek| kek.kid().clone()).collect();
+    assert_eq!(kids.len(), 3);
+    assert_eq!(kids[0], *keys.current().kid());
+    for kid in &kids {
+        assert_eq!(keys.find(kid).unwrap().kid(), kid);
+    }
+    assert!(keys.find(draw().kid()).is_none());
 }
 
 /// The place, the key, the purpose and every bit are bound.

@@ -150,6 +150,8 @@ fn what_does_not_fit_is_not_sealed() {
     request.device = &other;
     assert_eq!(sealed(request, b"").unwrap_err(), SealError::ForeignDevice);
     let mut request = site.request();
+    (request.boot, request.sequence) = (MAX_COUNTER, MAX_COUNTER);
+    sealed(request, b"").expect("the last counters there are");
     request.sequence = MAX_COUNTER + 1;
     assert_eq!(sealed(request, b"").unwrap_err(), SealError::OutOfRange);
     let mut request = site.request();
@@ -159,6 +161,11 @@ fn what_does_not_fit_is_not_sealed() {
     assert_eq!(
         sealed(site.request(), &payload).unwrap_err(),
         SealError::TooLarge
+    );
+    let refused = Received::decode(&[]).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("envelope refused (shape): "),
+        "{refused}"
     );
     let largest = sealed(site.request(), &payload[..MAX_ENVELOPE_BYTES - 1024]).unwrap();
     assert!(Received::decode(&largest.bytes).is_ok());

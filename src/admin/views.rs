@@ -125,7 +125,7 @@ pub(super) struct KeysView<'a> {
     pub(super) erasures: u64,
     pub(super) erasures_unfinished: u64,
     pub(super) envelope_keys: Vec<RecipientKeyView>,
-    pub(super) snapshots: &'a [PathBuf],
+    pub(super) snapshots: Vec<SnapshotView>,
     pub(super) memory_locked: bool,
 }
 
@@ -134,6 +134,14 @@ pub(super) struct RecipientKeyView {
     pub(super) epoch: u64,
     pub(super) kid: String,
     pub(super) not_after: Timestamp,
+}
+
+#[derive(Serialize)]
+pub(super) struct SnapshotView {
+    pub(super) place: PathBuf,
+    pub(super) root_epoch: Option<u64>,
+    pub(super) taken_at: Option<Timestamp>,
+    pub(super) fault: Option<String>,
 }
 
 #[derive(Serialize)]

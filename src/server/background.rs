@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use vitalseal_storage::SnapshotPlace;
 
 use super::System;
 use crate::recipient;
@@ -15,6 +17,9 @@ const SIZE_CHECK: Duration = Duration::from_secs(1);
 
 /// How often epochs are looked at: often enough that an ended key is not kept a minute longer.
 const EPOCH_CHECK: Duration = Duration::from_secs(60);
+
+/// How old the newest key snapshot of a place may be.
+const SNAPSHOT_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// Flushes every `flush_interval_s`, or as soon as the inbox holds `flush_mib`.
 pub(super) async fn flush(system: Arc<System>, stop: CancellationToken) {
@@ -54,7 +59,7 @@ pub(super) async fn flush(system: Arc<System>, stop: CancellationToken) {
 }
 
 /// Starts and ends envelope key epochs in time and publishes the current certificate. Finishes what an erasure left
-/// unfinished.
+/// unfinished, and keeps the key snapshots young.
 pub(super) async fn tend_recipient(system: Arc<System>, stop: CancellationToken) {
     let mut tick = interval(EPOCH_CHECK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,6 +86,9 @@ async fn tend_once(system: &System) -> anyhow::Result<()> {
             "an erasure or rotation is unfinished and its old root key still exists"
         );
     }
+    if let Err(error) = renew_snapshots(system, now).await {
+        tracing::error!("writing a snapshot of the key tree: {error:#}");
+    }
     let tended = recipient::tend(store, authority, &**audit, &config.recipient, now).await;
     // Whatever failed, devices must know the key that is valid now: one that was made and could not be
     // recorded is still the one to seal to.
@@ -91,6 +99,20 @@ async fn tend_once(system: &System) -> anyhow::Result<()> {
         changed
     });
     tended
+}
+
+/// A place that is new or came back gets a snapshot at once, and every place one a day. So an erasure finds all but
+/// the pages that changed since where they belong, and a lost data directory costs a day of new patients' keys at most.
+async fn renew_snapshots(system: &System, now: Timestamp) -> anyhow::Result<()> {
+    let keys = &system.store.keys;
+    let current = |place: &SnapshotPlace| match &place.newest {
+        Ok(Some((_, taken_at))) => now.duration_since(*taken_at) < SNAPSHOT_AGE,
+        Ok(None) | Err(_) => false,
+    };
+    if !keys.snapshots().await?.iter().all(current) {
+        keys.snapshot(now).await?;
+    }
+    Ok(())
 }
 
 async fn stopped(tick: &mut tokio::time::Interval, stop: &CancellationToken) -> bool {

@@ -191,8 +191,7 @@ impl Store {
     ) -> Result<Backup, BackupError> {
         let partial = Partial::create(out, self.paths().data())?;
         let secret = self.backup_secret().await?;
-        let keys = self.keys.status().await.map_err(StoreError::from)?;
-        if keys.snapshot_places.is_empty() {
+        if !self.keys.has_snapshot_places() {
             return Err(BackupError::NoPlace);
         }
         let copy = StorePaths::new(&partial.path, None);
@@ -203,10 +202,8 @@ impl Store {
             copy_registry(&self.paths().registry(), &copy.registry()).await?;
         copy_database(&self.paths().audit(), &copy.audit()).await?;
         drop(quiet);
-        self.keys
-            .snapshot(now)
-            .await
-            .map_err(BackupError::Snapshot)?;
+        let keys = self.keys.snapshot(now).await;
+        let keys = keys.map_err(BackupError::Snapshot)?;
 
         let mut files =
             plain_files(self.paths()).map_err(failed("listing", self.paths().data()))?;

@@ -161,8 +161,6 @@ pub struct KeyStatus {
     pub erasures: u64,
     /// Of these, those whose old root may still exist.
     pub erasures_unfinished: u64,
-    /// Directories that get key snapshots.
-    pub snapshot_places: Vec<PathBuf>,
 }
 
 /// One erasure of the ledger.
@@ -499,7 +497,6 @@ impl KeyStore {
             keks_retired: count(row.try_get("retired")?)?,
             erasures: count(row.try_get("erasures")?)?,
             erasures_unfinished: count(row.try_get("unfinished")?)?,
-            snapshot_places: self.inner.places.clone(),
         })
     }
 

@@ -168,7 +168,10 @@ pub(crate) fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError>
 /// When a file is missing or is not what it was; `data` may then hold a part of it.
 pub fn unpack(from: &Path, data: &Path) -> Result<(), RestoreError> {
     let manifest = read_manifest(from)?;
-    durable::create_dir(data).map_err(failed("making", data))?;
+    // A store that never flushed has no file there, and needs the directory all the same.
+    for dir in [data.to_path_buf(), StorePaths::new(data, None).parquet()] {
+        durable::create_dir(&dir).map_err(failed("making", &dir))?;
+    }
     for file in &manifest.files {
         let below = Path::new(&file.path);
         let inside = |part| matches!(part, Component::Normal(_));

@@ -121,5 +121,7 @@ mod tests {
             assert!(sessions.young.len() + sessions.old.len() <= 2 * SESSIONS_REMEMBERED);
         }
         assert!(sessions.find(&session(1)).is_none(), "1 fell silent");
+        let remembered = sessions.young.len() + sessions.old.len();
+        assert!(remembered > SESSIONS_REMEMBERED, "those who spoke last");
     }
 }

@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 use vitalseal_crypto::SubjectPseudonym;
+use vitalseal_storage::SnapshotPlace;
 use vitalseal_storage::ports::AuditEvent;
 
 use super::{Act, json};
-use crate::admin::views::{KekRotatedView, KeysView, RecipientKeyView, RootRotatedView};
+use crate::admin::views::{
+    KekRotatedView, KeysView, RecipientKeyView, RootRotatedView, SnapshotView,
+};
 use crate::memory;
 
 pub(super) async fn status(act: &Act<'_>) -> anyhow::Result<Value> {
@@ -30,9 +33,27 @@ pub(super) async fn status(act: &Act<'_>) -> anyhow::Result<Value> {
                 not_after: key.not_after,
             })
             .collect(),
-        snapshots: &status.snapshot_places,
+        snapshots: keys
+            .snapshots()
+            .await?
+            .into_iter()
+            .map(snapshot_view)
+            .collect(),
         memory_locked: memory::is_locked(),
     })
+}
+
+fn snapshot_view(found: SnapshotPlace) -> SnapshotView {
+    let (newest, fault) = match found.newest {
+        Ok(newest) => (newest, None),
+        Err(error) => (None, Some(format!("{:#}", anyhow::Error::from(error)))),
+    };
+    SnapshotView {
+        place: found.place,
+        root_epoch: newest.as_ref().map(|(id, _)| id.root_epoch.0),
+        taken_at: newest.map(|(_, taken_at)| taken_at),
+        fault,
+    }
 }
 
 pub(super) async fn rotate_root(act: &Act<'_>) -> anyhow::Result<Value> {

@@ -187,6 +187,11 @@ pub struct SnapshotPlace {
 }
 
 impl KeyStore {
+    /// Whether any place is configured.
+    pub(crate) fn has_snapshot_places(&self) -> bool {
+        !self.inner.places.is_empty()
+    }
+
     /// Writes a snapshot of the key tree to every configured place, and reads it back.
     ///
     /// # Errors

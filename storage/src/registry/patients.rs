@@ -130,9 +130,7 @@ impl Registry {
             mrn: mrn.map(str::to_owned),
         });
         let mut added = self.add_patients([identity], now).await?;
-        added
-            .pop()
-            .ok_or_else(|| sqlx::Error::RowNotFound.into())
+        added.pop().ok_or_else(|| sqlx::Error::RowNotFound.into())
     }
 
     /// Adds many patients, all or none, as an import does: one transaction for all of them.

@@ -110,6 +110,22 @@ async fn a_backup_holds_ciphertext_and_no_key_in_any_form() {
 
 /// Whoever adds a table decides: it comes along, or it leads to a key.
 #[tokio::test]
+async fn a_backup_of_a_store_that_never_flushed_restores() {
+    let site = Site::new();
+    let store = create(&site).await;
+    let subject = patient(&store).await;
+    let from = backup(&site, &store).await;
+    store.close().await;
+    let paths = StorePaths::new(&site.dir.path().join("new"), Some(&site.roots_dir()));
+    unpack(&from, paths.data()).unwrap();
+    let (store, restored) = Store::restore(&from, &paths, custody(&site), at(20))
+        .await
+        .unwrap();
+    assert!(store.keys.patient_keys(&subject).await.unwrap().is_some());
+    assert_eq!((restored.patients, restored.messages), (1, 0));
+}
+
+#[tokio::test]
 async fn every_table_of_the_registry_was_decided_upon() {
     let site = Site::new();
     create(&site).await.close().await;
