@@ -333,7 +333,8 @@ mod tests {
     #[test]
     fn a_device_id_is_safe_in_a_topic_a_name_and_a_path() {
         for good in ["a", "monitor-001", "A.b_c-9", &"x".repeat(64)] {
-            assert_eq!(good.parse::<DeviceId>().unwrap().as_str(), good);
+            let id: DeviceId = good.parse().unwrap();
+            assert_eq!((id.as_str(), id.as_bytes()), (good, good.as_bytes()));
         }
         for bad in [
             "",
@@ -356,6 +357,7 @@ mod tests {
     fn a_pseudonym_prints_shortened_and_serializes_whole() {
         let text = "pd4e9ab304d4896f9e17fd8f0816496da";
         let subject: SubjectPseudonym = text.parse().unwrap();
+        assert_eq!(subject.as_bytes(), text.as_bytes());
         assert_eq!(subject.to_string(), "pd4e9ab3…");
         assert_eq!(format!("{subject:?}"), "SubjectPseudonym(pd4e9ab3…)");
         assert_eq!(
