@@ -11,7 +11,7 @@ use vitalseal_crypto::{
     CertificateAuthority, DeviceId, DeviceSigner, KeyEpoch, MessageId, NoSenderKeys,
     SubjectPseudonym, default_backend, new_device_key_and_csr,
 };
-use vitalseal_storage::{Admission, Admitted, FileRootProvider, Store, StorePaths};
+use vitalseal_storage::{Admission, FileRootProvider, Judgement, Store, StorePaths};
 
 use crate::audit::AuditLog;
 
@@ -189,7 +189,7 @@ impl World {
         };
         assert_eq!(
             self.store.inbox.admit(admission).await.unwrap(),
-            Admitted::Stored
+            Judgement::Stored
         );
     }
 }

@@ -13,7 +13,7 @@ use datafusion::error::{DataFusionError, Result as EngineResult};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use vitalseal_crypto::SubjectPseudonym;
-use vitalseal_storage::Snapshot;
+use vitalseal_storage::Cut;
 use vitalseal_storage::ports::{
     Actor, AuditEvent, AuditRecord, Authorized, Identity, Purpose, QueryOutcome,
 };
@@ -28,7 +28,7 @@ pub(crate) struct QueryRun {
     purpose: Purpose,
     pub(crate) deps: Arc<QueryDeps>,
     scope: OnceCell<Arc<Authorized>>,
-    snapshot: OnceCell<Arc<Snapshot>>,
+    cut: OnceCell<Arc<Cut>>,
     touched: AtomicBool,
     tally: Mutex<Tally>,
 }
@@ -62,7 +62,7 @@ impl QueryRun {
             purpose,
             deps,
             scope: OnceCell::new(),
-            snapshot: OnceCell::new(),
+            cut: OnceCell::new(),
             touched: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
         }))
@@ -100,16 +100,16 @@ impl QueryRun {
     ///
     /// # Errors
     /// [`QueryError::Policy`], [`QueryError::Storage`].
-    pub(crate) async fn snapshot(&self) -> Result<Arc<Snapshot>, QueryError> {
+    pub(crate) async fn cut(&self) -> Result<Arc<Cut>, QueryError> {
         let scope = self.scope().await?;
-        let cut = || async {
-            let taken = self.deps.store.snapshot(&scope).await;
+        let take = || async {
+            let taken = self.deps.store.cut(&scope).await;
             taken.map(Arc::new).map_err(|cause| QueryError::Storage {
                 what: "sealed readings",
                 cause: Box::new(cause),
             })
         };
-        self.snapshot.get_or_try_init(cut).await.map(Arc::clone)
+        self.cut.get_or_try_init(take).await.map(Arc::clone)
     }
 
     /// Whether a table of ours was planned into this query.

@@ -9,8 +9,8 @@
 //! page.
 //!
 //! The counters of every admitted message stay in `seen` for ever: a replay is answered
-//! [`Admitted::Duplicate`] years later, and other signed bytes under the same counters, or a broken
-//! link between two messages, are [`Admitted::Fork`].
+//! [`Judgement::Duplicate`] years later, and other signed bytes under the same counters, or a broken
+//! link between two messages, are [`Judgement::Fork`].
 
 mod admission;
 mod chain;
@@ -79,9 +79,9 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// What became of an [`Admission`].
+/// What is found of an [`Admission`], inside the transaction that stores it if it is new.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Admitted {
+pub enum Judgement {
     /// New, and durable now.
     Stored,
     /// New, and durable now; but the message before it, which it names, is not here.
@@ -92,7 +92,7 @@ pub enum Admitted {
     Fork(Fork),
 }
 
-impl Admitted {
+impl Judgement {
     /// Whether it is in the inbox now, and was not before.
     #[must_use]
     pub fn is_stored(self) -> bool {
@@ -188,7 +188,7 @@ impl Inbox {
     /// # Errors
     /// When it is not durable: [`InboxError::Batch`], [`InboxError::Closed`]; when it never can be:
     /// [`InboxError::OutOfRange`], [`InboxError::Erased`].
-    pub async fn admit(&self, admission: Admission) -> Result<Admitted, InboxError> {
+    pub async fn admit(&self, admission: Admission) -> Result<Judgement, InboxError> {
         self.enqueue(admission).await?.await
     }
 
@@ -200,7 +200,7 @@ impl Inbox {
     pub async fn enqueue(
         &self,
         admission: Admission,
-    ) -> Result<impl Future<Output = Result<Admitted, InboxError>> + Send + use<>, InboxError> {
+    ) -> Result<impl Future<Output = Result<Judgement, InboxError>> + Send + use<>, InboxError> {
         if admission.message.boot > MAX_COUNTER || admission.message.sequence > MAX_COUNTER {
             return Err(InboxError::OutOfRange("counter"));
         }

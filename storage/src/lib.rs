@@ -5,7 +5,7 @@
 //!            admit (group commit, fsync)          flush (file, catalog, delete)
 //!  ingest ───────────────▶ Inbox ───────────────────────▶ Parquet  ◀── Catalog
 //!                            │                              │
-//!                            └────────── Snapshot ──────────┘ ──▶ query
+//!                            └──────────── Cut ─────────────┘ ──▶ query
 //!  RootProvider ─▶ root ─▶ pages ─▶ KEKs   (KeyStore; erased with their root)
 //! ```
 //!
@@ -36,7 +36,7 @@ pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
 pub use catalog::{Catalog, DataFile, Holding};
 pub use flush::FlushReport;
 pub use inbox::{
-    Admission, Admitted, BootChain, Fork, Inbox, InboxError, KeptProof, NewQuarantine,
+    Admission, BootChain, Fork, Inbox, InboxError, Judgement, KeptProof, NewQuarantine,
     QuarantineRow, Senders,
 };
 pub use keys::{
@@ -58,4 +58,4 @@ pub use registry::{
     PatientState, Registry, RegistryError, UserRow,
 };
 pub use restore::{RestoreError, Restored, unpack};
-pub use store::{Snapshot, Store, StoreError};
+pub use store::{Cut, Store, StoreError};

@@ -163,7 +163,7 @@ impl StoreError {
 /// One consistent cut: every admitted row of an authorized patient is in `hot` or in one of
 /// `files`, never in both.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct Cut {
     /// Rows that are in no file yet, of authorized patients only, in the columns of
     /// [`crate::schema::sealed_rows`].
     pub hot: RecordBatch,
@@ -408,13 +408,13 @@ impl Store {
     ///
     /// # Errors
     /// When inbox or catalog cannot be read, or more than 2 GiB of envelopes are hot: flush first.
-    pub async fn snapshot(&self, who: &Authorized) -> Result<Snapshot, StoreError> {
+    pub async fn cut(&self, who: &Authorized) -> Result<Cut, StoreError> {
         // First the inbox, then the catalog: what is flushed in between is then in both and dropped
         // here, never in neither.
         let mut hot = rows::of_subjects(who.patients(), self.inbox.database().pool()).await?;
         let (high, files) = self.catalog.cut().await?;
         hot.retain(|row| row.id > high);
-        Ok(Snapshot {
+        Ok(Cut {
             hot: rows::record_batch(&hot)?,
             files,
         })

@@ -46,11 +46,11 @@ pub(super) async fn sample(
     subject: &SubjectPseudonym,
 ) -> Result<Vec<Vec<u8>>, SampleError> {
     let only = Authorized::new([subject.clone()].into());
-    let snapshot = store.snapshot(&only).await?;
-    let mut envelopes = envelopes_in(&snapshot.hot, subject)?;
+    let cut = store.cut(&only).await?;
+    let mut envelopes = envelopes_in(&cut.hot, subject)?;
     envelopes.truncate(PER_SOURCE);
     let mut files_with_some = 0;
-    for file in snapshot.files.iter().rev() {
+    for file in cut.files.iter().rev() {
         let found = envelopes_of_file(store, file, subject).await?;
         if !found.is_empty() {
             files_with_some += 1;

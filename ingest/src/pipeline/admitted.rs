@@ -1,7 +1,7 @@
 //! Last stage: durable.
 
 use jiff::Timestamp;
-use vitalseal_storage::{Admission, Admitted, Inbox, InboxError, QuarantineReason};
+use vitalseal_storage::{Admission, Inbox, InboxError, Judgement, QuarantineReason};
 
 use super::opened::Rewrapped;
 use super::order::Turn;
@@ -41,11 +41,11 @@ impl Rewrapped {
             Err(error) => Err(error),
         };
         let refused = match admitted {
-            Ok(Admitted::Stored) => {
+            Ok(Judgement::Stored) => {
                 let gap = false;
                 return Ok(Outcome::Stored { readings, gap });
             }
-            Ok(Admitted::StoredAfterGap) => {
+            Ok(Judgement::StoredAfterGap) => {
                 tracing::warn!(
                     device = %header.device, boot = header.boot, sequence = header.sequence,
                     "the message before this one is missing"
@@ -53,8 +53,8 @@ impl Rewrapped {
                 let gap = true;
                 return Ok(Outcome::Stored { readings, gap });
             }
-            Ok(Admitted::Duplicate) => return Ok(Outcome::Duplicate),
-            Ok(Admitted::Fork(fork)) => Refusal::fork(fork),
+            Ok(Judgement::Duplicate) => return Ok(Outcome::Duplicate),
+            Ok(Judgement::Fork(fork)) => Refusal::fork(fork),
             // The erasure came between the key and the row.
             Err(InboxError::Erased(_)) => {
                 Refusal::new(QuarantineReason::PatientErased, "subject was erased")

@@ -118,7 +118,7 @@ impl TableProvider for Vitals {
         if patients.is_empty() {
             return Ok(Arc::new(EmptyExec::new(projected)));
         }
-        let cut = run.snapshot().await?;
+        let cut = run.cut().await?;
         let mut sealed: Vec<Arc<dyn ExecutionPlan>> = Vec::with_capacity(2);
         let files: Vec<&DataFile> = cut
             .files

@@ -19,7 +19,7 @@ use vitalseal_crypto::{
 };
 use vitalseal_query::{QueryDeps, QueryError, QueryLimits, QueryService, QuerySession};
 use vitalseal_storage::Store;
-use vitalseal_storage::inbox::{Admission, Admitted};
+use vitalseal_storage::inbox::{Admission, Judgement};
 use vitalseal_storage::ports::{
     AccessPolicy, AuditError, AuditEvent, AuditRecord, AuditSink, AuthenticationError,
     Authenticator, Authorized, Clock, Identity, PolicyError, Purpose, Role,
@@ -325,7 +325,7 @@ impl Ward {
         };
         assert!(matches!(
             self.store.inbox.admit(admission).await.unwrap(),
-            Admitted::Stored
+            Judgement::Stored
         ));
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use vitalseal_crypto::{CloneKind, Link};
 
-use super::{Admission, Admitted, Fork};
+use super::{Admission, Fork, Judgement};
 use crate::sqlite::{count, damaged, number, us};
 
 /// Device, boot, sequence.
@@ -23,7 +23,7 @@ struct Known {
 pub(super) async fn admit(
     conn: &mut SqliteConnection,
     admissions: &[&Admission],
-) -> Result<Vec<Admitted>, sqlx::Error> {
+) -> Result<Vec<Judgement>, sqlx::Error> {
     if admissions.is_empty() {
         return Ok(Vec::new());
     }
@@ -34,41 +34,41 @@ pub(super) async fn admit(
         keys.push((message.device.as_str(), boot, sequence));
     }
     let mut known = neighbours(conn, &keys).await?;
-    let mut outcomes = Vec::with_capacity(admissions.len());
+    let mut judgements = Vec::with_capacity(admissions.len());
     let mut new = Vec::with_capacity(admissions.len());
     for (at, (admission, key)) in admissions.iter().zip(&keys).enumerate() {
-        let admitted = judge(admission, *key, &known)?;
-        if matches!(admitted, Admitted::Stored | Admitted::StoredAfterGap) {
+        let judgement = judge(admission, *key, &known)?;
+        if judgement.is_stored() {
             let awaits = admission.previous;
             known.insert(
                 *key,
                 Known {
                     signed_hash: admission.signed_hash,
-                    awaits: awaits.filter(|_| admitted == Admitted::StoredAfterGap),
+                    awaits: awaits.filter(|_| judgement == Judgement::StoredAfterGap),
                 },
             );
             new.push(at);
         }
-        outcomes.push(admitted);
+        judgements.push(judgement);
     }
     if !new.is_empty() {
         insert(conn, admissions, &keys, &known, &new).await?;
     }
-    Ok(outcomes)
+    Ok(judgements)
 }
 
 fn judge(
     admission: &Admission,
     (device, boot, sequence): Counters<'_>,
     known: &HashMap<Counters<'_>, Known>,
-) -> Result<Admitted, sqlx::Error> {
+) -> Result<Judgement, sqlx::Error> {
     let hash = &admission.signed_hash;
     let fork = |kind, other| {
         let other = count(other)?;
-        Ok(Admitted::Fork(Fork { kind, other }))
+        Ok(Judgement::Fork(Fork { kind, other }))
     };
     match known.get(&(device, boot, sequence)) {
-        Some(same) if same.signed_hash == *hash => return Ok(Admitted::Duplicate),
+        Some(same) if same.signed_hash == *hash => return Ok(Judgement::Duplicate),
         Some(_) => return fork(CloneKind::SameCounters, sequence),
         None => {}
     }
@@ -79,8 +79,8 @@ fn judge(
     }
     let before = neighbour(sequence - 1).map(|before| &before.signed_hash);
     match Link::judge(count(sequence)?, admission.previous.as_ref(), before) {
-        Link::First | Link::Unchained | Link::Holds => Ok(Admitted::Stored),
-        Link::Gap => Ok(Admitted::StoredAfterGap),
+        Link::First | Link::Unchained | Link::Holds => Ok(Judgement::Stored),
+        Link::Gap => Ok(Judgement::StoredAfterGap),
         Link::Fork => fork(CloneKind::BrokenLink, sequence - 1),
     }
 }

@@ -9,7 +9,7 @@ use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
 use super::quarantine::SealedQuarantine;
 use super::senders::{self, Senders};
-use super::{Admission, Admitted, InboxError, admission};
+use super::{Admission, InboxError, Judgement, admission};
 
 /// Commands in one transaction. Beyond this the fsync is no longer what a commit costs, and the
 /// wait is felt.
@@ -21,7 +21,7 @@ const DELETE_STEP: i64 = 4096;
 type Answer<T> = oneshot::Sender<Result<T, InboxError>>;
 
 pub(super) enum Command {
-    Admit(Box<Admission>, Answer<Admitted>),
+    Admit(Box<Admission>, Answer<Judgement>),
     Quarantine(Box<SealedQuarantine>, Answer<()>),
     Purge(SubjectPseudonym, Answer<()>),
     ForgetSenders(DeviceId, Answer<()>),
@@ -40,7 +40,7 @@ pub(super) struct Writer {
 /// them.
 #[derive(Default)]
 struct Batch {
-    admissions: Vec<(Admission, Answer<Admitted>)>,
+    admissions: Vec<(Admission, Answer<Judgement>)>,
     quarantines: Vec<(SealedQuarantine, Answer<()>)>,
     purges: Vec<(SubjectPseudonym, Answer<()>)>,
     forgotten: Vec<(DeviceId, Answer<()>)>,
@@ -113,10 +113,10 @@ impl Writer {
         }
         match write(&mut self.conn, &batch, &self.senders).await {
             Ok(outcome) => {
-                self.remember(&batch, &outcome.admitted);
-                for ((_, answer), admitted) in batch.admissions.into_iter().zip(outcome.admitted) {
+                self.remember(&batch, &outcome.judged);
+                for ((_, answer), judgement) in batch.admissions.into_iter().zip(outcome.judged) {
                     // A sender that stopped waiting will learn it from the device's repetition.
-                    let _ = answer.send(Ok(admitted));
+                    let _ = answer.send(Ok(judgement));
                 }
                 let quarantined = batch.quarantines.into_iter().map(|(_, answer)| answer);
                 let purged = batch.purges.into_iter().map(|(_, answer)| answer);
@@ -133,8 +133,8 @@ impl Writer {
     }
 
     /// Before anybody is answered: whoever is told that a message is stored may name its key.
-    fn remember(&self, batch: &Batch, admitted: &[Admitted]) {
-        for admission in batch.stored(admitted) {
+    fn remember(&self, batch: &Batch, judged: &[Judgement]) {
+        for admission in batch.stored(judged) {
             if let Some(key) = admission.introduced {
                 self.senders.remember(&admission.message.device, key);
             }
@@ -146,11 +146,10 @@ impl Writer {
 }
 
 impl Batch {
-    /// The admissions that were stored, as `admitted` says.
-    fn stored<'a>(&'a self, admitted: &'a [Admitted]) -> impl Iterator<Item = &'a Admission> {
-        let judged = self.admissions.iter().zip(admitted);
-        judged
-            .filter(|(_, admitted)| admitted.is_stored())
+    /// The admissions that were stored, as `judged` says.
+    fn stored<'a>(&'a self, judged: &'a [Judgement]) -> impl Iterator<Item = &'a Admission> {
+        let both = self.admissions.iter().zip(judged);
+        both.filter(|(_, judgement)| judgement.is_stored())
             .map(|((admission, _), _)| admission)
     }
 
@@ -176,7 +175,7 @@ impl Batch {
 }
 
 struct Outcome {
-    admitted: Vec<Admitted>,
+    judged: Vec<Judgement>,
     deleted: Vec<u64>,
 }
 
@@ -187,8 +186,8 @@ async fn write(
 ) -> Result<Outcome, sqlx::Error> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
     let admissions: Vec<_> = batch.admissions.iter().map(|(a, _)| a).collect();
-    let admitted = admission::admit(&mut tx, &admissions).await?;
-    for introducing in known.unknown(batch.stored(&admitted)) {
+    let judged = admission::admit(&mut tx, &admissions).await?;
+    for introducing in known.unknown(batch.stored(&judged)) {
         senders::insert(&mut tx, introducing).await?;
     }
     for (refused, _) in &batch.quarantines {
@@ -222,5 +221,5 @@ async fn write(
         deleted.push(done.rows_affected());
     }
     tx.commit().await?;
-    Ok(Outcome { admitted, deleted })
+    Ok(Outcome { judged, deleted })
 }

@@ -165,7 +165,7 @@ async fn a_flush_that_stopped_halfway_leaves_each_message_in_the_backup_once() {
     let copy = StorePaths::new(&site.dir.path().join("copy"), Some(&site.roots_dir()));
     unpack(&out, copy.data()).unwrap();
     let restored = Store::open(&copy, custody(&site), at(20)).await.unwrap();
-    let cut = restored.snapshot(&authorized(&[&subject])).await.unwrap();
+    let cut = restored.cut(&authorized(&[&subject])).await.unwrap();
     let flushed: u64 = cut.files.iter().map(|file| file.messages).sum();
     assert_eq!((cut.hot.num_rows(), flushed), (3, 5));
     assert!(

@@ -4,7 +4,7 @@
 use vitalseal_crypto::{CloneKind, P256Point, SenderKeyId, SenderKeys as _, default_backend};
 
 use super::*;
-use crate::inbox::{Admitted, BootChain, Fork, NewQuarantine};
+use crate::inbox::{BootChain, Fork, Judgement, NewQuarantine};
 use crate::ports::QuarantineReason;
 
 /// Message `sequence` of one of a device's histories: they are the same up to the third message.
@@ -35,9 +35,9 @@ fn shuffle<T>(items: &mut [T], seed: &mut u64) {
     }
 }
 
-fn broken(other: u64) -> Admitted {
+fn broken(other: u64) -> Judgement {
     let kind = CloneKind::BrokenLink;
-    Admitted::Fork(Fork { kind, other })
+    Judgement::Fork(Fork { kind, other })
 }
 
 #[tokio::test]
@@ -63,8 +63,8 @@ async fn an_honest_device_is_never_accused_and_every_late_message_closes_its_gap
         for (message, admitted) in messages.iter().zip(sent) {
             let sequence = message.message.sequence;
             let expected = match sequence.checked_sub(1) {
-                Some(before) if !here.contains(&before) => Admitted::StoredAfterGap,
-                _ => Admitted::Stored,
+                Some(before) if !here.contains(&before) => Judgement::StoredAfterGap,
+                _ => Judgement::Stored,
             };
             assert_eq!(admitted.unwrap(), expected, "round {round}, {sequence}");
             here.insert(sequence);
@@ -98,13 +98,13 @@ async fn of_two_histories_under_one_key_no_two_neighbours_that_disagree_are_stor
         for message in messages {
             let sequence = message.message.sequence;
             match store.inbox.admit(message.clone()).await.unwrap() {
-                Admitted::Stored | Admitted::StoredAfterGap => {
+                Judgement::Stored | Judgement::StoredAfterGap => {
                     stored.insert(sequence, message);
                 }
-                Admitted::Duplicate => {
+                Judgement::Duplicate => {
                     assert_eq!(stored[&sequence].signed_hash, message.signed_hash);
                 }
-                Admitted::Fork(Fork { kind, other }) => {
+                Judgement::Fork(Fork { kind, other }) => {
                     let against = &stored[&other];
                     let contradicts = match kind {
                         CloneKind::SameCounters => against.signed_hash != message.signed_hash,
@@ -144,7 +144,7 @@ async fn a_fork_shows_on_either_side_and_after_the_flush() {
     assert_eq!(ahead, broken(3));
     // 5 of the clone comes first: nothing contradicts it, until the device's own 4 does.
     let gap = inbox.admit(link(&subject, 1, 100, 5)).await.unwrap();
-    assert_eq!(gap, Admitted::StoredAfterGap);
+    assert_eq!(gap, Judgement::StoredAfterGap);
     let behind = inbox.admit(link(&subject, 1, 0, 4)).await.unwrap();
     assert_eq!(behind, broken(5));
     let stored = |n| {

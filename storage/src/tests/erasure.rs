@@ -4,7 +4,7 @@ use vitalseal_crypto::{DeviceId, KeyEpoch};
 
 use super::*;
 use crate::crash::CrashPoint;
-use crate::inbox::{Admitted, InboxError, NewQuarantine};
+use crate::inbox::{InboxError, Judgement, NewQuarantine};
 use crate::keys::KeyError;
 use crate::ports::QuarantineReason;
 use crate::registry::PatientState;
@@ -38,8 +38,8 @@ pub(super) async fn assert_erased(site: &Site, store: &Store, ward: &Ward) {
     let row = store.registry.patient(&ward.gone).await.unwrap().unwrap();
     assert_eq!((row.state, row.identity), (PatientState::Erased, None));
     assert_intact(store, ward).await;
-    let snapshot = store.snapshot(&authorized(&[&ward.gone])).await.unwrap();
-    assert_eq!(snapshot.hot.num_rows(), 0);
+    let cut = store.cut(&authorized(&[&ward.gone])).await.unwrap();
+    assert_eq!(cut.hot.num_rows(), 0);
     let status = store.keys.status().await.unwrap();
     assert_eq!((status.keks, status.erasures), (1, 1));
     assert_eq!(
@@ -74,8 +74,8 @@ pub(super) async fn assert_intact(store: &Store, ward: &Ward) {
         store.keys.secret("tls").await.unwrap().unwrap().as_slice(),
         b"server key"
     );
-    let snapshot = store.snapshot(&authorized(&[&ward.stays])).await.unwrap();
-    assert_eq!(snapshot.hot.num_rows(), 5);
+    let cut = store.cut(&authorized(&[&ward.stays])).await.unwrap();
+    assert_eq!(cut.hot.num_rows(), 5);
 }
 
 #[tokio::test]
@@ -326,7 +326,7 @@ async fn an_unreadable_body_goes_with_the_patient_whom_its_device_measures() {
     assert!(store.quarantined_body(id).await.unwrap().is_none());
     assert_eq!(
         store.inbox.admit(admission(&ward.stays, 50)).await.unwrap(),
-        Admitted::Stored
+        Judgement::Stored
     );
 }
 

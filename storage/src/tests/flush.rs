@@ -7,11 +7,11 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::*;
 use crate::crash::CrashPoint;
-use crate::inbox::Admitted;
+use crate::inbox::Judgement;
 
 /// Sequences that a reader sees: hot ones, and those in files.
 async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
-    let snapshot = store.snapshot(&authorized(&[subject])).await.unwrap();
+    let cut = store.cut(&authorized(&[subject])).await.unwrap();
     let column = |batch: &arrow::record_batch::RecordBatch| {
         batch
             .column_by_name("sequence")
@@ -20,8 +20,8 @@ async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
             .values()
             .to_vec()
     };
-    let mut seen = column(&snapshot.hot);
-    for file in &snapshot.files {
+    let mut seen = column(&cut.hot);
+    for file in &cut.files {
         let bytes = store
             .object_store()
             .get(&file.path)
@@ -73,7 +73,7 @@ async fn a_flush_moves_every_row_once_and_names_nobody() {
     store.inbox.admit(admission(&a, 40)).await.unwrap();
     let even: Vec<i64> = (0..=40).step_by(2).collect();
     let all: Vec<i64> = (0..=40).collect();
-    let hot = store.snapshot(&authorized(&[&a])).await.unwrap().hot;
+    let hot = store.cut(&authorized(&[&a])).await.unwrap().hot;
     assert_eq!(hot.num_rows(), 1);
     let mut seen = visible(&store, &a).await;
     assert_eq!(
@@ -122,7 +122,7 @@ async fn a_crash_at_any_step_loses_nothing_and_doubles_nothing() {
         assert_eq!((pending, copy.parquet_files().len()), expected, "{point:?}");
         assert_eq!(
             opened.inbox.admit(admission(&subject, 3)).await.unwrap(),
-            Admitted::Duplicate
+            Judgement::Duplicate
         );
         opened.flush(at(90)).await.unwrap();
         assert_eq!(visible(&opened, &subject).await, all, "{point:?}");

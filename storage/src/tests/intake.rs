@@ -7,7 +7,7 @@ use futures::future::join_all;
 use super::*;
 use vitalseal_crypto::CloneKind;
 
-use crate::inbox::{Admitted, Fork, InboxError, NewQuarantine};
+use crate::inbox::{Fork, InboxError, Judgement, NewQuarantine};
 use crate::ports::QuarantineReason;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,21 +26,21 @@ async fn every_message_is_stored_once_whatever_is_repeated_and_whenever() {
         join_all(tasks)
     };
     let outcomes: Vec<_> = wave(&store).await.into_iter().map(Result::unwrap).collect();
-    let stored = outcomes.iter().filter(|o| **o == Admitted::Stored).count();
+    let stored = outcomes.iter().filter(|o| **o == Judgement::Stored).count();
     let duplicates = outcomes
         .iter()
-        .filter(|o| **o == Admitted::Duplicate)
+        .filter(|o| **o == Judgement::Duplicate)
         .count();
     assert_eq!((stored, duplicates), (300, 600));
 
     // Killed without a word, then repeated; flushed, then repeated; reopened, then repeated.
     let copy = site.power_cut();
     let store = copy.open().await.unwrap();
-    let all_known = |outcomes: Vec<Result<Admitted, _>>| {
+    let all_known = |outcomes: Vec<Result<Judgement, _>>| {
         assert!(
             outcomes
                 .into_iter()
-                .all(|o: Result<_, tokio::task::JoinError>| o.unwrap() == Admitted::Duplicate)
+                .all(|o: Result<_, tokio::task::JoinError>| o.unwrap() == Judgement::Duplicate)
         );
     };
     all_known(wave(&store).await);
@@ -55,7 +55,7 @@ async fn every_message_is_stored_once_whatever_is_repeated_and_whenever() {
     assert_eq!(store.inbox.seen(&message(300)).await.unwrap(), None);
 }
 
-const SAME_COUNTERS: Admitted = Admitted::Fork(Fork {
+const SAME_COUNTERS: Judgement = Judgement::Fork(Fork {
     kind: CloneKind::SameCounters,
     other: 1,
 });
@@ -72,19 +72,19 @@ async fn the_same_counters_over_other_bytes_are_a_fork_and_store_nothing() {
     // In one batch, in the next, and after the flush.
     let (inbox, first, clone) = (&store.inbox, admission(&subject, 1), other(1));
     let (a, b) = tokio::join!(inbox.admit(first), inbox.admit(clone));
-    assert_eq!((a.unwrap(), b.unwrap()), (Admitted::Stored, SAME_COUNTERS));
+    assert_eq!((a.unwrap(), b.unwrap()), (Judgement::Stored, SAME_COUNTERS));
     assert_eq!(inbox.admit(other(1)).await.unwrap(), SAME_COUNTERS);
     store.flush(at(100)).await.unwrap();
     assert_eq!(inbox.admit(other(1)).await.unwrap(), SAME_COUNTERS);
     assert_eq!(
         inbox.admit(admission(&subject, 1)).await.unwrap(),
-        Admitted::Duplicate
+        Judgement::Duplicate
     );
     assert_eq!(inbox.pending().await.unwrap().0, 0);
     // Another boot of the same device is another message.
     let mut later = admission(&subject, 1);
     later.message.boot = 2;
-    assert_eq!(inbox.admit(later).await.unwrap(), Admitted::Stored);
+    assert_eq!(inbox.admit(later).await.unwrap(), Judgement::Stored);
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn counters_and_counts_that_do_not_fit_are_refused_before_the_batch() {
     ));
     let mut top = admission(&subject, 1);
     top.message.sequence = vitalseal_crypto::MAX_COUNTER;
-    assert_eq!(store.inbox.admit(top).await.unwrap(), Admitted::Stored);
+    assert_eq!(store.inbox.admit(top).await.unwrap(), Judgement::Stored);
     let absurd = MessageId {
         device: device(1),
         boot: u64::MAX,
@@ -145,7 +145,7 @@ async fn when_the_disk_refuses_everybody_in_the_batch_is_told_and_nothing_is_hal
         .unwrap();
     let sent = join_all((0..10).map(|n| store.inbox.admit(admission(&subject, n)))).await;
     assert!(
-        sent.iter().all(|s| matches!(s, Ok(Admitted::Stored))),
+        sent.iter().all(|s| matches!(s, Ok(Judgement::Stored))),
         "{sent:?}"
     );
 }
@@ -230,7 +230,7 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
 }
 
 #[tokio::test]
-async fn a_snapshot_shows_authorized_patients_only_sorted() {
+async fn a_cut_shows_authorized_patients_only_sorted() {
     let site = Site::new();
     let store = site.create().await;
     let (mine, other) = (patient(&store).await, patient(&store).await);
@@ -238,14 +238,14 @@ async fn a_snapshot_shows_authorized_patients_only_sorted() {
         store.inbox.admit(admission(&mine, n)).await.unwrap();
         store.inbox.admit(admission(&other, n + 10)).await.unwrap();
     }
-    let snapshot = store.snapshot(&authorized(&[&mine])).await.unwrap();
-    assert_eq!(snapshot.hot.schema(), crate::schema::sealed_rows());
-    let sequences = snapshot
+    let cut = store.cut(&authorized(&[&mine])).await.unwrap();
+    assert_eq!(cut.hot.schema(), crate::schema::sealed_rows());
+    let sequences = cut
         .hot
         .column_by_name("sequence")
         .unwrap()
         .as_primitive::<Int64Type>();
     assert_eq!(sequences.values(), &[3, 4, 5]);
-    let nobody = store.snapshot(&Authorized::default()).await.unwrap();
+    let nobody = store.cut(&Authorized::default()).await.unwrap();
     assert_eq!((nobody.hot.num_rows(), nobody.files.len()), (0, 0));
 }

@@ -83,7 +83,7 @@ async fn a_copy_from_before_three_erasures_loses_three_patients_and_nobody_else(
         assert!(joined.keys.patient_keys(subject).await.unwrap().is_none());
         let row = joined.registry.patient(subject).await.unwrap().unwrap();
         assert_eq!((row.state, row.identity), (PatientState::Erased, None));
-        let rows = joined.snapshot(&authorized(&[subject])).await.unwrap();
+        let rows = joined.cut(&authorized(&[subject])).await.unwrap();
         assert_eq!(rows.hot.num_rows(), 0);
         let late_message = joined.inbox.admit(admission(subject, 90)).await;
         assert!(matches!(late_message, Err(InboxError::Erased(_))));
