@@ -35,6 +35,19 @@ fn what_is_no_certificate_says_why() {
 }
 
 #[test]
+fn a_point_that_is_said_to_lie_on_another_curve_is_no_key() {
+    let (_, csr) = new_device_key_and_csr(&device()).unwrap();
+    let issued = authority().issue_device(&csr, &device(), now()).unwrap();
+    let mut der = issued.certificate.der().to_vec();
+    // The last arc of prime256v1 (RFC 5480 §2.1.1.1), 1.2.840.10045.3.1.7, makes it prime192v1.
+    let p256 = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let at = der.windows(8).position(|bytes| bytes == p256).unwrap();
+    der[at + 7] = 1;
+    let refused = DeviceCertificate::from_der(&der).unwrap_err().to_string();
+    assert!(refused.contains("not on P-256"), "{refused}");
+}
+
+#[test]
 fn a_chain_verifies_up_to_the_root_and_no_further() {
     let authority = authority();
     let (_, csr) = new_device_key_and_csr(&device()).unwrap();

@@ -345,7 +345,8 @@ fn write_the_published_proofs() {
     let keys: Value = serde_json::from_str(&keys).unwrap();
     let certificate = DeviceCertificate::from_der(&bytes(&keys["device_certificate_der"])).unwrap();
     let scalar = bytes(&keys["device_private_scalar"]);
-    let signer = danger::device_signer_from_parts(&scalar, certificate.clone()).unwrap();
+    let signer =
+        danger::test_doors::device_signer_from_parts(&scalar, certificate.clone()).unwrap();
     let subject: SubjectPseudonym = keys["pseudonym"].as_str().unwrap().parse().unwrap();
     let site = Site::new();
     let message = |sequence, previous, payload| {

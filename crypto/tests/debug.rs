@@ -70,7 +70,7 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
         .open(&site.ring, &NoSenderKeys, backend)
         .unwrap();
     (sealed.bytes, sealed.signed_hash) = (vec![], [0; 32]);
-    let kek = || danger::kek_from_bytes(Kid::from_bytes(&[7]).unwrap(), &[7; 32]);
+    let kek = || danger::test_doors::kek_from_bytes(Kid::from_bytes(&[7]).unwrap(), &[7; 32]);
     let recipient = site
         .authority
         .issue_recipient(KeyEpoch(1), now(), common::later(now(), 1), backend)
@@ -122,6 +122,29 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
 
     let listed = lines.map(|(name, _)| name.trim_end_matches("<'_>").to_owned());
     assert_eq!(BTreeSet::from(listed), types_that_hold_a_secret());
+}
+
+/// At every step of its way, in any form.
+#[test]
+fn a_message_prints_its_name_alone() {
+    let backend = default_backend();
+    let site = Site::new();
+    let wire = site.seal(b"62 /min", Agreement::Ephemeral, backend).bytes;
+    let signed = format!("{:?}", Signed::decode(&wire).unwrap());
+    let received = Received::decode(&wire).unwrap();
+    let printed = format!("{received:?}");
+    let verified = received.verify(&site.certificate, backend).unwrap();
+    let printed = [signed, printed, format!("{verified:?}")];
+    let opened = verified.open(&site.ring, &NoSenderKeys, backend).unwrap();
+    let stored = opened
+        .rewrap(&Kek::generate(backend).unwrap(), backend)
+        .unwrap();
+    insta::assert_snapshot!(format!("{}\n{stored:?}", printed.join("\n")), @r"
+    Signed { message: MessageId { device: DeviceId(monitor-007), boot: 3, sequence: 14 }, .. }
+    Received { message: MessageId { device: DeviceId(monitor-007), boot: 3, sequence: 14 }, .. }
+    Verified { message: MessageId { device: DeviceId(monitor-007), boot: 3, sequence: 14 }, .. }
+    AtRest { message: MessageId { device: DeviceId(monitor-007), boot: 3, sequence: 14 }, .. }
+    ");
 }
 
 /// A key in a place that gives no signature: none is needed to make a chain.

@@ -122,7 +122,6 @@ fn flip_every_bit(form: &str, bytes: &[u8], read: impl Fn(&[u8]) -> Result<Vec<u
     for ((region, rule), count) in &refused {
         println!("  {region:18} {rule:12} {count:5}");
     }
-    assert_eq!(refused.values().sum::<usize>(), bytes.len() * 8);
 }
 
 fn open(

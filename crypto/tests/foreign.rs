@@ -106,10 +106,14 @@ fn messages(backend: &dyn Backend) -> Value {
     };
     let (scalar, kek_bytes) = (random(), random());
     let recipient = common::recipient_certificate(&scalar);
-    let server =
-        danger::recipient_key_under_kid(recipient.kid().clone(), &scalar, recipient.clone());
+    let server = danger::test_doors::recipient_key_under_kid(
+        recipient.kid().clone(),
+        &scalar,
+        recipient.clone(),
+    );
     let ring = RecipientKeyRing::new(vec![server.unwrap()]);
-    let kek = danger::kek_from_bytes(Kid::from_bytes(&random()[..16]).unwrap(), &kek_bytes);
+    let kek =
+        danger::test_doors::kek_from_bytes(Kid::from_bytes(&random()[..16]).unwrap(), &kek_bytes);
     let session = SessionKey::generate(backend).unwrap();
     let senders = common::Met::default();
 

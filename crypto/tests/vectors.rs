@@ -69,7 +69,7 @@ impl World {
     fn of(file: &Value, backend: &'static dyn Backend) -> Self {
         let kid = |field| Kid::from_bytes(&bytes(file, field)).unwrap();
         let scalar = bytes(file, "server_private_scalar");
-        let server = danger::recipient_key_under_kid(
+        let server = danger::test_doors::recipient_key_under_kid(
             kid("server_kid"),
             &scalar,
             common::recipient_certificate(&scalar),
@@ -80,7 +80,7 @@ impl World {
                 .unwrap(),
             ring: RecipientKeyRing::new(vec![server.unwrap()]),
             senders: common::Met::default(),
-            kek: danger::kek_from_bytes(kid("patient_kek_kid"), &kek),
+            kek: danger::test_doors::kek_from_bytes(kid("patient_kek_kid"), &kek),
             backend,
         }
     }

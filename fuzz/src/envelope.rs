@@ -115,7 +115,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let scalar = bytes_of(&file, "session_private_scalar")
         .try_into()
         .unwrap();
-    let server = danger::recipient_key_under_kid(
+    let server = danger::test_doors::recipient_key_under_kid(
         kid("server_kid"),
         &bytes_of(&file, "server_private_scalar"),
         RecipientCertificate::from_der(RECIPIENT).unwrap(),
@@ -135,7 +135,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let published: Vec<_> = published.collect();
     World {
         ring: RecipientKeyRing::new(vec![server.unwrap()]),
-        kek: danger::kek_from_bytes(kid("patient_kek_kid"), &kek),
+        kek: danger::test_doors::kek_from_bytes(kid("patient_kek_kid"), &kek),
         session: *backend.p256_from_scalar(&scalar).unwrap().public(),
         published,
         certificate,

@@ -188,7 +188,7 @@ fn patient_keks(site: &Site, patient: &str) -> Map<String, Value> {
             .unwrap()
             .expect("the patient has a key")
             .all()
-            .map(|kek| (kek.kid(), danger::kek_to_bytes(kek)))
+            .map(|kek| (kek.kid(), danger::test_doors::kek_to_bytes(kek)))
             .map(|(kid, kek)| (kid.to_string(), json!(hex::encode(kek))))
             .collect();
         store.close().await;
