@@ -42,6 +42,7 @@ pub(crate) async fn tend(
                 event,
             })
             .await?;
+        store.keys.recipient_recorded(*epoch).await?;
     }
     Ok(())
 }
@@ -94,20 +95,32 @@ pub(crate) async fn current(store: &Store, now: Timestamp) -> anyhow::Result<Rec
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use async_trait::async_trait;
+    use vitalseal_crypto::Kid;
     use vitalseal_storage::ports::AuditError;
     use vitalseal_storage::{FileRootProvider, StorePaths};
 
     use super::*;
 
-    #[derive(Debug)]
-    struct Unheard;
+    /// Audit records in memory; while `broken` it takes none.
+    #[derive(Debug, Default)]
+    struct Log {
+        broken: AtomicBool,
+        destroyed: Mutex<Vec<Kid>>,
+    }
 
     #[async_trait]
-    impl AuditSink for Unheard {
-        async fn record(&self, _: AuditRecord) -> Result<(), AuditError> {
+    impl AuditSink for Log {
+        async fn record(&self, record: AuditRecord) -> Result<(), AuditError> {
+            if self.broken.load(Ordering::Relaxed) {
+                return Err(AuditError::new("disk full"));
+            }
+            if let AuditEvent::RecipientKeyDestroyed { kid, .. } = record.event {
+                self.destroyed.lock().unwrap().push(kid);
+            }
             Ok(())
         }
     }
@@ -133,8 +146,8 @@ mod tests {
     #[tokio::test]
     async fn epochs_overlap_and_an_ended_key_is_destroyed() {
         let (_dir, store, authority) = site(at(0)).await;
-        let settings = Recipient::default();
-        let tend = |hour| tend(&store, &authority, &Unheard, &settings, at(hour));
+        let (settings, log) = (Recipient::default(), Log::default());
+        let tend = |hour| tend(&store, &authority, &log, &settings, at(hour));
         tend(0).await.unwrap();
         let first = current(&store, at(0)).await.unwrap();
         tend(17).await.unwrap();
@@ -157,10 +170,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_end_that_could_not_be_recorded_is_final_and_recorded_later_once() {
+        let (_dir, store, authority) = site(at(0)).await;
+        let (settings, log) = (Recipient::default(), Log::default());
+        let tend = |hour| tend(&store, &authority, &log, &settings, at(hour));
+        tend(0).await.unwrap();
+        let first = current(&store, at(0)).await.unwrap();
+        tend(18).await.unwrap();
+        log.broken.store(true, Ordering::Relaxed);
+        tend(25).await.unwrap_err();
+        let ring = store.keys.recipient_ring().await.unwrap();
+        assert!(ring.find(first.kid()).is_none());
+        assert!(log.destroyed.lock().unwrap().is_empty());
+        log.broken.store(false, Ordering::Relaxed);
+        for hour in [25, 26] {
+            tend(hour).await.unwrap();
+            let destroyed = log.destroyed.lock().unwrap().clone();
+            assert_eq!(destroyed, [first.kid().clone()], "hour {hour}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_clock_that_jumped_ahead_and_back_leaves_a_usable_key() {
         let (_dir, store, authority) = site(at(0)).await;
-        let settings = Recipient::default();
-        let tend = |hour| tend(&store, &authority, &Unheard, &settings, at(hour));
+        let (settings, log) = (Recipient::default(), Log::default());
+        let tend = |hour| tend(&store, &authority, &log, &settings, at(hour));
         tend(0).await.unwrap();
         tend(4 * 365 * 24).await.unwrap();
         tend(1).await.unwrap();

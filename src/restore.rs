@@ -168,3 +168,4 @@ async fn report(
         not_restored: NOT_RESTORED,
     })
 }
+    store.keys.join_recorded().await?;

@@ -308,9 +308,10 @@ fn started() -> AuditEvent {
     }
 }
 
-/// A directory that was older than the newest key snapshot, such as a copy made by hand, is another store now.
+/// A directory that was older than the newest key snapshot, such as a copy made by hand, is another store now. At worst
+/// that is recorded twice, never not at all.
 async fn tell_of_join(store: &Store, audit: &AuditLog, now: Timestamp) -> anyhow::Result<()> {
-    let Some(joined) = store.joined() else {
+    let Some(joined) = store.keys.joined().await? else {
         return Ok(());
     };
     tracing::warn!(
@@ -333,7 +334,11 @@ async fn tell_of_join(store: &Store, audit: &AuditLog, now: Timestamp) -> anyhow
         actor: Actor::System,
         event,
     };
-    audit.record(record).await.context("recording the restore")
+    audit
+        .record(record)
+        .await
+        .context("recording the restore")?;
+    Ok(store.keys.join_recorded().await?)
 }
 
 /// The server's certificate is issued anew at every start: it cannot run out while nobody looks, and its

@@ -18,6 +18,7 @@
 mod cache;
 mod custody;
 mod erasure;
+mod ledger;
 mod recipients;
 mod root;
 pub(crate) mod secrets;
@@ -34,14 +35,12 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::task::JoinError;
-use vitalseal_crypto::{
-    Backend, KeyEpoch, Kid, PatientKeys, RecipientCertificate, RecipientKey, RecipientKeyRing,
-    SubjectPseudonym,
-};
-use zeroize::Zeroizing;
+use vitalseal_crypto::{Backend, KeyEpoch, PatientKeys, RecipientKeyRing, SubjectPseudonym};
 
 use self::cache::PatientKeyCache;
 pub use self::custody::KeyCustody;
+pub use self::ledger::{KeyErasure, LedgerRow};
+pub use self::recipients::RecipientRow;
 pub(crate) use self::root::roots as root_epochs;
 pub use self::root::{FileRootProvider, KeySlot, NewRoot, RootError, RootProvider};
 pub use self::snapshot::{
@@ -50,7 +49,7 @@ pub use self::snapshot::{
 use self::tree::Tree;
 use crate::crash::CrashHook;
 use crate::inbox::{Inbox, InboxError};
-use crate::sqlite::{Database, at, at_opt, count, parsed};
+use crate::sqlite::{Database, at, count};
 
 /// The key store failed. No text here holds key material.
 #[derive(Debug, thiserror::Error)]
@@ -104,31 +103,6 @@ pub enum KeyError {
     Task(#[from] JoinError),
 }
 
-/// What an erasure did to the keys.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeyErasure {
-    /// Id that the caller gave.
-    pub erasure_id: String,
-    /// Patient.
-    pub subject: SubjectPseudonym,
-    /// When.
-    pub erased_at: Timestamp,
-    /// Root that is gone.
-    pub root_epoch_destroyed: KeyEpoch,
-    /// Root that took its place.
-    pub root_epoch: KeyEpoch,
-    /// Page that the KEK was on.
-    pub page: i64,
-    /// Other patients' KEKs wrapped anew.
-    pub keks_rewrapped: u64,
-    /// Pages wrapped anew.
-    pub pages_rewrapped: u64,
-    /// Ids of the patient's KEKs that are gone: the current one first.
-    pub kek_kids: Vec<Kid>,
-    /// Who held the root.
-    pub root_provider: String,
-}
-
 /// What a change of root without an erasure did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RootRotation {
@@ -163,38 +137,6 @@ pub struct KeyStatus {
     pub erasures_unfinished: u64,
 }
 
-/// One erasure of the ledger.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LedgerRow {
-    /// Id.
-    pub erasure_id: String,
-    /// Patient.
-    pub subject: SubjectPseudonym,
-    /// When.
-    pub erased_at: Timestamp,
-    /// Root that took over.
-    pub root_epoch: KeyEpoch,
-    /// When the old root was found destroyed; `None`: not yet.
-    pub completed_at: Option<Timestamp>,
-}
-
-/// An envelope key of the server.
-#[derive(Clone, Debug)]
-pub struct RecipientRow {
-    /// Epoch.
-    pub epoch: KeyEpoch,
-    /// Key id.
-    pub kid: Kid,
-    /// Valid from.
-    pub not_before: Timestamp,
-    /// Valid until.
-    pub not_after: Timestamp,
-    /// Whether the private part still exists.
-    pub held: bool,
-    /// Its certificate.
-    pub certificate: RecipientCertificate,
-}
-
 /// Handle on the key tree; clones share it.
 #[derive(Clone)]
 pub struct KeyStore {
@@ -225,26 +167,6 @@ impl Inner {
     ) -> Result<T, KeyError> {
         let roots = Arc::clone(&self.roots);
         Ok(tokio::task::spawn_blocking(move || call(roots.as_ref())).await??)
-    }
-
-    async fn erasure(&self, erasure_id: &str) -> Result<Option<KeyErasure>, KeyError> {
-        let row = sqlx::query("SELECT * FROM erasure_ledger WHERE erasure_id = $1")
-            .bind(erasure_id)
-            .fetch_optional(self.db.pool())
-            .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(KeyErasure {
-            erasure_id: row.try_get("erasure_id")?,
-            subject: parsed(row.try_get("subject")?)?,
-            erased_at: at(row.try_get("erased_at_us")?)?,
-            root_epoch_destroyed: KeyEpoch(count(row.try_get("root_epoch_destroyed")?)?),
-            root_epoch: KeyEpoch(count(row.try_get("root_epoch")?)?),
-            page: row.try_get("page")?,
-            keks_rewrapped: count(row.try_get("keks_rewrapped")?)?,
-            pages_rewrapped: count(row.try_get("pages_rewrapped")?)?,
-            kek_kids: erasure::read_kids(row.try_get("kek_kids")?)?,
-            root_provider: row.try_get("root_provider")?,
-        }))
     }
 }
 
@@ -352,7 +274,8 @@ impl KeyStore {
         tokio::spawn(erasure::rotate(Arc::clone(&self.inner), now)).await?
     }
 
-    /// Takes up an erasure or a rotation that could not be finished, such as when a place for key snapshots was away.
+    /// Takes up an erasure or a rotation that could not be finished: a crash, or a place for key snapshots that was
+    /// away.
     ///
     /// # Errors
     /// When it still cannot be finished.
@@ -363,112 +286,6 @@ impl KeyStore {
             erasure::finish(&inner, now).await
         })
         .await?
-    }
-
-    /// Finishes an erasure that was interrupted.
-    pub(crate) async fn finish_erasures(&self, now: Timestamp) -> Result<(), KeyError> {
-        erasure::finish(&self.inner, now).await
-    }
-
-    /// What the erasure of this id did; `None` when there was none.
-    ///
-    /// # Errors
-    /// When the registry cannot be read.
-    pub async fn erasure(&self, erasure_id: &str) -> Result<Option<KeyErasure>, KeyError> {
-        self.inner.erasure(erasure_id).await
-    }
-
-    /// Stores a secret under the service page key, in place of one with the same name.
-    ///
-    /// # Errors
-    /// When it is not durable.
-    pub async fn put_secret(&self, name: &str, secret: &[u8]) -> Result<(), KeyError> {
-        self.inner.put_secret(name, secret).await
-    }
-
-    /// A secret of the service.
-    ///
-    /// # Errors
-    /// When it cannot be read or does not open.
-    pub async fn secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
-        self.inner.secret(name).await
-    }
-
-    /// Forgets a secret. Copies of the data directory still hold it until the root turns.
-    ///
-    /// # Errors
-    /// When the deletion is not durable.
-    pub async fn delete_secret(&self, name: &str) -> Result<(), KeyError> {
-        self.inner.delete_secret(name).await
-    }
-
-    /// The number for the next envelope key of the server: never used before, by this registry or beside it.
-    ///
-    /// # Errors
-    /// When the registry or the provider cannot be read.
-    pub async fn next_recipient_epoch(&self) -> Result<KeyEpoch, KeyError> {
-        self.inner.next_recipient_epoch().await
-    }
-
-    /// Stores an envelope key of the server, wrapped under a new key of the root provider.
-    ///
-    /// # Errors
-    /// When it is not durable, or the epoch was used before.
-    pub async fn put_recipient(
-        &self,
-        key: &RecipientKey,
-        epoch: KeyEpoch,
-        not_before: Timestamp,
-        not_after: Timestamp,
-    ) -> Result<(), KeyError> {
-        self.inner
-            .put_recipient(key, epoch, not_before, not_after)
-            .await
-    }
-
-    /// All envelope keys whose private part still exists. The same ring until that set changes.
-    ///
-    /// # Errors
-    /// When one cannot be read or does not open.
-    pub async fn recipient_ring(&self) -> Result<Arc<RecipientKeyRing>, KeyError> {
-        self.inner.recipient_ring().await
-    }
-
-    /// The certificate that devices are to seal for at `now`: of those valid, the newest.
-    ///
-    /// # Errors
-    /// When the registry cannot be read.
-    pub async fn current_recipient(
-        &self,
-        now: Timestamp,
-    ) -> Result<Option<RecipientCertificate>, KeyError> {
-        let valid = |r: &RecipientRow| r.held && r.not_before <= now && now < r.not_after;
-        Ok(self
-            .recipients()
-            .await?
-            .into_iter()
-            .rev()
-            .find(valid)
-            .map(|r| r.certificate))
-    }
-
-    /// Destroys the private part of every envelope key that ended before `now`, in every copy of the data directory too.
-    ///
-    /// # Errors
-    /// [`KeyError::RootSurvived`], or when the destruction is not durable.
-    pub async fn destroy_recipients_ended_before(
-        &self,
-        now: Timestamp,
-    ) -> Result<Vec<(KeyEpoch, Kid)>, KeyError> {
-        self.inner.destroy_recipients_ended_before(now).await
-    }
-
-    /// Every envelope key there ever was, in order of epochs.
-    ///
-    /// # Errors
-    /// When the registry cannot be read.
-    pub async fn recipients(&self) -> Result<Vec<RecipientRow>, KeyError> {
-        self.inner.recipients().await
     }
 
     /// Figures of the key tree.
@@ -498,30 +315,6 @@ impl KeyStore {
             erasures: count(row.try_get("erasures")?)?,
             erasures_unfinished: count(row.try_get("unfinished")?)?,
         })
-    }
-
-    /// Every erasure, oldest first.
-    ///
-    /// # Errors
-    /// When the registry cannot be read.
-    pub async fn erasure_ledger(&self) -> Result<Vec<LedgerRow>, KeyError> {
-        let rows = sqlx::query(
-            "SELECT erasure_id, subject, erased_at_us, root_epoch, completed_at_us FROM erasure_ledger \
-             ORDER BY root_epoch",
-        )
-        .fetch_all(self.inner.db.pool())
-        .await?;
-        let mut ledger = Vec::with_capacity(rows.len());
-        for row in rows {
-            ledger.push(LedgerRow {
-                erasure_id: row.try_get("erasure_id")?,
-                subject: parsed(row.try_get("subject")?)?,
-                erased_at: at(row.try_get("erased_at_us")?)?,
-                root_epoch: KeyEpoch(count(row.try_get("root_epoch")?)?),
-                completed_at: at_opt(row.try_get("completed_at_us")?)?,
-            });
-        }
-        Ok(ledger)
     }
 
     /// The open tree, for whoever writes keys in a transaction of its own.

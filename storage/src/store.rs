@@ -25,7 +25,7 @@ use crate::inbox::rows;
 use crate::inbox::{CreateError, Inbox, InboxError};
 use crate::keys::tree::Tree;
 use crate::keys::{
-    JoinRefused, Joined, KeyCustody, KeyError, KeySlot, KeyStore, RootError, root_epochs, snapshot,
+    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, root_epochs, snapshot,
 };
 use crate::lock::StoreLock;
 use crate::paths::StorePaths;
@@ -191,7 +191,6 @@ struct Shared {
     objects: Arc<dyn ObjectStore>,
     flushing: Arc<Mutex<()>>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    joined: Option<Joined>,
     crash: CrashHook,
 }
 
@@ -250,7 +249,7 @@ impl Store {
             .await?;
         let tree = Tree::plant(root, roots.name(), default_backend(), tx.connection(), now).await?;
         tx.commit().await?;
-        Self::assemble(paths, custody, db, tree, None, lock, now).await
+        Self::assemble(paths, custody, db, tree, lock, now).await
     }
 
     /// Opens a store, and first finishes an erasure or a flush that was interrupted. A copy of the data directory from
@@ -284,13 +283,12 @@ impl Store {
                 });
             }
         }
-        let joined =
-            snapshot::join(&db, &custody, now)
-                .await
-                .map_err(|cause| StoreError::Join {
-                    data: data.to_path_buf(),
-                    cause,
-                })?;
+        snapshot::join(&db, &custody, now)
+            .await
+            .map_err(|cause| StoreError::Join {
+                data: data.to_path_buf(),
+                cause,
+            })?;
         let mut conn = db.pool().acquire().await?;
         let tree = Tree::open(custody.roots.as_ref(), &mut conn)
             .await
@@ -306,7 +304,7 @@ impl Store {
                 e => e.into(),
             })?;
         drop(conn);
-        Self::assemble(paths, custody, db, tree, joined, lock, now).await
+        Self::assemble(paths, custody, db, tree, lock, now).await
     }
 
     async fn assemble(
@@ -314,7 +312,6 @@ impl Store {
         custody: KeyCustody,
         db: Database,
         tree: Tree,
-        joined: Option<Joined>,
         lock: StoreLock,
         now: Timestamp,
     ) -> Result<Self, StoreError> {
@@ -349,7 +346,7 @@ impl Store {
         );
         let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
         flush::recover(&inbox, &catalog, &paths.parquet()).await?;
-        keys.finish_erasures(now).await?;
+        keys.resume(now).await?;
         let registry = Registry::new(db.clone(), keys.clone());
         let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let shared = Shared {
@@ -358,7 +355,6 @@ impl Store {
             objects,
             flushing: Arc::default(),
             writer: Mutex::new(Some(writer)),
-            joined,
             crash,
         };
         Ok(Self {
@@ -436,12 +432,6 @@ impl Store {
     #[must_use]
     pub fn paths(&self) -> &StorePaths {
         &self.shared.paths
-    }
-
-    /// What a key snapshot brought when this was opened; `None`: the registry was as new as any snapshot.
-    #[must_use]
-    pub fn joined(&self) -> Option<&Joined> {
-        self.shared.joined.as_ref()
     }
 
     /// Answers what is queued, then closes the databases and lets go of the lock. Other clones only

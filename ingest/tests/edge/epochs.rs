@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use jiff::SignedDuration;
-use vitalseal_crypto::{Agreement, AtRest, default_backend, readdress};
+use vitalseal_crypto::{Agreement, AtRest, SessionKey, default_backend, readdress};
 use vitalseal_ingest::Outcome;
 use vitalseal_storage::{Clock as _, QuarantineReason, SystemClock};
 use vitalseal_vitals::senml;
@@ -50,14 +50,26 @@ async fn a_captured_message_of_an_ended_epoch_opens_neither_here_nor_in_an_older
         "the copy opens it while the epoch lasts, so the test looks at the right thing"
     );
     rig.reopened(&data).await;
+    // The server keeps the secret of a session that it has opened.
+    let session = SessionKey::generate(default_backend()).unwrap();
+    let in_session = [4, 5].map(|sequence| {
+        let agreement = Agreement::Session(&session);
+        rig.seal_link(&device, sequence, None, agreement).bytes
+    });
+    let [opened, late_in_session] = in_session;
+    assert_eq!(rig.submit(&device, opened).await, STORED);
     let end = SystemClock.now() + SignedDuration::from_hours(25);
     let keys = &rig.store.keys;
     let ended = keys.destroy_recipients_ended_before(end).await.unwrap();
     assert_eq!(ended.len(), 1);
-    assert_eq!(rig.submit(&device, late.clone()).await, UNKNOWN_KEY);
+    for late in [&late, &late_in_session] {
+        assert_eq!(rig.submit(&device, late.clone()).await, UNKNOWN_KEY);
+    }
     // With the root keys as they are now, which is all that is left of them.
     rig.reopened(&copy).await;
-    assert_eq!(rig.submit(&device, late).await, UNKNOWN_KEY);
+    for late in [late, late_in_session] {
+        assert_eq!(rig.submit(&device, late).await, UNKNOWN_KEY);
+    }
     // What was stored before is the patient's, and does not end with the epoch.
     assert_eq!(rig.submit(&device, sent).await, Outcome::Duplicate);
     assert!(rig.is_stored(&device, 1).await);

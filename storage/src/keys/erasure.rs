@@ -29,7 +29,9 @@ use vitalseal_crypto::{KeyEpoch, Kid, PageKey, SubjectPseudonym};
 
 use super::secrets::secret_context;
 use super::tree::{PagePurpose, Tree, current_root, generation_step, insert_root};
-use super::{Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootError, RootRotation, snapshot};
+use super::{
+    Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootError, RootRotation, ledger, snapshot,
+};
 use crate::crash::CrashPoint;
 use crate::sqlite::{damaged, number, parsed, us};
 
@@ -43,8 +45,7 @@ pub(super) async fn erase(
 ) -> Result<KeyErasure, KeyError> {
     let _alone = inner.turning.lock().await;
     finish(&inner, now).await?;
-    if let Some(done) = inner
-        .erasure(&erasure_id)
+    if let Some(done) = ledger::find(&erasure_id, &inner.db)
         .await?
         .filter(|done| done.subject == subject)
     {
@@ -186,7 +187,7 @@ async fn turn(
                 kek_kids,
                 root_provider: inner.roots.name().to_owned(),
             };
-            note_in_ledger(&erasure, conn).await?;
+            ledger::note(&erasure, conn).await?;
             Some(erasure)
         }
         _ => None,
@@ -296,39 +297,6 @@ async fn reseal_secrets(
             .await?;
     }
     Ok(())
-}
-
-async fn note_in_ledger(erasure: &KeyErasure, conn: &mut SqliteConnection) -> Result<(), KeyError> {
-    sqlx::query(
-        "INSERT INTO erasure_ledger (erasure_id, subject, erased_at_us, root_epoch_destroyed, root_epoch, \
-         page, keks_rewrapped, pages_rewrapped, kek_kids, root_provider) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-    )
-    .bind(&erasure.erasure_id)
-    .bind(erasure.subject.as_str())
-    .bind(us(erasure.erased_at))
-    .bind(number(erasure.root_epoch_destroyed.0)?)
-    .bind(number(erasure.root_epoch.0)?)
-    .bind(erasure.page)
-    .bind(number(erasure.keks_rewrapped)?)
-    .bind(number(erasure.pages_rewrapped)?)
-    .bind(write_kids(&erasure.kek_kids))
-    .bind(&erasure.root_provider)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-fn write_kids(kids: &[Kid]) -> String {
-    let kids: Vec<_> = kids.iter().map(|kid| hex::encode(kid.as_bytes())).collect();
-    kids.join(" ")
-}
-
-/// The ledger's column of KEK ids.
-pub(super) fn read_kids(text: &str) -> Result<Vec<Kid>, sqlx::Error> {
-    text.split_whitespace()
-        .map(|kid| Kid::from_bytes(&hex::decode(kid).map_err(damaged)?).map_err(damaged))
-        .collect()
 }
 
 /// Steps 3 to 7, for whatever is unfinished: called after every turn and whenever a store is

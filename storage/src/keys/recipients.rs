@@ -1,8 +1,9 @@
 //! The server's envelope keys, one an epoch, and how the end of an epoch is made final.
 //!
 //! The private scalar is wrapped under a key that the root provider keeps for this epoch alone. When the epoch ends that
-//! key is destroyed first, then the row's wrap: no copy of the data directory, its log or its backups gives the private
-//! key back, whatever becomes of the root.
+//! key is destroyed: no copy of the data directory, its log or its backups gives the private key back, whatever becomes
+//! of the root. The row keeps its wrap, which nothing opens any more, until the caller has recorded the end: a crash
+//! before that tells the end once more, and never lets it pass untold.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,17 +12,38 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use vitalseal_crypto::{KeyEpoch, Kid, RecipientCertificate, RecipientKey, RecipientKeyRing};
 
-use super::{Inner, KeyError, KeySlot, RecipientRow, RootError};
-use crate::sqlite::{at, damaged, number, us};
+use super::{KeyError, KeySlot, KeyStore, RootError};
+use crate::sqlite::{at, count, damaged, number, us};
 
-impl Inner {
-    /// The next epoch that neither the registry nor the provider has used: a restored registry may know fewer.
-    pub(super) async fn next_recipient_epoch(&self) -> Result<KeyEpoch, KeyError> {
+/// An envelope key of the server.
+#[derive(Clone, Debug)]
+pub struct RecipientRow {
+    /// Epoch.
+    pub epoch: KeyEpoch,
+    /// Key id.
+    pub kid: Kid,
+    /// Valid from.
+    pub not_before: Timestamp,
+    /// Valid until.
+    pub not_after: Timestamp,
+    /// Whether the private part still exists.
+    pub held: bool,
+    /// Its certificate.
+    pub certificate: RecipientCertificate,
+}
+
+impl KeyStore {
+    /// The number for the next envelope key: one that neither the registry nor the provider has used. A restored registry
+    /// may know fewer than the provider.
+    ///
+    /// # Errors
+    /// When the registry or the provider cannot be read.
+    pub async fn next_recipient_epoch(&self) -> Result<KeyEpoch, KeyError> {
         let known: Option<i64> = sqlx::query_scalar("SELECT MAX(epoch) FROM recipients")
-            .fetch_one(self.db.pool())
+            .fetch_one(self.inner.db.pool())
             .await?;
-        let known = known.map(u64::try_from).transpose().map_err(damaged)?;
-        let held = self.with_roots(|roots| roots.slots()).await?;
+        let known = known.map(count).transpose()?;
+        let held = self.inner.with_roots(|roots| roots.slots()).await?;
         let held = held.into_iter().filter_map(|slot| match slot {
             KeySlot::Recipient(epoch) => Some(epoch.0),
             KeySlot::Root(_) => None,
@@ -35,18 +57,23 @@ impl Inner {
         ))
     }
 
-    pub(super) async fn put_recipient(
+    /// Stores an envelope key, wrapped under a new key of the root provider.
+    ///
+    /// # Errors
+    /// When it is not durable, or the epoch was used before.
+    pub async fn put_recipient(
         &self,
         key: &RecipientKey,
         epoch: KeyEpoch,
         not_before: Timestamp,
         not_after: Timestamp,
     ) -> Result<(), KeyError> {
-        let backend = self.backend;
+        let backend = self.inner.backend;
         let cover = self
+            .inner
             .with_roots(move |roots| roots.create(KeySlot::Recipient(epoch), backend))
             .await?;
-        let mut tx = self.db.begin().await?;
+        let mut tx = self.inner.db.begin().await?;
         sqlx::query(
             "INSERT INTO recipients (epoch, kid, certificate, not_before_us, not_after_us, wrapped, blob) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -61,28 +88,32 @@ impl Inner {
         .execute(tx.connection())
         .await?;
         tx.commit().await?;
-        *self.ring.lock().await = None;
+        *self.inner.ring.lock().await = None;
         Ok(())
     }
 
-    /// Every envelope key whose private part still exists.
-    pub(super) async fn recipient_ring(&self) -> Result<Arc<RecipientKeyRing>, KeyError> {
-        let mut ring = self.ring.lock().await;
+    /// Every envelope key whose private part still exists. The same ring until that set changes.
+    ///
+    /// # Errors
+    /// When one cannot be read or does not open.
+    pub async fn recipient_ring(&self) -> Result<Arc<RecipientKeyRing>, KeyError> {
+        let mut ring = self.inner.ring.lock().await;
         if let Some(ring) = ring.as_ref() {
             return Ok(Arc::clone(ring));
         }
         let rows = sqlx::query(
             "SELECT epoch, certificate, wrapped, blob FROM recipients WHERE wrapped IS NOT NULL ORDER BY epoch",
         )
-        .fetch_all(self.db.pool())
+        .fetch_all(self.inner.db.pool())
         .await?;
         let mut keys = Vec::with_capacity(rows.len());
         for row in rows {
-            let epoch = KeyEpoch(u64::try_from(row.try_get::<i64, _>("epoch")?).map_err(damaged)?);
+            let epoch = KeyEpoch(count(row.try_get("epoch")?)?);
             let der: &[u8] = row.try_get("certificate")?;
             let certificate = RecipientCertificate::from_der(der).map_err(damaged)?;
             let blob: Vec<u8> = row.try_get("blob")?;
             let cover = self
+                .inner
                 .with_roots(move |roots| roots.load(KeySlot::Recipient(epoch), &blob))
                 .await;
             match cover {
@@ -99,8 +130,31 @@ impl Inner {
         Ok(fresh)
     }
 
-    pub(super) async fn recipients(&self) -> Result<Vec<RecipientRow>, KeyError> {
+    /// The certificate that devices are to seal for at `now`: of those valid, the newest.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn current_recipient(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<RecipientCertificate>, KeyError> {
+        let valid = |r: &RecipientRow| r.held && r.not_before <= now && now < r.not_after;
+        Ok(self
+            .recipients()
+            .await?
+            .into_iter()
+            .rev()
+            .find(valid)
+            .map(|r| r.certificate))
+    }
+
+    /// Every envelope key there ever was, in order of epochs.
+    ///
+    /// # Errors
+    /// When the registry or the provider cannot be read.
+    pub async fn recipients(&self) -> Result<Vec<RecipientRow>, KeyError> {
         let covers: BTreeSet<KeySlot> = self
+            .inner
             .with_roots(|roots| roots.slots())
             .await?
             .into_iter()
@@ -109,12 +163,12 @@ impl Inner {
             "SELECT epoch, kid, certificate, not_before_us, not_after_us, wrapped IS NOT NULL AS wrapped \
              FROM recipients ORDER BY epoch",
         )
-        .fetch_all(self.db.pool())
+        .fetch_all(self.inner.db.pool())
         .await?;
         let mut recipients = Vec::with_capacity(rows.len());
         for row in rows {
             let der: &[u8] = row.try_get("certificate")?;
-            let epoch = KeyEpoch(u64::try_from(row.try_get::<i64, _>("epoch")?).map_err(damaged)?);
+            let epoch = KeyEpoch(count(row.try_get("epoch")?)?);
             recipients.push(RecipientRow {
                 epoch,
                 kid: Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?,
@@ -127,8 +181,13 @@ impl Inner {
         Ok(recipients)
     }
 
-    /// The cover first: a crash in between leaves a wrap that nothing opens.
-    pub(super) async fn destroy_recipients_ended_before(
+    /// Destroys the private part of every envelope key that ended before `now`, in every copy of the data directory too.
+    /// Gives those whose end was not recorded yet: record it, then call [`KeyStore::recipient_recorded`]. Until then
+    /// they are given again.
+    ///
+    /// # Errors
+    /// [`KeyError::RootSurvived`], or when the registry or the provider fails.
+    pub async fn destroy_recipients_ended_before(
         &self,
         now: Timestamp,
     ) -> Result<Vec<(KeyEpoch, Kid)>, KeyError> {
@@ -136,36 +195,44 @@ impl Inner {
             "SELECT epoch, kid FROM recipients WHERE wrapped IS NOT NULL AND not_after_us < $1 ORDER BY epoch",
         )
         .bind(us(now))
-        .fetch_all(self.db.pool())
+        .fetch_all(self.inner.db.pool())
         .await?;
         let mut ended = Vec::with_capacity(rows.len());
+        if rows.is_empty() {
+            return Ok(ended);
+        }
+        // Held to the end, however it comes: nobody opens a message with a key that is gone for everybody else.
+        let mut ring = self.inner.ring.lock().await;
+        *ring = None;
         for row in rows {
-            let epoch = KeyEpoch(u64::try_from(row.try_get::<i64, _>("epoch")?).map_err(damaged)?);
-            ended.push((
-                epoch,
-                Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?,
-            ));
+            let epoch = KeyEpoch(count(row.try_get("epoch")?)?);
             let slot = KeySlot::Recipient(epoch);
-            self.with_roots(move |roots| roots.destroy(slot)).await?;
-            match self.with_roots(move |roots| roots.load(slot, &[])).await {
+            self.inner
+                .with_roots(move |roots| roots.destroy(slot))
+                .await?;
+            let left = self.inner.with_roots(move |roots| roots.load(slot, &[]));
+            match left.await {
                 Err(KeyError::Root(RootError::Missing { .. })) => {}
                 _ => return Err(KeyError::RootSurvived(slot)),
             }
+            let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
+            ended.push((epoch, kid));
         }
-        if ended.is_empty() {
-            return Ok(ended);
-        }
-        // Whoever opens messages must not go on with a key that is gone for everybody else.
-        *self.ring.lock().await = None;
-        let mut tx = self.db.begin().await?;
-        for (epoch, _) in &ended {
-            sqlx::query("UPDATE recipients SET wrapped = NULL, blob = NULL WHERE epoch = $1")
-                .bind(number(epoch.0)?)
-                .execute(tx.connection())
-                .await?;
-        }
-        tx.commit().await?;
-        self.db.checkpoint().await?;
         Ok(ended)
+    }
+
+    /// Clears what is left of an envelope key whose end was recorded.
+    ///
+    /// # Errors
+    /// When it is not durable; then the end is given once more.
+    pub async fn recipient_recorded(&self, epoch: KeyEpoch) -> Result<(), KeyError> {
+        let db = &self.inner.db;
+        let mut tx = db.begin().await?;
+        sqlx::query("UPDATE recipients SET wrapped = NULL, blob = NULL WHERE epoch = $1")
+            .bind(number(epoch.0)?)
+            .execute(tx.connection())
+            .await?;
+        tx.commit().await?;
+        Ok(db.checkpoint().await?)
     }
 }

@@ -11,7 +11,38 @@ use sqlx::SqliteConnection;
 use vitalseal_crypto::PageKey;
 use zeroize::Zeroizing;
 
-use super::{Inner, KeyError};
+use super::{KeyError, KeyStore};
+
+impl KeyStore {
+    /// Stores a secret under the service page key, in place of one with the same name.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub async fn put_secret(&self, name: &str, secret: &[u8]) -> Result<(), KeyError> {
+        let tree = self.inner.tree.read().await;
+        let mut tx = self.inner.db.begin().await?;
+        write(name, secret, &tree.service, tx.connection()).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// A secret of the service.
+    ///
+    /// # Errors
+    /// When it cannot be read or does not open.
+    pub async fn secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+        // Held over the read: row and key must be of one root epoch.
+        let tree = self.inner.tree.read().await;
+        let sealed: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT sealed FROM secrets WHERE name = $1")
+                .bind(name)
+                .fetch_optional(self.inner.db.pool())
+                .await?;
+        Ok(sealed
+            .map(|s| tree.service.open(&secret_context(name), &s))
+            .transpose()?)
+    }
+}
 
 /// Binds a sealed secret to its name.
 pub(crate) fn secret_context(name: &str) -> Vec<u8> {
@@ -34,37 +65,4 @@ pub(crate) async fn write(
     .execute(conn)
     .await?;
     Ok(())
-}
-
-impl Inner {
-    pub(super) async fn put_secret(&self, name: &str, secret: &[u8]) -> Result<(), KeyError> {
-        let tree = self.tree.read().await;
-        let mut tx = self.db.begin().await?;
-        write(name, secret, &tree.service, tx.connection()).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
-    pub(super) async fn secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
-        // Held over the read: row and key must be of one root epoch.
-        let tree = self.tree.read().await;
-        let sealed: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT sealed FROM secrets WHERE name = $1")
-                .bind(name)
-                .fetch_optional(self.db.pool())
-                .await?;
-        Ok(sealed
-            .map(|s| tree.service.open(&secret_context(name), &s))
-            .transpose()?)
-    }
-
-    pub(super) async fn delete_secret(&self, name: &str) -> Result<(), KeyError> {
-        let mut tx = self.db.begin().await?;
-        sqlx::query("DELETE FROM secrets WHERE name = $1")
-            .bind(name)
-            .execute(tx.connection())
-            .await?;
-        tx.commit().await?;
-        Ok(self.db.checkpoint().await?)
-    }
 }

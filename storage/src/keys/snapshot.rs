@@ -14,6 +14,7 @@
 
 mod format;
 mod join;
+mod joined;
 mod place;
 mod rows;
 
@@ -27,7 +28,8 @@ use sqlx::Connection as _;
 use vitalseal_crypto::{KeyEpoch, RootKey};
 
 use self::format::{Body, Header, Opened, PageFile};
-pub use self::join::{JoinRefused, Joined};
+pub use self::join::JoinRefused;
+pub use self::joined::Joined;
 pub(crate) use self::join::{join, places};
 use self::place::Place;
 pub use self::place::SnapshotId;

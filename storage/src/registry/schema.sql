@@ -62,7 +62,7 @@ CREATE TABLE secrets (
 );
 
 -- The private part is wrapped under a key of the root provider that is this epoch's alone: once that is destroyed, no
--- copy of this table gives it back. Both columns go at the end of the epoch, the certificate stays.
+-- copy of this table gives it back. Both columns go when that end was recorded, the certificate stays.
 CREATE TABLE recipients (
   epoch         BIGINT PRIMARY KEY,
   kid           BLOB   NOT NULL UNIQUE,
@@ -86,6 +86,19 @@ CREATE TABLE erasure_ledger (
   kek_kids             TEXT   NOT NULL,
   root_provider        TEXT   NOT NULL,
   completed_at_us      BIGINT
+);
+
+-- What key snapshots brought into this registry and the audit log does not have yet; see keys::snapshot::joined.
+CREATE TABLE joins (
+  id                BIGINT PRIMARY KEY CHECK (id = 1),
+  snapshot          TEXT   NOT NULL,
+  root_epoch        BIGINT NOT NULL,
+  serial            BIGINT NOT NULL,
+  taken_at_us       BIGINT NOT NULL,
+  erasures_replayed BIGINT NOT NULL,
+  patients_added    BIGINT NOT NULL,
+  devices_revoked   BIGINT NOT NULL,
+  patients          BIGINT NOT NULL
 );
 
 -- Devices -----------------------------------------------------------------------------------------------------------

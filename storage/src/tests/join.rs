@@ -64,7 +64,7 @@ async fn a_copy_from_before_three_erasures_loses_three_patients_and_nobody_else(
 
     beside(&copy, &site);
     let joined = open(&copy, TWO).await.unwrap();
-    let report = joined.joined().unwrap().clone();
+    let report = joined.keys.joined().await.unwrap().unwrap();
     assert_eq!(
         (
             report.erasures_replayed,
@@ -109,14 +109,50 @@ async fn a_copy_from_before_three_erasures_loses_three_patients_and_nobody_else(
     assert_eq!(joined.registry.grants_of(&user, at(20)).await.unwrap(), []);
     assert_eq!(joined.registry.token([7; 32]).await.unwrap(), None);
     assert!(joined.registry.user(&user).await.unwrap().is_some());
-    // It is a store like any other: it opens again without a word, takes patients, erases.
+    // It is a store like any other: once the join is on record it opens without a word, takes patients, erases.
+    joined.keys.join_recorded().await.unwrap();
     joined.close().await;
     let again = open(&copy, TWO).await.unwrap();
-    assert!(again.joined().is_none());
+    assert!(again.keys.joined().await.unwrap().is_none());
     let next = patient(&again).await;
     again.keys.erase(&next, "e4", at(30)).await.unwrap();
     assert_eq!(copy.root_files(), ["root-4.key"]);
     assert_intact(&again, &ward).await;
+}
+
+#[tokio::test]
+async fn a_join_is_told_at_every_opening_until_it_is_recorded() {
+    let site = Site::new();
+    let store = create(&site, ONE).await;
+    let ward = ward(&store).await;
+    let second = patient(&store).await;
+    let copy = copy_by_hand(&site);
+    store.keys.erase(&ward.gone, "e1", at(9)).await.unwrap();
+    beside(&copy, &site);
+    open(&copy, ONE).await.unwrap().close().await;
+
+    // Nobody recorded it, and the copy falls behind once more.
+    store.keys.erase(&second, "e2", at(10)).await.unwrap();
+    beside(&copy, &site);
+    for _ in 0..2 {
+        let joined = open(&copy, ONE).await.unwrap();
+        let report = joined.keys.joined().await.unwrap().unwrap();
+        assert_eq!(
+            (
+                report.erasures_replayed,
+                report.patients,
+                report.id.root_epoch
+            ),
+            (2, 1, KeyEpoch(2))
+        );
+        assert!(report.snapshot.is_file());
+        joined.close().await;
+    }
+    let joined = open(&copy, ONE).await.unwrap();
+    joined.keys.join_recorded().await.unwrap();
+    joined.close().await;
+    let quiet = open(&copy, ONE).await.unwrap();
+    assert_eq!(quiet.keys.joined().await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -185,7 +221,7 @@ async fn a_registry_without_keys_takes_those_of_the_newest_snapshot() {
     assert!(matches!(refused, JoinRefused::NoKeys(_)), "{refused:?}");
     beside(&copy, &site);
     let joined = open(&copy, ONE).await.unwrap();
-    assert_eq!(joined.joined().unwrap().id.serial, 2);
+    assert_eq!(joined.keys.joined().await.unwrap().unwrap().id.serial, 2);
     assert_intact(&joined, &ward).await;
     assert!(
         joined
@@ -260,7 +296,10 @@ async fn one_whole_place_of_two_is_enough_and_an_older_one_is_not() {
     let joined = open(&trial, TWO).await.unwrap();
     assert!(
         joined
+            .keys
             .joined()
+            .await
+            .unwrap()
             .unwrap()
             .snapshot
             .starts_with(trial.dir.path().join(TWO[1]))
@@ -278,7 +317,16 @@ async fn one_whole_place_of_two_is_enough_and_an_older_one_is_not() {
     fs::remove_dir_all(&second).unwrap();
     copy_tree(rolled_back.path(), &second);
     let joined = open(&copy, TWO).await.unwrap();
-    assert!(joined.joined().unwrap().snapshot.starts_with(&first));
+    assert!(
+        joined
+            .keys
+            .joined()
+            .await
+            .unwrap()
+            .unwrap()
+            .snapshot
+            .starts_with(&first)
+    );
     assert_erased(&copy, &joined, &ward).await;
 }
 

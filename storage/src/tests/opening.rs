@@ -270,6 +270,9 @@ async fn envelope_keys_end_with_their_epoch_and_survive_reopening() {
         .await
         .unwrap();
     assert_eq!(destroyed, [(KeyEpoch(1), kids[0].clone())]);
+    let again = store.keys.destroy_recipients_ended_before(at(101)).await;
+    assert_eq!(again.unwrap(), destroyed, "until it is recorded");
+    store.keys.recipient_recorded(KeyEpoch(1)).await.unwrap();
     assert_eq!(
         store
             .keys

@@ -1,8 +1,9 @@
 //! New keys for old ones: everything stays readable, and an erasure takes the retired ones along.
 
-use vitalseal_crypto::Kid;
+use vitalseal_crypto::{CertificateAuthority, KeyEpoch, Kid, default_backend};
 
 use super::*;
+use crate::keys::KeyError;
 use crate::registry::{PatientState, RegistryError};
 
 async fn kids(store: &Store, subject: &SubjectPseudonym) -> Vec<Kid> {
@@ -95,4 +96,45 @@ async fn keys_loaded_during_rotations_always_hold_the_current_one() {
     for reader in readers {
         reader.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_envelope_key_that_is_destroyed_opens_nothing_even_if_the_next_one_resists() {
+    let site = Site::new();
+    let store = site.create().await;
+    let made = CertificateAuthority::create(at(0)).unwrap();
+    let (key, cert, root) = (
+        &made.issuing_key_pem,
+        &made.issuing_cert_pem,
+        &made.root_cert_pem,
+    );
+    let authority = CertificateAuthority::open(key, cert, root).unwrap();
+    let mut kids = Vec::new();
+    for epoch in [KeyEpoch(1), KeyEpoch(2)] {
+        let key = authority.issue_recipient(epoch, at(0), at(100), default_backend());
+        let key = key.unwrap();
+        let put = store.keys.put_recipient(&key, epoch, at(0), at(100));
+        put.await.unwrap();
+        kids.push((epoch, key.kid().clone()));
+    }
+    let ring = store.keys.recipient_ring().await.unwrap();
+    assert!(kids.iter().all(|(_, kid)| ring.find(kid).is_some()));
+
+    // A directory in the place of the second cover cannot be overwritten.
+    let cover = site.roots_dir().join("recipient-2.key");
+    let away = site.dir.path().join("away");
+    fs::rename(&cover, &away).unwrap();
+    fs::create_dir(&cover).unwrap();
+    let ended = store.keys.destroy_recipients_ended_before(at(101)).await;
+    assert!(matches!(ended, Err(KeyError::Root(_))), "{ended:?}");
+    fs::remove_dir(&cover).unwrap();
+    fs::rename(&away, &cover).unwrap();
+    let ring = store.keys.recipient_ring().await.unwrap();
+    assert!(ring.find(&kids[0].1).is_none() && ring.find(&kids[1].1).is_some());
+
+    // Both ends are told, the first one although it had come before.
+    let ended = store.keys.destroy_recipients_ended_before(at(101)).await;
+    assert_eq!(ended.unwrap(), kids);
+    let ring = store.keys.recipient_ring().await.unwrap();
+    assert!(kids.iter().all(|(_, kid)| ring.find(kid).is_none()));
 }

@@ -179,7 +179,7 @@ async fn wherever_power_fails_neither_the_store_nor_an_old_copy_brings_the_patie
         let cut = site.power_cut();
         beside(&cut, &site);
         let opened = open(&cut, ONE).await.unwrap();
-        assert!(opened.joined().is_none(), "{point:?}");
+        assert!(opened.keys.joined().await.unwrap().is_none(), "{point:?}");
         assert_erased(&cut, &opened, &ward).await;
 
         // Once the snapshot is written the copy knows better, even beside an old root that is still there.
@@ -188,7 +188,17 @@ async fn wherever_power_fails_neither_the_store_nor_an_old_copy_brings_the_patie
         let written = site.dir.path().join("keys").is_dir();
         beside(&copy, if written { &site } else { &cut });
         let joined = open(&copy, ONE).await.unwrap();
-        assert_eq!(joined.joined().unwrap().erasures_replayed, 1, "{point:?}");
+        assert_eq!(
+            joined
+                .keys
+                .joined()
+                .await
+                .unwrap()
+                .unwrap()
+                .erasures_replayed,
+            1,
+            "{point:?}"
+        );
         assert_erased(&copy, &joined, &ward).await;
     }
 }
@@ -249,7 +259,10 @@ async fn only_what_changed_is_written_and_what_is_needed_stays() {
         assert!(manifests(&place).len() <= 2);
         beside(&copy, &site);
         let joined = open(&copy, ONE).await.unwrap();
-        assert_eq!(joined.joined().unwrap().patients, 1_049 - n as u64);
+        assert_eq!(
+            joined.keys.joined().await.unwrap().unwrap().patients,
+            1_049 - n as u64
+        );
         joined.close().await;
     }
     let new = |n: usize| seen[n].difference(&seen[n - 1]).count();

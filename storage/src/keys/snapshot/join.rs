@@ -23,7 +23,8 @@ use tokio::task::JoinError;
 use vitalseal_crypto::{KeyEpoch, SubjectPseudonym};
 
 use super::format::{Opened, Page};
-use super::place::{Place, SnapshotId};
+use super::joined::{self, Joined};
+use super::place::Place;
 use super::rows::{self, Cell, Row, WrongCell};
 use super::{
     CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, REVOKED, ROOTS, SECRETS, SnapshotError,
@@ -32,25 +33,6 @@ use super::{
 use crate::keys::erasure::entomb;
 use crate::keys::{KeyCustody, KeySlot};
 use crate::sqlite::{Database, count, damaged, number, parsed, us};
-
-/// What a key snapshot brought into a registry that was older than it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Joined {
-    /// Its manifest.
-    pub snapshot: PathBuf,
-    /// Which.
-    pub id: SnapshotId,
-    /// When it was taken.
-    pub taken_at: Timestamp,
-    /// Erasures that the registry did not know.
-    pub erasures_replayed: u64,
-    /// Patients that it did not know; their identity is not in a snapshot.
-    pub patients_added: u64,
-    /// Devices that were revoked since.
-    pub devices_revoked: u64,
-    /// Active patients now; each has a key that unwraps.
-    pub patients: u64,
-}
 
 /// A registry was not joined with a key snapshot. Nothing was changed, and nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +119,7 @@ pub(crate) async fn join(
     db: &Database,
     custody: &KeyCustody,
     now: Timestamp,
-) -> Result<Option<Joined>, JoinRefused> {
+) -> Result<(), JoinRefused> {
     let mut conn = db.pool().acquire().await?;
     let store_id = store_id(&mut conn).await?;
     let current: Option<i64> =
@@ -150,7 +132,7 @@ pub(crate) async fn join(
     let search = move || newest(&looking, &store_id, current);
     let Some(snapshot) = tokio::task::spawn_blocking(search).await?? else {
         return match current {
-            Some(_) => Ok(None),
+            Some(_) => Ok(()),
             None => Err(JoinRefused::NoKeys(places(custody))),
         };
     };
@@ -159,9 +141,8 @@ pub(crate) async fn join(
         .await?
         .map_err(|cause| JoinRefused::Place(cause.into()))?;
     let mut tx = db.begin().await?;
-    let joined = apply(&snapshot, &slots, tx.connection(), now).await?;
-    tx.commit().await?;
-    Ok(Some(joined))
+    apply(&snapshot, &slots, tx.connection(), now).await?;
+    Ok(tx.commit().await?)
 }
 
 /// The newest snapshot, if it is of a later root than the registry's, proved whole and authentic down to every KEK.
@@ -201,7 +182,7 @@ async fn apply(
     slots: &[KeySlot],
     conn: &mut SqliteConnection,
     now: Timestamp,
-) -> Result<Joined, JoinRefused> {
+) -> Result<(), JoinRefused> {
     let body = &snapshot.body;
     let id = snapshot.header.id();
     let erasures_replayed = replay(body.rows(LEDGER.name), conn).await?;
@@ -241,9 +222,9 @@ async fn apply(
     let epoch = [Cell::Int(number(id.root_epoch.0)?)];
     rows::write("DELETE FROM key_pages WHERE root_epoch <> $1", &epoch, conn).await?;
     let patients = sqlx::query_scalar("SELECT COUNT(*) FROM patients WHERE state = 'active'")
-        .fetch_one(conn)
+        .fetch_one(&mut *conn)
         .await?;
-    Ok(Joined {
+    let joined = Joined {
         snapshot: manifest,
         id,
         taken_at: snapshot.header.taken_at,
@@ -251,7 +232,8 @@ async fn apply(
         patients_added,
         devices_revoked,
         patients: count(patients)?,
-    })
+    };
+    Ok(joined::note(&joined, conn).await?)
 }
 
 /// Every erasure of the ledger happens here too, unless it did; says how many had not.
