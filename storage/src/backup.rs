@@ -8,9 +8,6 @@
 //!   backup.mac         written last: HKDF-SHA-256(secret of the store, "vitalseal/backup/1" || 0x00 || SHA-256(backup.json))
 //! ```
 //!
-//! The secret for `backup.mac` is in the key snapshots: a backup that somebody rewrote, say to grant themselves a
-//! patient, is refused even if every digest in it was put right.
-//!
 //! Keys travel apart, in the key snapshots: each configured place gets one *after* the registry was copied, so that
 //! it knows the key of every patient whom the backup knows. Without a snapshot a backup opens for nobody; with one
 //! from after an erasure it opens for everybody but the erased.
@@ -26,31 +23,28 @@
 //! Everything is made in `BACKUP.partial`, which takes its name when the last byte is on disk. What never stands in a
 //! backup: a plaintext value, a name, a key in any form, a token.
 
+mod manifest;
+
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinError;
-use vitalseal_crypto::{BackendError, KeyEpoch, default_backend};
+use vitalseal_crypto::default_backend;
 use zeroize::Zeroizing;
 
-use crate::durable;
+use self::manifest::describe;
+pub use self::manifest::{BackupFile, BackupManifest};
+pub(crate) use self::manifest::{FORMAT, SECRET, digest, mac, mac_path, manifest_path};
+use crate::durable::{self, FileError, failed};
 use crate::keys::KeyError;
 use crate::paths::StorePaths;
 use crate::sqlite;
 use crate::store::{Store, StoreError};
-
-/// The layout of a backup that this program writes and reads.
-pub(crate) const FORMAT: u32 = 1;
-
-/// Name of the secret behind `backup.mac`.
-pub(crate) const SECRET: &str = "backup/authenticity";
 
 /// The registry without what leads to a key or stands in for a password. A table that is not named stays behind, so
 /// whoever adds one decides; the wraps of a backed-up store never touch the medium of the backup.
@@ -71,38 +65,6 @@ pub(crate) const COPY_REGISTRY: &str = "\
     INSERT INTO copy.data_files SELECT * FROM main.data_files; \
     INSERT INTO copy.inbox_watermark SELECT * FROM main.inbox_watermark; \
     COMMIT;";
-
-/// `backup.json`: what a backup is and what belongs to it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackupManifest {
-    /// Layout of the backup.
-    pub format: u32,
-    /// Version of the program that wrote it.
-    pub program: String,
-    /// The store; only its own key snapshots are joined with it.
-    pub store_id: String,
-    /// When. Everything acknowledged before is in it.
-    pub taken_at: Timestamp,
-    /// Root that the keys were wrapped under.
-    pub root_epoch: KeyEpoch,
-    /// Erasures that it knows of. One that was ordered later is learned from the newest key snapshot.
-    pub erasures: u64,
-    /// Every other file of the backup.
-    pub files: Vec<BackupFile>,
-}
-
-/// One file of a backup.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackupFile {
-    /// Below the backup's directory, with `/`.
-    pub path: String,
-    /// Bytes.
-    pub size: u64,
-    /// SHA-256 in hexadecimal, as `sha256sum` prints it.
-    pub sha256: String,
-}
 
 /// A backup that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -150,30 +112,14 @@ pub enum BackupError {
     #[error("listing what is to be copied")]
     Store(#[from] StoreError),
     /// The file system failed.
-    #[error("{what} {path}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The description could not be encoded.
     #[error("describing the backup")]
     Describe(#[from] serde_json::Error),
     /// A task ended before its time.
     #[error("a task of the backup ended early")]
     Task(#[from] JoinError),
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BackupError {
-    move |cause| BackupError::Io {
-        what,
-        path: path.to_path_buf(),
-        cause,
-    }
 }
 
 impl Store {
@@ -205,8 +151,7 @@ impl Store {
         let keys = self.keys.snapshot(now).await;
         let keys = keys.map_err(BackupError::Snapshot)?;
 
-        let mut files =
-            plain_files(self.paths()).map_err(failed("listing", self.paths().data()))?;
+        let mut files = plain_files(self.paths())?;
         let parquet = self.paths().parquet();
         files.extend(
             data_files
@@ -216,12 +161,10 @@ impl Store {
         let (from, root) = (self.paths().data().to_path_buf(), partial.path.clone());
         let files = tokio::task::spawn_blocking(move || {
             for file in files {
-                let Ok(below) = file.strip_prefix(&from) else {
-                    continue;
-                };
-                copy_file(&file, &root.join(below)).map_err(failed("copying", &file))?;
+                let below = file.strip_prefix(&from).map_err(io::Error::other);
+                copy_file(&file, &root.join(below.map_err(failed("copying", &file))?))?;
             }
-            describe(&root).map_err(failed("reading back", &root))
+            describe(&root)
         })
         .await??;
         let manifest = BackupManifest {
@@ -235,13 +178,9 @@ impl Store {
         };
         let json = serde_json::to_vec_pretty(&manifest)?;
         let id = default_backend().sha256(&[&json]);
-        let mac = hex::encode(mac(&secret, &id).map_err(StoreError::from)?);
-        for (path, bytes) in [
-            (manifest_path(&partial.path), json.as_slice()),
-            (mac_path(&partial.path), mac.as_bytes()),
-        ] {
-            durable::write_new(&path, bytes).map_err(failed("writing", &path))?;
-        }
+        let mac = mac(&secret, &id).map_err(StoreError::from)?;
+        durable::write_new(&manifest_path(&partial.path), &json)?;
+        durable::write_new(&mac_path(&partial.path), mac.as_bytes())?;
         partial.keep(out)?;
         let id = hex::encode(id);
         Ok(Backup { manifest, id })
@@ -257,22 +196,6 @@ impl Store {
         self.keys.put_secret(SECRET, &secret).await?;
         Ok(secret)
     }
-}
-
-/// Where a backup describes itself.
-pub(crate) fn manifest_path(backup: &Path) -> PathBuf {
-    backup.join("backup.json")
-}
-
-/// Where it proves that it is the store's.
-pub(crate) fn mac_path(backup: &Path) -> PathBuf {
-    backup.join("backup.mac")
-}
-
-/// What `backup.mac` holds for a `backup.json` with this SHA-256.
-pub(crate) fn mac(secret: &[u8], id: &[u8; 32]) -> Result<[u8; 32], BackendError> {
-    let info = [b"vitalseal/backup/1\0", id.as_slice()].concat();
-    Ok(*default_backend().hkdf_sha256(&[], secret, &info)?)
 }
 
 /// `OUT.partial`, removed again unless it is kept.
@@ -295,12 +218,12 @@ impl Partial {
         if fs::symlink_metadata(&path).is_ok() {
             return Err(BackupError::Unfinished(path));
         }
-        durable::create_dir(&path).map_err(failed("making", &path))?;
+        durable::create_dir(&path)?;
         Ok(Self { path, kept: false })
     }
 
     fn keep(mut self, out: &Path) -> Result<(), BackupError> {
-        durable::rename(&self.path, out).map_err(failed("renaming", &self.path))?;
+        durable::rename(&self.path, out)?;
         self.kept = true;
         Ok(())
     }
@@ -321,7 +244,7 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
     if !from.exists() {
         return Ok(());
     }
-    sqlite::create_file(to).map_err(failed("making", to))?;
+    sqlite::create_file(to)?;
     let copying = async {
         let mut source = sqlite::options(from).connect().await?;
         sqlx::query("VACUUM INTO $1")
@@ -337,7 +260,7 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
 
 /// One transaction's view of the registry, without keys; says of which store it is and how many erasures it knows.
 async fn copy_registry(from: &Path, to: &Path) -> Result<(String, u64), BackupError> {
-    sqlite::create_file(to).map_err(failed("making", to))?;
+    sqlite::create_file(to)?;
     let copying = async {
         // Nobody else has the copy open, and a copy that was interrupted is thrown away: no log beside it.
         let alone = sqlite::options(to).journal_mode(SqliteJournalMode::Memory);
@@ -367,7 +290,7 @@ async fn copy_registry(from: &Path, to: &Path) -> Result<(String, u64), BackupEr
 }
 
 /// What is copied as it is, beside databases and data files.
-fn plain_files(paths: &StorePaths) -> io::Result<Vec<PathBuf>> {
+fn plain_files(paths: &StorePaths) -> Result<Vec<PathBuf>, FileError> {
     let mut files = vec![
         paths.audit_vkey(),
         paths.root_certificate(),
@@ -375,73 +298,24 @@ fn plain_files(paths: &StorePaths) -> io::Result<Vec<PathBuf>> {
         paths.config(),
     ];
     files.retain(|file| file.is_file());
-    match fs::read_dir(paths.erasures()) {
-        Ok(entries) => {
-            for entry in entries {
-                files.push(entry?.path());
-            }
-            // A certificate that is being written has another name yet.
-            files.retain(|file| file.extension().is_none_or(|e| e != "partial"));
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-    }
+    let erasures = paths.erasures();
+    files.extend(
+        durable::names(&erasures)?
+            .iter()
+            .map(|name| erasures.join(name)),
+    );
+    // A certificate that is being written has another name yet.
+    files.retain(|file| file.extension().is_none_or(|e| e != "partial"));
     Ok(files)
 }
 
 /// Copies a file and makes it durable. Never a link: a copy that shares its blocks with the original is none.
-pub(crate) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<(), FileError> {
     if let Some(parent) = to.parent() {
         durable::create_dir(parent)?;
     }
     let mut target = durable::create_new(to)?;
-    io::copy(&mut File::open(from)?, &mut target)?;
-    target.sync_all()
-}
-
-/// Every file below a directory, in order of paths; syncs what it reads, directories too.
-fn describe(root: &Path) -> io::Result<Vec<BackupFile>> {
-    let mut files = Vec::new();
-    let mut waiting = vec![PathBuf::new()];
-    while let Some(below) = waiting.pop() {
-        let directory = root.join(&below);
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let below = below.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                waiting.push(below);
-                continue;
-            }
-            File::open(entry.path())?.sync_all()?;
-            let (size, digest) = digest(&entry.path())?;
-            files.push(BackupFile {
-                path: below.to_string_lossy().into_owned(),
-                size,
-                sha256: digest,
-            });
-        }
-        durable::sync_dir(&directory)?;
-    }
-    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
-}
-
-/// Size and [`BackupFile::sha256`] of a file, which may be larger than memory.
-pub(crate) fn digest(path: &Path) -> io::Result<(u64, String)> {
-    let mut hash = Sha256::new();
-    let size = io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
-    Ok((size, hex::encode(hash.finalize())))
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let mut copy = || io::copy(&mut File::open(from)?, &mut target);
+    copy().map_err(failed("copying", from))?;
+    target.sync_all().map_err(failed("syncing", to))
 }

@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
+use crate::durable::failed;
 use crate::inbox::Inbox;
 use crate::schema;
 use crate::sqlite::{Database, at, count, number, parsed, us};
@@ -286,7 +287,7 @@ impl Held {
 }
 
 fn count_file(path: &std::path::Path, wanted: &Wanted, held: &mut Held) -> Result<(), StoreError> {
-    let file = File::open(path).map_err(StoreError::io("reading", path))?;
+    let file = File::open(path).map_err(failed("reading", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let columns = [
         schema::SUBJECT,

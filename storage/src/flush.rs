@@ -30,11 +30,12 @@ use vitalseal_crypto::Backend;
 
 use crate::catalog::{Catalog, DataFile};
 use crate::crash::{CrashHook, CrashPoint};
+use crate::durable::{self, failed};
 use crate::inbox::Inbox;
 use crate::inbox::rows::{self, SealedRow};
+use crate::schema;
 use crate::sqlite::{at, count};
 use crate::store::StoreError;
-use crate::{durable, schema};
 
 /// Limits of one file: what is read, sorted and written in memory at once.
 const MAX_ROWS: usize = 200_000;
@@ -110,11 +111,7 @@ pub(crate) async fn recover(
             tracing::error!(path = %path.display(), "a data file of the catalog is missing; restore it, queries fail until then");
         }
     }
-    let entries = std::fs::read_dir(parquet).map_err(StoreError::io("listing", parquet))?;
-    for entry in entries {
-        let name = entry
-            .map_err(StoreError::io("listing", parquet))?
-            .file_name();
+    for name in durable::names(parquet)? {
         if !files
             .iter()
             .any(|file| name.to_str() == Some(file.path.as_ref()))
@@ -129,9 +126,8 @@ pub(crate) async fn recover(
 async fn clear_planned(catalog: &Catalog, parquet: &Path) -> Result<(), StoreError> {
     for name in catalog.planned().await? {
         let path = parquet.join(&name);
-        durable::remove(&path).map_err(StoreError::io("removing", &path))?;
-        let partial = partial(&path);
-        durable::remove(&partial).map_err(StoreError::io("removing", &partial))?;
+        durable::remove(&path)?;
+        durable::remove(&partial(&path))?;
         catalog.unplan(&name).await?;
         tracing::info!(file = %name, "removed a file that an interrupted flush left; its rows are in the inbox");
     }
@@ -156,16 +152,12 @@ fn write_file(mut rows: Vec<SealedRow>, path: &Path, crash: &CrashHook) -> Resul
     let batch = rows::record_batch(&rows)?;
     drop(rows);
     let partial = partial(path);
-    let file = durable::create_new(&partial).map_err(StoreError::io("making", &partial))?;
+    let file = durable::create_new(&partial)?;
     let file = write_parquet(&batch, file)?;
     crash.reached(CrashPoint::FileHalfWritten)?;
-    file.sync_all()
-        .map_err(StoreError::io("syncing", &partial))?;
-    let size = file
-        .metadata()
-        .map_err(StoreError::io("reading", &partial))?
-        .len();
-    durable::rename(&partial, path).map_err(StoreError::io("renaming", &partial))?;
+    file.sync_all().map_err(failed("syncing", &partial))?;
+    let size = file.metadata().map_err(failed("reading", &partial))?.len();
+    durable::rename(&partial, path)?;
     Ok(size)
 }
 

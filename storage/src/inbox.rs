@@ -41,6 +41,7 @@ pub use self::senders::Senders;
 use self::writer::{Command, Writer};
 use crate::lock::StoreLock;
 use crate::sqlite::{self, Database, count, damaged, number};
+use crate::store::StoreError;
 
 /// Commands that may wait for the writer. Four full batches: enough to fill the next one while one
 /// commits, few enough that a stalled disk is felt by the senders within a second.
@@ -146,7 +147,7 @@ pub struct Inbox {
 
 impl Inbox {
     /// Makes an empty inbox.
-    pub(crate) async fn create(path: &Path) -> Result<(), CreateError> {
+    pub(crate) async fn create(path: &Path) -> Result<(), StoreError> {
         sqlite::create_file(path)?;
         let mut conn = sqlite::options(path).connect().await?;
         sqlx::raw_sql(include_str!("inbox/schema.sql"))
@@ -200,7 +201,8 @@ impl Inbox {
     pub async fn enqueue(
         &self,
         admission: Admission,
-    ) -> Result<impl Future<Output = Result<Judgement, InboxError>> + Send + use<>, InboxError> {
+    ) -> Result<impl Future<Output = Result<Judgement, InboxError>> + Send + use<>, InboxError>
+    {
         if admission.message.boot > MAX_COUNTER || admission.message.sequence > MAX_COUNTER {
             return Err(InboxError::OutOfRange("counter"));
         }
@@ -336,13 +338,4 @@ impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inbox").finish_non_exhaustive()
     }
-}
-
-/// The inbox could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CreateError {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Sql(#[from] sqlx::Error),
 }

@@ -41,7 +41,7 @@ use self::cache::PatientKeyCache;
 pub use self::custody::KeyCustody;
 pub use self::ledger::{KeyErasure, LedgerRow};
 pub use self::recipients::RecipientRow;
-pub(crate) use self::root::roots as root_epochs;
+pub(crate) use self::root::epochs;
 pub use self::root::{FileRootProvider, KeySlot, NewRoot, RootError, RootProvider};
 pub use self::snapshot::{
     JoinRefused, Joined, SnapshotError, SnapshotId, SnapshotPlace, SnapshotReport,

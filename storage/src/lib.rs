@@ -34,6 +34,7 @@ mod tests;
 
 pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
 pub use catalog::{Catalog, DataFile, Holding};
+pub use durable::FileError;
 pub use flush::FlushReport;
 pub use inbox::{
     Admission, BootChain, Fork, Inbox, InboxError, Judgement, KeptProof, NewQuarantine,

@@ -2,9 +2,10 @@
 //! break every promise.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use crate::durable::{FileError, failed};
 
 /// The lock file, locked for as long as this lives. The kernel lets go of it when the process dies,
 /// however it dies.
@@ -15,7 +16,7 @@ pub(crate) struct StoreLock {
 
 impl StoreLock {
     /// `Ok(None)` when another process (or another `Store` here) holds it.
-    pub(crate) fn acquire(path: &Path) -> io::Result<Option<Self>> {
+    pub(crate) fn acquire(path: &Path) -> Result<Option<Self>, FileError> {
         let mut options = OpenOptions::new();
         options
             .read(true)
@@ -23,11 +24,11 @@ impl StoreLock {
             .create(true)
             .truncate(false)
             .mode(0o600);
-        let file = options.open(path)?;
+        let file = options.open(path).map_err(failed("locking", path))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(e),
+            Err(TryLockError::Error(e)) => Err(failed("locking", path)(e)),
         }
     }
 }

@@ -12,8 +12,7 @@
 //! removes it otherwise. What is opened in step 5 is looked at by nobody and leaves no trace.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use arrow::array::AsArray as _;
@@ -26,7 +25,7 @@ use sqlx::Row as _;
 use vitalseal_crypto::{AtRest, Rejection, SubjectPseudonym, default_backend};
 
 use crate::backup::{self, BackupManifest};
-use crate::durable;
+use crate::durable::{self, FileError, failed};
 use crate::keys::{JoinRefused, KeyCustody};
 use crate::paths::StorePaths;
 use crate::registry::PatientState;
@@ -120,16 +119,8 @@ pub enum RestoreError {
         cause: Rejection,
     },
     /// The file system failed.
-    #[error("{what} {path}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl From<StoreError> for RestoreError {
@@ -138,20 +129,12 @@ impl From<StoreError> for RestoreError {
     }
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreError {
-    move |cause| RestoreError::Io {
-        what,
-        path: path.to_path_buf(),
-        cause,
-    }
-}
-
 /// What a backup says of itself.
 pub(crate) fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
     let whole = |e: Box<dyn std::error::Error + Send + Sync>| {
         RestoreError::NotABackup(from.to_path_buf(), e)
     };
-    let json = fs::read(backup::manifest_path(from)).map_err(|e| whole(e.into()))?;
+    let json = durable::read(&backup::manifest_path(from)).map_err(|e| whole(e.into()))?;
     let manifest: BackupManifest = serde_json::from_slice(&json).map_err(|e| whole(e.into()))?;
     if manifest.format != backup::FORMAT {
         return Err(RestoreError::Format {
@@ -170,7 +153,7 @@ pub fn unpack(from: &Path, data: &Path) -> Result<(), RestoreError> {
     let manifest = read_manifest(from)?;
     // A store that never flushed has no file there, and needs the directory all the same.
     for dir in [data.to_path_buf(), StorePaths::new(data, None).parquet()] {
-        durable::create_dir(&dir).map_err(failed("making", &dir))?;
+        durable::create_dir(&dir)?;
     }
     for file in &manifest.files {
         let below = Path::new(&file.path);
@@ -179,9 +162,8 @@ pub fn unpack(from: &Path, data: &Path) -> Result<(), RestoreError> {
             return Err(RestoreError::Outside(file.path.clone()));
         }
         let (source, copy) = (from.join(below), data.join(below));
-        backup::copy_file(&source, &copy).map_err(failed("copying", &source))?;
-        let found = backup::digest(&copy).map_err(failed("reading back", &copy))?;
-        if found != (file.size, file.sha256.clone()) {
+        backup::copy_file(&source, &copy)?;
+        if backup::digest(&copy)? != (file.size, file.sha256.clone()) {
             return Err(RestoreError::Damaged(source));
         }
     }
@@ -270,10 +252,8 @@ async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
 /// The id of the backup, if it is the store's own.
 async fn refuse_forged(store: &Store, from: &Path) -> Result<String, RestoreError> {
     let json = backup::manifest_path(from);
-    let id = fs::read(&json).map_err(failed("reading", &json))?;
-    let id = default_backend().sha256(&[&id]);
-    let path = backup::mac_path(from);
-    let found = fs::read(&path).map_err(failed("reading", &path))?;
+    let id = default_backend().sha256(&[&durable::read(&json)?]);
+    let found = durable::read(&backup::mac_path(from))?;
     let secret = store
         .keys
         .secret(backup::SECRET)
@@ -283,7 +263,7 @@ async fn refuse_forged(store: &Store, from: &Path) -> Result<String, RestoreErro
         .map(|secret| backup::mac(&secret, &id))
         .transpose()
         .map_err(StoreError::from)?;
-    if own.map(|mac| hex::encode(mac).into_bytes()) != Some(found) {
+    if own.map(String::into_bytes) != Some(found) {
         return Err(RestoreError::Forged(json));
     }
     Ok(hex::encode(id))
@@ -317,7 +297,7 @@ async fn open_hot(
 
 /// The first envelope of each patient in a file; its rows are sorted by patient.
 fn samples(path: &Path) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    let file = File::open(path).map_err(StoreError::io("reading", path))?;
+    let file = File::open(path).map_err(failed("reading", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let columns = [schema::SUBJECT, schema::ENVELOPE];
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns);

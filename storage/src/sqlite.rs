@@ -5,7 +5,6 @@
 //! microseconds since the Unix epoch.
 
 use std::error::Error;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,10 +17,10 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::durable;
+use crate::durable::{self, FileError};
 
 /// Makes an empty 0600 file for SQLite to fill: its `-wal` and `-shm` then inherit the mode.
-pub(crate) fn create_file(path: &Path) -> io::Result<()> {
+pub(crate) fn create_file(path: &Path) -> Result<(), FileError> {
     durable::write_new(path, &[])
 }
 

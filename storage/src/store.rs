@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::num::TryFromIntError;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -19,13 +19,13 @@ use vitalseal_crypto::{BackendError, KeyEpoch, SubjectPseudonym, default_backend
 
 use crate::catalog::{Catalog, DataFile};
 use crate::crash::CrashHook;
-use crate::durable;
+use crate::durable::{self, FileError};
 use crate::flush::{self, FlushReport};
 use crate::inbox::rows;
-use crate::inbox::{CreateError, Inbox, InboxError};
+use crate::inbox::{Inbox, InboxError};
 use crate::keys::tree::Tree;
 use crate::keys::{
-    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, root_epochs, snapshot,
+    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, epochs, snapshot,
 };
 use crate::lock::StoreLock;
 use crate::paths::StorePaths;
@@ -132,32 +132,14 @@ pub enum StoreError {
     #[error("counting")]
     Count(#[from] TryFromIntError),
     /// The file system failed.
-    #[error("{what} {path}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A step of a flush was abandoned.
     #[error("flushing the inbox")]
     Flush(#[from] io::Error),
     /// A task ended before its time.
     #[error("a task of the store ended early")]
     Task(#[from] JoinError),
-}
-
-impl StoreError {
-    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |cause| Self::Io {
-            what,
-            path: path.to_path_buf(),
-            cause,
-        }
-    }
 }
 
 /// One consistent cut: every admitted row of an authorized patient is in `hot` or in one of
@@ -209,29 +191,24 @@ impl Store {
         let custody = custody.into();
         let data = paths.data();
         refuse_strangers(paths)?;
-        durable::create_dir(data).map_err(StoreError::io("making", data))?;
+        durable::create_dir(data)?;
         let lock = lock(paths)?;
         if paths.registry().exists() || paths.inbox().exists() {
             return Err(StoreError::Exists(data.to_path_buf()));
         }
         let roots = &custody.roots;
         let slots = roots.slots().map_err(KeyError::from)?;
-        if !slots.is_empty() {
-            let epochs = root_epochs(&slots);
+        if let Some(first) = slots.first() {
+            let epochs = epochs(*first, &slots);
             return Err(StoreError::RootKeysExist {
                 place: roots.name().to_owned(),
                 epochs,
             });
         }
-        let parquet = paths.parquet();
-        durable::create_dir(&parquet).map_err(StoreError::io("making", &parquet))?;
-        Inbox::create(&paths.inbox()).await.map_err(|e| match e {
-            CreateError::Io(cause) => StoreError::io("making", &paths.inbox())(cause),
-            CreateError::Sql(cause) => cause.into(),
-        })?;
-        let path = paths.registry();
-        sqlite::create_file(&path).map_err(StoreError::io("making", &path))?;
-        let db = Database::connect(&path).await?;
+        durable::create_dir(&paths.parquet())?;
+        Inbox::create(&paths.inbox()).await?;
+        sqlite::create_file(&paths.registry())?;
+        let db = Database::connect(&paths.registry()).await?;
         let root = roots
             .create(KeySlot::Root(KeyEpoch(0)), default_backend())
             .map_err(KeyError::from)?;
@@ -463,23 +440,14 @@ impl fmt::Debug for Store {
 /// Anything in the directory that is not a store's.
 fn refuse_strangers(paths: &StorePaths) -> Result<(), StoreError> {
     let data = paths.data();
-    let entries = match std::fs::read_dir(data) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(StoreError::io("listing", data)(e)),
-    };
-    for entry in entries {
-        let path = entry.map_err(StoreError::io("listing", data))?.path();
-        if !paths.is_ours(&path) {
-            return Err(StoreError::NotEmpty(data.to_path_buf()));
-        }
+    let names = durable::names(data)?;
+    if names.iter().all(|name| paths.is_ours(&data.join(name))) {
+        Ok(())
+    } else {
+        Err(StoreError::NotEmpty(data.to_path_buf()))
     }
-    Ok(())
 }
 
 fn lock(paths: &StorePaths) -> Result<StoreLock, StoreError> {
-    let path = paths.lock();
-    StoreLock::acquire(&path)
-        .map_err(StoreError::io("locking", &path))?
-        .ok_or_else(|| StoreError::Locked(paths.data().to_path_buf()))
+    StoreLock::acquire(&paths.lock())?.ok_or_else(|| StoreError::Locked(paths.data().to_path_buf()))
 }

@@ -18,6 +18,7 @@ use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, MessageId};
 
 use super::{Inbox, InboxError};
+use crate::durable::failed;
 use crate::schema;
 use crate::sqlite::{at, count, number};
 use crate::store::{Store, StoreError};
@@ -124,7 +125,7 @@ fn find(
     boot: i64,
     sequence: i64,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let file = File::open(path).map_err(StoreError::io("reading", path))?;
+    let file = File::open(path).map_err(failed("reading", path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let columns =
         |names: &[&str]| ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());

@@ -1,15 +1,16 @@
 //! Root keys: one per epoch, outside the data directory, destroyed whenever something below is
 //! erased.
 
+use std::error::Error;
 use std::fmt;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use vitalseal_crypto::{Backend, BackendError, KeyEpoch, RootKey, danger, default_backend};
+use vitalseal_crypto::{Backend, KeyEpoch, RootKey, danger, default_backend};
 use zeroize::Zeroizing;
 
-use crate::durable;
+use crate::durable::{self, FileError, failed};
 use crate::pkcs11::TokenError;
 
 /// Which key of a provider. Numbers are never used again.
@@ -86,7 +87,7 @@ pub trait RootProvider: Send + Sync + fmt::Debug {
     fn slots(&self) -> Result<Vec<KeySlot>, RootError>;
 }
 
-/// A root key could not be loaded, made or destroyed.
+/// A key of a provider could not be loaded, made or destroyed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootError {
@@ -97,7 +98,7 @@ pub enum RootError {
         slot: KeySlot,
         /// Where it was looked for.
         place: String,
-        /// The root epochs that are there.
+        /// The epochs of such keys that are there.
         held: String,
     },
     /// The slot was used before.
@@ -118,26 +119,40 @@ pub enum RootError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Not a root key file of this format, or damaged.
-    #[error("{0} is not a whole root key file of this version")]
-    Damaged(PathBuf),
+    /// Not a file of this format and slot, or damaged.
+    #[error(
+        "{path} does not hold the {slot} in the format of this version; put a whole copy of it there"
+    )]
+    Damaged {
+        /// The slot.
+        slot: KeySlot,
+        /// The file.
+        path: PathBuf,
+    },
     /// The random source or another primitive failed.
-    #[error("drawing a root key")]
-    Draw(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("drawing random bytes for the {slot}")]
+    Draw {
+        /// The slot.
+        slot: KeySlot,
+        /// Why it failed.
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
     /// The token failed.
     #[error("using the PKCS#11 token")]
     Token(#[from] TokenError),
     /// The file system failed.
-    #[error("{what} {path}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl RootError {
+    pub(crate) fn draw<E: Error + Send + Sync + 'static>(slot: KeySlot) -> impl FnOnce(E) -> Self {
+        move |cause| Self::Draw {
+            slot,
+            cause: Box::new(cause),
+        }
+    }
 }
 
 /// Root keys as files `root-<epoch>.key` and `recipient-<epoch>.key` in a directory of their own.
@@ -174,7 +189,7 @@ impl FileRootProvider {
 
     fn missing(&self, slot: KeySlot) -> RootError {
         let held = match self.slots() {
-            Ok(slots) => roots(&slots),
+            Ok(slots) => epochs(slot, &slots),
             Err(_) => "unreadable".to_owned(),
         };
         let place = self.dir.display().to_string();
@@ -182,11 +197,11 @@ impl FileRootProvider {
     }
 }
 
-/// The root epochs among these slots, for people.
-pub(crate) fn roots(slots: &[KeySlot]) -> String {
+/// The epochs of those slots that are for the same as `like`, for people.
+pub(crate) fn epochs(like: KeySlot, slots: &[KeySlot]) -> String {
     let epochs: Vec<_> = slots
         .iter()
-        .filter(|slot| matches!(slot, KeySlot::Root(_)))
+        .filter(|slot| kind(**slot) == kind(like))
         .map(|slot| slot.epoch().to_string())
         .collect();
     if epochs.is_empty() {
@@ -210,16 +225,8 @@ fn magic(slot: KeySlot) -> &'static [u8; 8] {
     }
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootError {
-    move |cause| RootError::Io {
-        what,
-        path: path.to_path_buf(),
-        cause,
-    }
-}
-
 fn refuse_if_open(path: &Path) -> Result<(), RootError> {
-    match durable::open_to_others(path).map_err(failed("reading", path))? {
+    match durable::open_to_others(path)? {
         Some(mode) => Err(RootError::TooOpen {
             path: path.to_path_buf(),
             mode,
@@ -242,28 +249,28 @@ impl RootProvider for FileRootProvider {
 
     fn load(&self, slot: KeySlot, _: &[u8]) -> Result<RootKey, RootError> {
         let path = self.path(slot);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => Zeroizing::new(bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.missing(slot)),
-            Err(e) => return Err(failed("reading", &path)(e)),
-        };
+        let bytes = durable::read(&path).map_err(|e| match e.source.kind() {
+            io::ErrorKind::NotFound => self.missing(slot),
+            _ => e.into(),
+        })?;
+        let bytes = Zeroizing::new(bytes);
         refuse_if_open(&path)?;
         let whole = bytes.len() == FILE_BYTES
             && bytes[..8] == *magic(slot)
             && bytes[8..16] == slot.epoch().0.to_be_bytes()
             && bytes[48..] == checksum(&bytes[..48]);
         if !whole {
-            return Err(RootError::Damaged(path));
+            return Err(RootError::Damaged { slot, path });
         }
         danger::root_key_from_bytes(slot.epoch(), &bytes[16..48])
-            .map_err(|_| RootError::Damaged(path))
+            .map_err(|_| RootError::Damaged { slot, path })
     }
 
     fn create(&self, slot: KeySlot, backend: &dyn Backend) -> Result<NewRoot, RootError> {
-        durable::create_dir(&self.dir).map_err(failed("making", &self.dir))?;
+        durable::create_dir(&self.dir)?;
         refuse_if_open(&self.dir)?;
         let epoch = slot.epoch();
-        let key = RootKey::generate(epoch, backend).map_err(|e| RootError::Draw(Box::new(e)))?;
+        let key = RootKey::generate(epoch, backend).map_err(RootError::draw(slot))?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
         bytes.extend_from_slice(magic(slot));
         bytes.extend_from_slice(&epoch.0.to_be_bytes());
@@ -271,12 +278,12 @@ impl RootProvider for FileRootProvider {
         let sum = checksum(&bytes);
         bytes.extend_from_slice(&sum);
         let path = self.path(slot);
-        durable::write_new(&path, &bytes).map_err(|e| match e.kind() {
+        durable::write_new(&path, &bytes).map_err(|e| match e.source.kind() {
             io::ErrorKind::AlreadyExists => RootError::Exists {
                 slot,
                 place: self.dir.display().to_string(),
             },
-            _ => failed("writing", &path)(e),
+            _ => e.into(),
         })?;
         let blob = Vec::new();
         Ok(NewRoot { key, blob })
@@ -287,32 +294,25 @@ impl RootProvider for FileRootProvider {
         let mut file = match OpenOptions::new().write(true).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(failed("opening for destruction", &path)(e)),
+            Err(e) => return Err(failed("opening for destruction", &path)(e).into()),
         };
         let mut noise = [0; FILE_BYTES];
         // Noise rather than zeros: a compressing or sparse file system might not write zeros in
         // place.
         default_backend()
             .fill_random(&mut noise)
-            .map_err(|e: BackendError| RootError::Draw(e.into()))?;
+            .map_err(RootError::draw(slot))?;
         file.write_all(&noise)
             .and_then(|()| file.sync_all())
             .map_err(failed("overwriting", &path))?;
         drop(file);
-        durable::remove(&path).map_err(failed("unlinking", &path))
+        Ok(durable::remove(&path)?)
     }
 
     fn slots(&self) -> Result<Vec<KeySlot>, RootError> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed("listing", &self.dir)(e)),
-        };
-        let mut slots = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(failed("listing", &self.dir))?.file_name();
-            slots.extend(name.to_str().and_then(slot_of));
-        }
+        let names = durable::names(&self.dir)?;
+        let slots = names.iter().filter_map(|name| slot_of(name.to_str()?));
+        let mut slots: Vec<KeySlot> = slots.collect();
         slots.sort_unstable();
         Ok(slots)
     }
@@ -330,6 +330,7 @@ fn slot_of(file: &str) -> Option<KeySlot> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -362,9 +363,15 @@ mod tests {
         fs::copy(provider.path(slot), provider.path(cover)).unwrap();
         assert!(matches!(
             provider.load(cover, &[]),
-            Err(RootError::Damaged(_))
+            Err(RootError::Damaged { slot, .. }) if slot == cover
         ));
         provider.destroy(cover).unwrap();
+        let missing = provider.load(cover, &[]).unwrap_err().to_string();
+        assert!(
+            missing.starts_with("the cover of envelope key 7 is not in"),
+            "{missing}"
+        );
+        assert!(missing.ends_with("(held there: none)"), "{missing}");
 
         let path = provider.path(slot);
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
@@ -375,7 +382,7 @@ mod tests {
             flipped[at] ^= 1;
             fs::write(&path, &flipped).unwrap();
             assert!(
-                matches!(provider.load(slot, &[]), Err(RootError::Damaged(_))),
+                matches!(provider.load(slot, &[]), Err(RootError::Damaged { .. })),
                 "byte {at}"
             );
         }

@@ -19,7 +19,6 @@ mod place;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,12 +28,13 @@ use vitalseal_crypto::{KeyEpoch, RootKey};
 
 use self::format::{Body, Header, Opened, PageFile};
 pub use self::join::JoinRefused;
-pub use self::joined::Joined;
 pub(crate) use self::join::{join, places};
+pub use self::joined::Joined;
 use self::place::Place;
 pub use self::place::SnapshotId;
 use super::tree::current_root;
 use super::{Inner, KeyError, KeySlot, KeyStore, RootError, RootProvider};
+use crate::durable::FileError;
 use crate::sqlite::damaged;
 
 /// A table, or the part of it that a snapshot takes along.
@@ -154,16 +154,8 @@ pub enum SnapshotError {
     #[error("writing rows of the snapshot")]
     Encode(#[from] serde_json::Error),
     /// The file system failed.
-    #[error("{what} {path}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// A snapshot that was written, and read back, at every place.
@@ -227,8 +219,8 @@ impl KeyStore {
 
 fn look_at(place: PathBuf, store_id: &str) -> SnapshotPlace {
     let store = Place::new(&place, store_id);
-    let newest = store.snapshots().and_then(|ids| {
-        let header = ids.last().map(|id| format::header(&store, store_id, *id));
+    let newest = store.newest().map_err(SnapshotError::from).and_then(|id| {
+        let header = id.map(|id| format::header(&store, store_id, id));
         Ok(header
             .transpose()?
             .map(|header| (header.id(), header.taken_at)))
@@ -295,7 +287,7 @@ pub(super) async fn write(inner: &Inner, now: Timestamp) -> Result<SnapshotRepor
             };
             sealed = Some(Arc::clone(&bytes));
             let (store, generation) = (draft.place.clone(), page.generation);
-            let file = inner.at(place, move |_| store.put_page(generation, &bytes));
+            let file = inner.at(place, move |_| Ok(store.put_page(generation, &bytes)?));
             draft.fresh.insert(page.page, file.await?);
         }
     }
@@ -361,7 +353,7 @@ impl Draft {
         root_epoch: KeyEpoch,
         roots: &dyn RootProvider,
     ) -> Result<Self, SnapshotError> {
-        let newest = place.snapshots()?.last().copied();
+        let newest = place.newest()?;
         let serial = match newest {
             Some(id) if id.root_epoch > root_epoch => {
                 return Err(SnapshotError::Newer(place.manifest(id)));

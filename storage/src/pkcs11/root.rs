@@ -23,7 +23,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::token::{Connection, Token};
 use super::{TokenError, TokenRefusal};
-use crate::keys::{KeySlot, NewRoot, RootError, RootProvider, root_epochs};
+use crate::keys::{KeySlot, NewRoot, RootError, RootProvider, epochs};
 
 /// Root keys under AES keys of a token, one for each epoch, destroyed there.
 ///
@@ -62,7 +62,7 @@ impl Pkcs11RootProvider {
 
     fn missing(&self, slot: KeySlot) -> RootError {
         let held = match self.slots() {
-            Ok(slots) => root_epochs(&slots),
+            Ok(slots) => epochs(slot, &slots),
             Err(_) => "unreadable".to_owned(),
         };
         let place = self.name().to_owned();
@@ -111,8 +111,7 @@ impl Pkcs11RootProvider {
 
     /// The second half of `create`: from here on a failure leaves a cover that covers nothing.
     fn fill(&self, slot: KeySlot, backend: &dyn Backend) -> Result<NewRoot, RootError> {
-        let key = RootKey::generate(slot.epoch(), backend)
-            .map_err(|cause| RootError::Draw(Box::new(cause)))?;
+        let key = RootKey::generate(slot.epoch(), backend).map_err(RootError::draw(slot))?;
         let blob = self.wrap(slot, &key)?;
         let same =
             |read: &RootKey| *danger::root_key_to_bytes(read) == *danger::root_key_to_bytes(&key);

@@ -290,7 +290,7 @@ fn module(path: &Path) -> Result<Pkcs11, TokenRefusal> {
 /// Read for each login, so that the PIN is in memory only while it is needed.
 fn read_pin(path: &Path) -> Result<AuthPin, TokenRefusal> {
     let unreadable = |cause| TokenRefusal::PinFile(path.to_owned(), cause);
-    if let Some(mode) = durable::open_to_others(path).map_err(unreadable)? {
+    if let Some(mode) = durable::open_to_others(path).map_err(|e| unreadable(e.source))? {
         return Err(TokenRefusal::PinFileOpen(path.to_owned(), mode));
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);

@@ -108,7 +108,6 @@ async fn a_backup_holds_ciphertext_and_no_key_in_any_form() {
     );
 }
 
-/// Whoever adds a table decides: it comes along, or it leads to a key.
 #[tokio::test]
 async fn a_backup_of_a_store_that_never_flushed_restores() {
     let site = Site::new();
@@ -125,6 +124,7 @@ async fn a_backup_of_a_store_that_never_flushed_restores() {
     assert_eq!((restored.patients, restored.messages), (1, 0));
 }
 
+/// Whoever adds a table decides: it comes along, or it leads to a key.
 #[tokio::test]
 async fn every_table_of_the_registry_was_decided_upon() {
     let site = Site::new();
@@ -218,7 +218,7 @@ async fn unpacking_takes_exactly_what_was_written() {
             assert!(matches!(try_unpacking(), Err(RestoreError::Damaged(p)) if p == path));
         }
         fs::remove_file(&path).unwrap();
-        assert!(matches!(try_unpacking(), Err(RestoreError::Io { path: p, .. }) if p == path));
+        assert!(matches!(try_unpacking(), Err(RestoreError::File(e)) if e.path == path));
         fs::write(&path, whole).unwrap();
     }
     for outside in ["../evil", "/evil", "parquet/../../evil", "./evil", ""] {

@@ -22,6 +22,7 @@ use vitalseal_crypto::{KeyEpoch, Kid, PageKey, RootKey, SubjectPseudonym};
 use super::SnapshotError;
 use super::place::{self, Place, SnapshotId};
 use super::rows::{Row, WrongCell};
+use crate::durable;
 use crate::keys::{KeySlot, RootProvider};
 
 const MANIFEST: &[u8; 8] = b"VSKEYS\x01\n";
@@ -206,7 +207,7 @@ impl Opened {
         let file = self.body.files.get(&page.page);
         let file = file.ok_or(SnapshotError::Damaged(manifest))?;
         let path = self.place.page(file);
-        let bytes = place::read(&path)?;
+        let bytes = durable::read(&path)?;
         if PageFile::of(file.generation, &bytes) != *file {
             return Err(SnapshotError::Damaged(path));
         }
@@ -254,7 +255,7 @@ impl Opened {
 
 fn read_manifest(place: &Place, store_id: &str, id: SnapshotId) -> Result<Read, SnapshotError> {
     let path: &Path = &place.manifest(id);
-    parse(&place::read(path)?)
+    parse(&durable::read(path)?)
         .filter(|read| read.header.id() == id && read.header.store_id == store_id)
         .ok_or_else(|| SnapshotError::Damaged(path.to_path_buf()))
 }

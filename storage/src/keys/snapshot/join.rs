@@ -154,8 +154,10 @@ fn newest(
     let mut found = Vec::new();
     for place in &custody.snapshots {
         let place = Place::new(place, store_id);
-        let ids = place.snapshots().map_err(JoinRefused::Place)?;
-        found.extend(ids.last().map(|id| (*id, place)));
+        let id = place
+            .newest()
+            .map_err(|cause| JoinRefused::Place(cause.into()))?;
+        found.extend(id.map(|id| (id, place)));
     }
     let Some(id) = found.iter().map(|(id, _)| *id).max() else {
         return Ok(None);

@@ -11,15 +11,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use vitalseal_crypto::{KeyEpoch, default_backend};
 
-use super::SnapshotError;
 use super::format::PageFile;
-use crate::durable;
+use crate::durable::{self, FileError};
 
 /// Which snapshot of a store. The root decides first: one of a later root knows every erasure that one of an earlier
 /// root knows.
@@ -61,41 +58,37 @@ impl Place {
         self.pages().join(page_name(file))
     }
 
-    /// The snapshots that are here, oldest first; none when there is no such directory.
-    pub(super) fn snapshots(&self) -> Result<BTreeSet<SnapshotId>, SnapshotError> {
+    /// The newest snapshot here; none when there is no such directory.
+    pub(super) fn newest(&self) -> Result<Option<SnapshotId>, FileError> {
         let names = names(&self.dir)?;
-        Ok(names.iter().filter_map(|name| parse(name)).collect())
+        Ok(names.iter().filter_map(|name| parse(name)).max())
     }
 
     /// Writes a page file, once.
-    pub(super) fn put_page(
-        &self,
-        generation: i64,
-        bytes: &[u8],
-    ) -> Result<PageFile, SnapshotError> {
+    pub(super) fn put_page(&self, generation: i64, bytes: &[u8]) -> Result<PageFile, FileError> {
         self.make()?;
         let file = PageFile::of(generation, bytes);
         let path = self.page(&file);
-        durable::write_new(&path, bytes).map_err(failed("writing", &path))?;
+        durable::write_new(&path, bytes)?;
         Ok(file)
     }
 
     /// Writes a manifest, which must be a new one.
-    pub(super) fn put_manifest(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SnapshotError> {
+    pub(super) fn put_manifest(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), FileError> {
         self.make()?;
         let path = self.manifest(id);
         let unfinished = path.with_extension("tmp");
-        durable::remove(&unfinished).map_err(failed("removing", &unfinished))?;
-        durable::write_new(&unfinished, bytes).map_err(failed("writing", &unfinished))?;
-        durable::rename(&unfinished, &path).map_err(failed("renaming", &unfinished))
+        durable::remove(&unfinished)?;
+        durable::write_new(&unfinished, bytes)?;
+        durable::rename(&unfinished, &path)
     }
 
     /// Makes what directories are missing, one by one: each name is durable before anything stands below it.
-    fn make(&self) -> Result<(), SnapshotError> {
+    fn make(&self) -> Result<(), FileError> {
         let pages = self.pages();
         for dir in [self.dir.parent().unwrap_or(&self.dir), &self.dir, &pages] {
             if !dir.is_dir() {
-                durable::create_dir(dir).map_err(failed("making", dir))?;
+                durable::create_dir(dir)?;
             }
         }
         Ok(())
@@ -106,17 +99,17 @@ impl Place {
         &self,
         snapshots: &[SnapshotId],
         pages: &BTreeSet<&PageFile>,
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<(), FileError> {
         for name in names(&self.dir)? {
             let old = parse(&name).is_some_and(|id| !snapshots.contains(&id));
             if old || name.ends_with(".tmp") {
-                remove(&self.dir.join(name))?;
+                durable::remove(&self.dir.join(name))?;
             }
         }
         let named: BTreeSet<String> = pages.iter().map(|file| page_name(file)).collect();
         for name in names(&self.pages())? {
             if name.ends_with(".page") && !named.contains(&name) {
-                remove(&self.pages().join(name))?;
+                durable::remove(&self.pages().join(name))?;
             }
         }
         Ok(())
@@ -137,34 +130,9 @@ fn parse(name: &str) -> Option<SnapshotId> {
     (name == format!("{id}.keys")).then_some(id)
 }
 
-fn names(dir: &Path) -> Result<Vec<String>, SnapshotError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(failed("listing", dir)(e)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(failed("listing", dir))?.file_name();
-        names.extend(name.into_string());
-    }
-    Ok(names)
-}
-
-fn remove(path: &Path) -> Result<(), SnapshotError> {
-    durable::remove(path).map_err(failed("removing", path))
-}
-
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, SnapshotError> {
-    fs::read(path).map_err(failed("reading", path))
-}
-
-pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
-    move |cause| SnapshotError::Io {
-        what,
-        path: path.to_path_buf(),
-        cause,
-    }
+fn names(dir: &Path) -> Result<Vec<String>, FileError> {
+    let names = durable::names(dir)?.into_iter();
+    Ok(names.filter_map(|name| name.into_string().ok()).collect())
 }
 
 pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
