@@ -9,6 +9,7 @@
 #   clippy       all targets, warnings are errors
 #   docs         cargo doc, warnings are errors
 #   tests        unit, integration and doc tests
+#   portable     crypto and vitals alone and without aws-lc, as a small device would build them
 #   fuzz         each fuzz target for some seconds, where a nightly toolchain is installed
 #
 # Builds go to CARGO_TARGET_DIR, by default in the user's cache, so that a second run is quick. Nothing is written into
@@ -60,7 +61,8 @@ trap 'printf "\ntest.sh: %s failed (see above)\n" "$check" >&2' ERR
 # Installs the Debian packages whose commands are missing.
 install_packages() {
     local missing=()
-    command -v cc >/dev/null || missing+=(build-essential)                          # C parts: aws-lc, SQLite, zstd
+    command -v cc >/dev/null && command -v c++ >/dev/null ||
+        missing+=(build-essential)                                                  # aws-lc, SQLite, zstd; libFuzzer
     command -v openssl >/dev/null || missing+=(openssl)                             # tests make keys and CSRs with it
     command -v psql >/dev/null || missing+=(postgresql-client)                      # tests query through it
     command -v python3 >/dev/null || missing+=(python3)                             # the device that is not our code
@@ -144,6 +146,12 @@ check_vectors() {
     export VITALSEAL_VECTORS="$venv/vectors.json"
 }
 
+# In a target directory of its own: beside the workspace's it would not show what a feature of another package hides.
+check_portable() {
+    CARGO_TARGET_DIR="$cache/portable" \
+        cargo test --locked -p vitalseal-crypto -p vitalseal-vitals --no-default-features
+}
+
 # Lets each fuzz target run on from its seeds. The seeds themselves are replayed by the tests, on any toolchain.
 smoke_fuzz() {
     if ! RUSTUP_AUTO_INSTALL=0 cargo +nightly --version >/dev/null 2>&1; then
@@ -188,6 +196,7 @@ run vectors check_vectors
 run clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 run docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 run tests cargo test --locked --workspace
+run portable check_portable
 run fuzz smoke_fuzz
 
 printf '\ntest.sh: all %d checks passed in %d s%s\n' "$passed" "$SECONDS" "${left_out:+, left out:$left_out}"
