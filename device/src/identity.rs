@@ -1,15 +1,14 @@
 //! Who this device is: its key, its certificate, and the authority that it trusts.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use vitalseal_crypto::certificate::certificates_in_pem;
 use vitalseal_crypto::{
-    CertificateError, DeviceId, DeviceSigner, KeyError, OutboxKey, RecipientCertificate, danger,
-    default_backend,
+    CertificateError, DeviceId, DeviceSigner, KeyError, RecipientCertificate, default_backend,
 };
 use zeroize::Zeroizing;
 
@@ -19,9 +18,6 @@ pub const KEY_FILE: &str = "key.pem";
 pub const CERTIFICATE_FILE: &str = "cert.pem";
 /// File of the authority's certificates, issuing and root: PEM.
 pub const AUTHORITY_FILE: &str = "ca.pem";
-/// File of the key under which the outbox keeps content keys: 32 bytes, readable to the owner only. Made when it is
-/// missing; made anew, it cannot address what waited before.
-pub const OUTBOX_KEY_FILE: &str = "outbox.key";
 
 /// A device's key and certificate, and the certificates that it trusts.
 ///
@@ -29,7 +25,6 @@ pub const OUTBOX_KEY_FILE: &str = "outbox.key";
 /// common name.
 pub struct DeviceIdentity {
     signer: DeviceSigner,
-    outbox_key: OutboxKey,
     key_pem: Zeroizing<String>,
     certificate_pem: String,
     authority_pem: String,
@@ -49,15 +44,6 @@ pub enum IdentityError {
         #[source]
         cause: io::Error,
     },
-    /// The outbox key could not be made.
-    #[error("making {}", path.display())]
-    OutboxKey {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: io::Error,
-    },
     /// Key or certificate is damaged, or they do not belong together.
     #[error("using the device's key and certificate")]
     Key(#[source] KeyError),
@@ -67,8 +53,7 @@ pub enum IdentityError {
 }
 
 impl DeviceIdentity {
-    /// Reads [`KEY_FILE`], [`CERTIFICATE_FILE`] and [`AUTHORITY_FILE`] in `directory`, and [`OUTBOX_KEY_FILE`], which
-    /// it makes if there is none.
+    /// Reads [`KEY_FILE`], [`CERTIFICATE_FILE`] and [`AUTHORITY_FILE`] in `directory`.
     ///
     /// # Errors
     /// [`IdentityError`]
@@ -78,16 +63,10 @@ impl DeviceIdentity {
             fs::read_to_string(&path).map_err(|cause| IdentityError::Read { path, cause })
         };
         let key_pem = Zeroizing::new(read(KEY_FILE)?);
-        let identity = Self::from_pem(key_pem, read(CERTIFICATE_FILE)?, read(AUTHORITY_FILE)?)?;
-        let outbox_key = load_outbox_key(&directory.as_ref().join(OUTBOX_KEY_FILE))?;
-        Ok(Self {
-            outbox_key,
-            ..identity
-        })
+        Self::from_pem(key_pem, read(CERTIFICATE_FILE)?, read(AUTHORITY_FILE)?)
     }
 
-    /// From PEM texts: the private key, the device's certificate (and those above it), the authority's certificates. The
-    /// outbox key is drawn, and lives as long as this.
+    /// From PEM texts: the private key, the device's certificate (and those above it), the authority's certificates.
     ///
     /// # Errors
     /// [`IdentityError::Key`], [`IdentityError::Authority`]
@@ -99,10 +78,8 @@ impl DeviceIdentity {
         let signer =
             DeviceSigner::from_pkcs8_pem(&key_pem, &certificate_pem).map_err(IdentityError::Key)?;
         let authorities = certificates_in_pem(&authority_pem).map_err(IdentityError::Authority)?;
-        let outbox_key = OutboxKey::generate(default_backend()).map_err(IdentityError::Key)?;
         Ok(Self {
             signer,
-            outbox_key,
             key_pem,
             certificate_pem,
             authority_pem,
@@ -120,12 +97,6 @@ impl DeviceIdentity {
     #[must_use]
     pub fn signer(&self) -> &DeviceSigner {
         &self.signer
-    }
-
-    /// The key under which content keys wait.
-    #[must_use]
-    pub fn outbox_key(&self) -> &OutboxKey {
-        &self.outbox_key
     }
 
     /// The private key, PKCS#8 PEM: for a TLS stack and for nothing else.
@@ -168,36 +139,6 @@ impl DeviceIdentity {
         }
         Err(refusal)
     }
-}
-
-fn load_outbox_key(path: &Path) -> Result<OutboxKey, IdentityError> {
-    match fs::read(path).map(Zeroizing::new) {
-        Ok(bytes) => danger::outbox_key_from_bytes(&bytes).map_err(IdentityError::Key),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            let key = OutboxKey::generate(default_backend()).map_err(IdentityError::Key)?;
-            let written = write_private(path, danger::outbox_key_to_bytes(&key).as_slice());
-            let path = path.to_owned();
-            written.map_err(|cause| IdentityError::OutboxKey { path, cause })?;
-            Ok(key)
-        }
-        Err(cause) => {
-            let path = path.to_owned();
-            Err(IdentityError::Read { path, cause })
-        }
-    }
-}
-
-/// A new file that nobody else can read, durable when this returns.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
 }
 
 impl fmt::Debug for DeviceIdentity {

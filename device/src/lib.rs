@@ -9,11 +9,16 @@
 //! - [`Sealer`] signs with the device's key, seals for the server, chains each message to the one before.
 //! - [`Outbox`] keeps sealed messages on disk until the server has acknowledged them, through restarts.
 //! - [`Publisher`] (feature `mqtt`) sends what is in the outbox, again and again until it is acknowledged; what
-//!   waited for longer than the server kept its key is [addressed](DeviceIdentity::address) to the present one.
+//!   waited for longer than the server kept its key is [addressed](Waiting::address) to the present one, and nothing is
+//!   sent before the server has shown on that connection which one it is.
 //! - [`recording`] and [`simulated`] stand in for a sensor.
 //!
 //! Absent by intent: a reading is never written to disk unsealed, and nothing here reads a clock or
 //! decides what a reading means. Of vitalseal's crates it needs only `crypto` and `vitals`.
+//!
+//! Who takes a device reads what waits in its outbox, and no more: the content keys of what was acknowledged are
+//! overwritten, and so is the outbox's own key whenever nothing waits. Flash that moves what is written, copy-on-write
+//! file systems and snapshots may keep the overwritten bytes: put the outbox on an encrypted disk.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -48,9 +53,7 @@ pub mod simulated;
 
 pub use addressing::AddressError;
 pub use batcher::Batcher;
-pub use identity::{
-    AUTHORITY_FILE, CERTIFICATE_FILE, DeviceIdentity, IdentityError, KEY_FILE, OUTBOX_KEY_FILE,
-};
+pub use identity::{AUTHORITY_FILE, CERTIFICATE_FILE, DeviceIdentity, IdentityError, KEY_FILE};
 #[cfg(feature = "mqtt")]
 pub use mqtt::{Endpoint, PublishError, Publisher, PublisherSettings, PublisherStats};
 pub use outbox::{MAX_PENDING, Outbox, OutboxError, Position, Waiting};

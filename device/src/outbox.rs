@@ -4,29 +4,38 @@
 //! outbox/
 //!   lock                                    held while the outbox is open: one process, one boot counter
 //!   boot                                    number of the next boot, in decimal
+//!   outbox.key                              what content keys are wrapped under while anything waits
 //!   0000000000000007-000000000000002a.msg   message: boot and sequence in hexadecimal, so that names sort as
 //!                                           messages do
 //!   *.tmp                                   a write that a crash cut short; removed at the next start
 //!
-//! message = content key, wrapped under the device's outbox key (40 bytes) || wire envelope
+//! message = content key, wrapped under the outbox key (40 bytes) || wire envelope
 //! ```
 //!
-//! The wrapped key is in the message's own file, so that neither is ever there without the other.
+//! The wrapped key is in the message's own file, so that neither is ever there without the other. After the
+//! acknowledgement it is overwritten with zeros before the file is removed, and the outbox key itself is drawn anew
+//! whenever nothing waits: who takes the device later opens nothing that the server has by then. What a flash disk keeps of
+//! overwritten blocks is out of reach from here; see `key`.
 //!
 //! A message is written under a temporary name, synced, renamed, and the directory synced: after
-//! [`Outbox::push`] returned, it survives a power cut, and before that it is not there at all. Removal is not
-//! synced: a message that comes back after a power cut is sent once more, and the server knows it.
+//! [`Outbox::push`] returned, it survives a power cut, and before that it is not there at all. The zeros are synced, the
+//! removal is not: a message that comes back after a power cut has no key any more, and is removed at the next start.
 //!
-//! Only sealed bytes are ever handed to this module: it knows neither readings nor keys.
+//! Never here: a reading, or a content key that is written unwrapped.
+
+mod key;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vitalseal_crypto::{Dek, KeyError};
+
+use self::key::KeyFile;
 use crate::Message;
 
 /// The most messages that wait at once.
@@ -74,10 +83,10 @@ impl Position {
 }
 
 /// A message as it waits.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub struct Waiting {
-    /// Its content key, wrapped under the device's outbox key.
-    pub content_key: [u8; 40],
+    /// Its content key; `None` when the outbox key that it was kept under is lost.
+    pub content_key: Option<Dek>,
     /// The wire envelope, as it was sealed.
     pub envelope: Vec<u8>,
 }
@@ -109,6 +118,19 @@ pub enum OutboxError {
         /// Which one.
         position: Position,
     },
+    /// The key that content keys wait under could not be drawn, read or used.
+    #[error(
+        "using the key in {}; if that file is damaged, remove it: what waits then reaches the server only while the \
+         server keeps the key that it was sealed for",
+        path.display()
+    )]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: KeyError,
+    },
     /// The disk refused.
     #[error("{attempt} {}", path.display())]
     Io {
@@ -133,7 +155,8 @@ fn at(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OutboxErr
 
 /// Messages on disk that the server has not acknowledged. Clones share one outbox.
 ///
-/// Its calls block for as long as the disk takes; `push` for three syncs.
+/// Its calls block for as long as the disk takes: `push` for two syncs, `remove` for one, and for two more when nothing
+/// waits any longer.
 #[derive(Clone)]
 pub struct Outbox {
     shared: Arc<Shared>,
@@ -147,9 +170,11 @@ struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     pending: BTreeSet<Position>,
+    /// Messages that are on their way to the disk: their content keys are wrapped already.
+    arriving: usize,
+    key: KeyFile,
     /// Told of every push.
     wakers: Vec<Box<dyn Fn() + Send>>,
 }
@@ -159,15 +184,22 @@ impl Outbox {
     /// durably, before this returns, so that no two starts ever use the same one.
     ///
     /// # Errors
-    /// [`OutboxError::InUse`], [`OutboxError::BootCounter`], [`OutboxError::Io`]
+    /// [`OutboxError::InUse`], [`OutboxError::BootCounter`], [`OutboxError::Key`], [`OutboxError::Io`]
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, OutboxError> {
         let directory = directory.into();
         fs::create_dir_all(&directory).map_err(at("making the directory", &directory))?;
         let lock = lock(&directory)?;
         let pending = scan(&directory)?;
         let boot = next_boot(&directory, &pending)?;
+        let key = if pending.is_empty() {
+            KeyFile::draw(&directory)?
+        } else {
+            KeyFile::load(&directory)?
+        };
         let state = Mutex::new(State {
             pending,
+            arriving: 0,
+            key,
             wakers: Vec::new(),
         });
         Ok(Self {
@@ -186,25 +218,30 @@ impl Outbox {
         self.shared.boot
     }
 
-    /// Keeps a sealed message and its wrapped content key. Durable when this returns.
+    /// Keeps a sealed message and, wrapped, its content key. Durable when this returns.
     ///
     /// # Errors
-    /// [`OutboxError::Full`], [`OutboxError::Occupied`], [`OutboxError::Io`]
+    /// [`OutboxError::Full`], [`OutboxError::Occupied`], [`OutboxError::Key`], [`OutboxError::Io`]
     pub fn push(&self, message: &Message) -> Result<(), OutboxError> {
         let position = message.position();
-        let directory = &self.shared.directory;
-        {
-            let state = self.state();
+        let content_key = {
+            let mut state = self.state();
             if state.pending.contains(&position) {
                 return Err(OutboxError::Occupied { position });
             }
             if state.pending.len() >= MAX_PENDING {
                 return Err(OutboxError::Full);
             }
-        }
-        let content = [message.content_key.as_slice(), &message.bytes].concat();
-        write_durably(directory, &position.file_name(), &content)?;
+            let wrapped = state.key.wrap(&message.content_key)?;
+            state.arriving += 1;
+            wrapped
+        };
+        let content = [content_key.as_slice(), &message.bytes].concat();
+        let directory = &self.shared.directory;
+        let written = write_durably(directory, &position.file_name(), &content);
         let mut state = self.state();
+        state.arriving -= 1;
+        written?;
         state.pending.insert(position);
         state.wakers.iter().for_each(|wake| wake());
         Ok(())
@@ -239,38 +276,41 @@ impl Outbox {
         self.state().pending.is_empty()
     }
 
-    /// A message, as it was pushed.
+    /// A message, as it was pushed, and its content key.
     ///
     /// # Errors
     /// [`OutboxError::Io`], also if it was removed.
     pub fn read(&self, position: Position) -> Result<Waiting, OutboxError> {
         let path = self.shared.directory.join(position.file_name());
         let content = fs::read(&path).map_err(at("reading the message", &path))?;
-        let Some((content_key, envelope)) = content.split_first_chunk() else {
+        let Some((wrapped, envelope)) = content.split_first_chunk() else {
             let short = io::Error::from(io::ErrorKind::UnexpectedEof);
             return Err(at("reading the message", &path)(short));
         };
         Ok(Waiting {
-            content_key: *content_key,
+            content_key: self.state().key.unwrap(wrapped),
             envelope: envelope.to_vec(),
         })
     }
 
-    /// Forgets a message, and only on the server's acknowledgement. Removing what is not there is not an error.
+    /// Forgets a message and its content key, and only on the server's acknowledgement. Removing what is not there is
+    /// not an error.
     ///
     /// # Errors
-    /// [`OutboxError::Io`]
+    /// [`OutboxError::Key`], [`OutboxError::Io`]
     pub fn remove(&self, position: Position) -> Result<(), OutboxError> {
         let path = self.shared.directory.join(position.file_name());
-        match fs::remove_file(&path) {
+        match wipe(&path).and_then(|()| fs::remove_file(&path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(at("removing the acknowledged message", &path)(error))
+                return Err(at("removing the acknowledged message", &path)(error));
             }
-            _ => {
-                self.state().pending.remove(&position);
-                Ok(())
-            }
+            _ => {}
         }
+        let mut state = self.state();
+        if state.pending.remove(&position) && state.pending.is_empty() && state.arriving == 0 {
+            state.key.renew()?;
+        }
+        Ok(())
     }
 
     /// Calls `wake` after every push, from the pushing thread: it must not block.
@@ -280,7 +320,7 @@ impl Outbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is a single insert, remove or push: a panic leaves nothing half done.
+        // Every change under the lock is a single one or ends with the key: a panic leaves nothing half done.
         self.shared
             .state
             .lock()
@@ -316,7 +356,7 @@ fn lock(directory: &Path) -> Result<File, OutboxError> {
     }
 }
 
-/// The messages that are there. Removes what a crash left half written; leaves files of others alone.
+/// The messages that wait. Removes what a crash left half written or half removed; leaves files of others alone.
 fn scan(directory: &Path) -> Result<BTreeSet<Position>, OutboxError> {
     let listing = || at("listing", directory);
     let mut pending = BTreeSet::new();
@@ -329,9 +369,33 @@ fn scan(directory: &Path) -> Result<BTreeSet<Position>, OutboxError> {
             fs::remove_file(&path).map_err(at("removing the unfinished write", &path))?;
         }
         let name = path.file_name().and_then(|name| name.to_str());
-        pending.extend(name.and_then(Position::from_file_name));
+        let Some(position) = name.and_then(Position::from_file_name) else {
+            continue;
+        };
+        if is_wiped(&path).map_err(at("reading the message", &path))? {
+            fs::remove_file(&path).map_err(at("removing the acknowledged message", &path))?;
+        } else {
+            pending.insert(position);
+        }
     }
     Ok(pending)
+}
+
+/// In the place of a wrapped content key: the message was acknowledged.
+const WIPED: [u8; 40] = [0; 40];
+
+/// Overwrites the wrapped content key, durably.
+fn wipe(path: &Path) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    file.write_all(&WIPED)?;
+    file.sync_data()
+}
+
+fn is_wiped(path: &Path) -> io::Result<bool> {
+    let mut wrapped = Vec::with_capacity(WIPED.len());
+    let first = u64::try_from(WIPED.len()).unwrap_or(u64::MAX);
+    File::open(path)?.take(first).read_to_end(&mut wrapped)?;
+    Ok(wrapped == WIPED)
 }
 
 /// Takes the next boot number and writes down the one after it.
@@ -368,6 +432,11 @@ fn write_durably(directory: &Path, name: &str, content: &[u8]) -> Result<(), Out
     written.map_err(at("writing", &temporary))?;
     let path = directory.join(name);
     fs::rename(&temporary, &path).map_err(at("renaming to", &path))?;
+    sync(directory)
+}
+
+/// Makes the names in a directory durable.
+fn sync(directory: &Path) -> Result<(), OutboxError> {
     File::open(directory)
         .and_then(|handle| handle.sync_all())
         .map_err(at("syncing", directory))

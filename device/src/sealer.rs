@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use vitalseal_crypto::{
-    Agreement, Backend, ContentType, KeyError, MessageId, RecipientCertificate, SealError,
+    Agreement, Backend, ContentType, Dek, KeyError, MessageId, RecipientCertificate, SealError,
     SealRequest, SessionKey, SubjectPseudonym, default_backend, seal,
 };
 use vitalseal_vitals::{MAX_READINGS, Reading, Waveform, senml, waveform};
@@ -26,7 +26,7 @@ pub enum AgreementMode {
 }
 
 /// A sealed message, ready for the outbox.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Message {
     /// Device, boot and sequence: what the server tells duplicates by.
     pub id: MessageId,
@@ -34,8 +34,8 @@ pub struct Message {
     pub bytes: Vec<u8>,
     /// SHA-256 of the countersigned bytes, which the next message carries.
     pub signed_hash: [u8; 32],
-    /// The content key, wrapped under the device's outbox key: for [`DeviceIdentity::address`].
-    pub content_key: [u8; 40],
+    /// The content key, for the outbox to wrap; it is wiped with this.
+    pub content_key: Dek,
 }
 
 impl Message {
@@ -67,9 +67,6 @@ pub enum SealerError {
     /// No session key could be drawn.
     #[error("drawing a session key")]
     Session(#[source] KeyError),
-    /// The content key could not be wrapped for the outbox.
-    #[error("wrapping the content key for the outbox")]
-    ContentKey(#[source] KeyError),
     /// The payload could not be sealed.
     #[error("sealing message {sequence} of boot {boot}")]
     Seal {
@@ -208,8 +205,6 @@ impl Sealer {
             sequence: self.sequence,
             cause,
         })?;
-        let content_key = self.identity.outbox_key().wrap(&sealed.content_key);
-        let content_key = content_key.map_err(SealerError::ContentKey)?;
         let id = MessageId {
             device: self.identity.device().clone(),
             boot: self.boot,
@@ -224,7 +219,7 @@ impl Sealer {
             id,
             bytes: sealed.bytes,
             signed_hash: sealed.signed_hash,
-            content_key,
+            content_key: sealed.content_key,
         })
     }
 

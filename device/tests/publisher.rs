@@ -11,7 +11,7 @@
 
 mod common;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,12 +31,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::bytes::BytesMut;
 use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::{
-    CertificateAuthority, MessageId, NoSenderKeys, Received, RecipientKeyRing, default_backend,
+    Agreement, CertificateAuthority, ContentType, MAX_ENVELOPE_BYTES, MessageId, NoSenderKeys,
+    Received, RecipientCertificate, RecipientKeyRing, SealRequest, default_backend, seal,
 };
 use vitalseal_device::recording::HeartRateRecording;
 use vitalseal_device::{
     AgreementMode, DeviceIdentity, Endpoint, Message, Outbox, PublishError, Publisher,
-    PublisherSettings, Sealer,
+    PublisherSettings, PublisherStats, Sealer,
 };
 use vitalseal_vitals::senml;
 
@@ -61,6 +62,10 @@ enum Conduct {
     HangUpAfter(usize),
     /// Accepts TCP and says nothing.
     Silent,
+    /// Answers the subscription and publishes no certificate.
+    Untold,
+    /// Refuses the subscription.
+    Unsubscribed,
 }
 
 #[derive(Default)]
@@ -153,10 +158,16 @@ async fn serve(
                 }
                 Packet::Subscribe(subscribe) => {
                     assert_eq!(subscribe.filters[0].path, "v1/recipient");
-                    let granted = vec![SubscribeReasonCode::Success(QoS::AtMostOnce)];
-                    Packet::SubAck(SubAck::new(subscribe.pkid, granted))
+                    let granted = match conduct {
+                        Conduct::Unsubscribed => SubscribeReasonCode::Failure,
+                        _ => SubscribeReasonCode::Success(QoS::AtMostOnce),
+                    };
+                    Packet::SubAck(SubAck::new(subscribe.pkid, vec![granted]))
                         .write(&mut output, MAX_PACKET)
                         .ok()?;
+                    if matches!(conduct, Conduct::Untold | Conduct::Unsubscribed) {
+                        continue;
+                    }
                     let mut retained = Publish::new("v1/recipient", QoS::AtMostOnce, recipient_pem);
                     retained.retain = true;
                     Packet::Publish(retained)
@@ -200,63 +211,97 @@ async fn serve(
 struct Bench {
     authority: CertificateAuthority,
     identity: Arc<DeviceIdentity>,
+    recipient: RecipientCertificate,
     recipient_pem: String,
     outbox: Outbox,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 fn bench() -> Bench {
     let authority = common::authority(clock());
     let (identity, _) = common::enrol(&authority, clock());
-    let recipient_pem = common::recipient(&authority, clock())
-        .certificate()
-        .to_pem();
+    let recipient = common::recipient(&authority, clock()).certificate().clone();
     let directory = tempfile::tempdir().unwrap();
     let outbox = Outbox::open(directory.path()).unwrap();
     Bench {
         authority,
         identity,
-        recipient_pem,
+        recipient_pem: recipient.to_pem(),
+        recipient,
         outbox,
-        _directory: directory,
+        directory,
     }
 }
 
 impl Bench {
-    fn publisher(&self, endpoint: &Endpoint) -> Publisher {
+    fn settings() -> PublisherSettings {
         let mut settings = PublisherSettings::new(clock);
         settings.window = 8;
         settings.first_pause = Duration::from_millis(10);
         settings.longest_pause = Duration::from_millis(50);
+        settings
+    }
+
+    fn publisher(&self, endpoint: &Endpoint) -> Publisher {
+        self.publisher_with(Self::settings(), endpoint)
+    }
+
+    fn publisher_with(&self, settings: PublisherSettings, endpoint: &Endpoint) -> Publisher {
         let identity = Arc::clone(&self.identity);
         Publisher::new(identity, self.outbox.clone(), endpoint.clone(), settings).unwrap()
     }
 
-    /// What is no envelope is sent as it is, so any bytes do.
+    /// A message for the bench's recipient.
+    fn message(&self, sequence: u64, payload: &[u8]) -> Message {
+        let id = MessageId {
+            device: common::device(),
+            boot: 0,
+            sequence,
+        };
+        let request = SealRequest {
+            content_type: ContentType::SenmlCbor,
+            device: &id.device,
+            subject: &common::subject(),
+            issued_at: clock(),
+            boot: id.boot,
+            sequence,
+            previous: None,
+        };
+        let (signer, backend) = (self.identity.signer(), default_backend());
+        let (to, es) = (&self.recipient, Agreement::Ephemeral);
+        let sealed = seal(&request, payload, to, es, signer, backend).unwrap();
+        Message {
+            id,
+            bytes: sealed.bytes,
+            signed_hash: sealed.signed_hash,
+            content_key: sealed.content_key,
+        }
+    }
+
     fn push(&self, sequences: std::ops::Range<u64>) {
         for sequence in sequences {
-            self.outbox
-                .push(&message(sequence, body(sequence)))
-                .unwrap();
+            let message = self.message(sequence, b"payload");
+            self.outbox.push(&message).unwrap();
         }
     }
 }
 
-fn message(sequence: u64, bytes: Vec<u8>) -> Message {
-    Message {
-        id: MessageId {
-            device: common::device(),
-            boot: 0,
-            sequence,
-        },
-        bytes,
-        signed_hash: [0; 32],
-        content_key: [0; 40],
-    }
+/// Lets it run until its counters say so.
+async fn run_until(publisher: &Publisher, reached: impl Fn(&PublisherStats) -> bool) {
+    let (stats, stop) = (publisher.stats(), CancellationToken::new());
+    let waiting = async {
+        while !reached(&stats) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        stop.cancel();
+    };
+    let both = async { tokio::join!(publisher.run(stop.clone()), waiting).0 };
+    let ended = tokio::time::timeout(LIMIT, both).await;
+    ended.unwrap().unwrap();
 }
 
-fn body(sequence: u64) -> Vec<u8> {
-    format!("message {sequence}").into_bytes()
+fn sequence(published: &[u8]) -> u64 {
+    Received::decode(published).unwrap().header().sequence
 }
 
 #[tokio::test]
@@ -270,13 +315,12 @@ async fn a_server_that_keeps_hanging_up_gets_everything_in_order() {
 
     let seen = peer.seen.lock().unwrap();
     assert!(bench.outbox.is_empty());
-    assert_eq!(seen.acked, (0..100).map(body).collect());
+    let acked: BTreeSet<u64> = seen.acked.iter().map(|body| sequence(body)).collect();
+    assert_eq!((seen.acked.len(), acked), (100, (0..100).collect()));
     // Each connection starts with the oldest message that is not acknowledged and leaves none out.
     let mut newest: Option<u64> = None;
     for published in &seen.published {
-        let sequence: u64 = std::str::from_utf8(published).unwrap()[8..]
-            .parse()
-            .unwrap();
+        let sequence = sequence(published);
         assert!(
             sequence <= newest.map_or(0, |newest| newest + 1),
             "a message was left out"
@@ -388,6 +432,72 @@ async fn nothing_leaves_the_outbox_while_the_server_is_silent_or_away() {
     assert_eq!(bench.outbox.len(), 3);
 }
 
+/// The server acknowledges what it cannot open, and the device would forget it.
+#[tokio::test]
+async fn nothing_is_sent_on_a_connection_that_shows_no_trusted_key_even_if_one_was_known() {
+    let bench = bench();
+    bench.push(0..3);
+    let own = &bench.recipient_pem;
+    let stranger = common::authority(clock());
+    let foreign = common::recipient(&stranger, clock()).certificate().to_pem();
+    let earlier = clock() - jiff::SignedDuration::from_hours(48);
+    let ended = common::recipient(&bench.authority, earlier)
+        .certificate()
+        .to_pem();
+    let untrusted = [
+        (Conduct::Untold, own.as_str()),
+        (Conduct::Unsubscribed, own),
+        (Conduct::Well, &foreign),
+        (Conduct::Well, &ended),
+        (Conduct::Well, ""),
+    ];
+    for (case, (conduct, pem)) in untrusted.into_iter().enumerate() {
+        let peer = Peer::start(&bench.authority, pem, &[conduct; 99]).await;
+        let mut settings = Bench::settings();
+        if matches!(conduct, Conduct::Untold) {
+            settings.recipient_patience = Duration::from_millis(300);
+        }
+        let publisher = bench.publisher_with(settings, &peer.endpoint);
+        run_until(&publisher, |stats| stats.failures() >= 3).await;
+        assert!(peer.seen.lock().unwrap().published.is_empty(), "{case}");
+    }
+
+    // Known from the first connection, and not shown on the next ones.
+    let conducts = [&[Conduct::HangUpAfter(1)][..], &[Conduct::Unsubscribed; 99]].concat();
+    let peer = Peer::start(&bench.authority, own, &conducts).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    run_until(&publisher, |stats| stats.failures() >= 4).await;
+    assert_eq!(peer.seen.lock().unwrap().published.len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_addressed_to_the_present_key_stays_and_holds_up_nothing() {
+    let mut bench = bench();
+    bench.push(0..2);
+    let directory = bench.directory.path().to_owned();
+    let file = |sequence| directory.join(format!("{:016x}-{sequence:016x}.msg", 0));
+    // The content key of the first is damaged, and the server has another key by now.
+    let mut damaged = std::fs::read(file(0)).unwrap();
+    damaged[0] ^= 1;
+    std::fs::write(file(0), damaged).unwrap();
+    bench.recipient = common::recipient(&bench.authority, clock())
+        .certificate()
+        .clone();
+    bench.push(2..3);
+    let peer = Peer::start(&bench.authority, &bench.recipient.to_pem(), &[]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    run_until(&publisher, |stats| stats.acked() == 2).await;
+    assert_eq!(bench.outbox.len(), 1);
+    let seen = peer.seen.lock().unwrap();
+    let published = seen.published.iter().map(|body| {
+        let received = Received::decode(body).unwrap();
+        assert_eq!(received.recipient_kid(), bench.recipient.kid());
+        received.header().sequence
+    });
+    assert_eq!(published.collect::<Vec<_>>(), [1, 2]);
+    assert!(file(0).exists());
+}
+
 #[tokio::test]
 async fn a_server_of_another_authority_gets_nothing() {
     let bench = bench();
@@ -462,12 +572,13 @@ async fn while_it_runs_it_sends_what_is_pushed_and_stops_with_a_farewell() {
 #[tokio::test]
 async fn the_largest_envelope_fits() {
     let bench = bench();
-    let largest = vec![0xd8; vitalseal_crypto::MAX_ENVELOPE_BYTES];
+    // What an envelope adds to an empty payload, and two longer length prefixes.
+    let around = bench.message(9, b"").bytes.len() + 8;
+    let payload = vec![0xd8; MAX_ENVELOPE_BYTES - around];
     for sequence in 0..3 {
-        bench
-            .outbox
-            .push(&message(sequence, largest.clone()))
-            .unwrap();
+        let message = bench.message(sequence, &payload);
+        assert!(message.bytes.len() + 16 > MAX_ENVELOPE_BYTES);
+        bench.outbox.push(&message).unwrap();
     }
     let peer = Peer::start(&bench.authority, &bench.recipient_pem, &[]).await;
     bench

@@ -9,7 +9,6 @@
 mod common;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use jiff::SignedDuration;
 use vitalseal_crypto::{
@@ -19,8 +18,8 @@ use vitalseal_crypto::{
 use vitalseal_device::recording::{HeartRateRecording, PulseRecording};
 use vitalseal_device::simulated::SimulatedPatient;
 use vitalseal_device::{
-    AddressError, AgreementMode, DeviceIdentity, IdentityError, Message, Sealer, SealerError,
-    Waiting,
+    AddressError, AgreementMode, DeviceIdentity, IdentityError, Message, Outbox, Sealer,
+    SealerError, Waiting,
 };
 use vitalseal_vitals::{MAX_READINGS, senml, waveform};
 
@@ -203,52 +202,47 @@ fn nothing_is_sealed_for_a_key_that_the_server_has_destroyed() {
 }
 
 #[test]
-fn a_content_key_that_waits_opens_for_its_own_outbox_key_only_and_that_key_stays_with_the_device() {
+fn a_message_that_waits_is_addressed_with_its_own_content_key_or_not_at_all() {
     let directory = tempfile::tempdir().unwrap();
     let authority = authority(now());
-    let (made, _) = enrol(&authority, now());
-    let write = |file, text: &str| std::fs::write(directory.path().join(file), text).unwrap();
-    write(vitalseal_device::KEY_FILE, made.key_pem());
-    write(vitalseal_device::CERTIFICATE_FILE, made.certificate_pem());
-    write(vitalseal_device::AUTHORITY_FILE, made.authority_pem());
-    let load = || Arc::new(DeviceIdentity::load(directory.path()).unwrap());
+    let (identity, certificate) = enrol(&authority, now());
     let (first, present) = (recipient(&authority, now()), recipient(&authority, now()));
-
-    let identity = load();
-    let trusted = identity.trust_recipient(&first.certificate().to_pem(), now());
-    let es = AgreementMode::Es;
-    let mut sealer = Sealer::new(Arc::clone(&identity), subject(), trusted.unwrap(), es, 0);
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let (es, to) = (AgreementMode::Es, first.certificate().clone());
+    let mut sealer = Sealer::new(identity, subject(), to, es, outbox.boot());
     let readings = HeartRateRecording::embedded().unwrap().readings()[..5].to_vec();
     let message = sealer.seal(&readings, now()).unwrap();
-    let waiting = Waiting {
-        content_key: message.content_key,
-        envelope: message.bytes,
-    };
-    drop((identity, sealer));
+    outbox.push(&message).unwrap();
+    drop(outbox);
 
-    let present = present.certificate();
-    load().address(waiting.clone(), present).unwrap();
-    let path = directory.path().join(vitalseal_device::OUTBOX_KEY_FILE);
-    let mode = std::fs::metadata(&path).unwrap().permissions();
-    assert_eq!(
-        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
-        0o600
-    );
-    std::fs::remove_file(&path).unwrap();
-    assert!(matches!(
-        load().address(waiting.clone(), present),
-        Err(AddressError::ContentKey(_))
-    ));
+    let waiting = || {
+        let outbox = Outbox::open(directory.path()).unwrap();
+        outbox.read(message.position()).unwrap()
+    };
+    let addressed = waiting().address(present.certificate()).unwrap();
+    let to = first.certificate().clone();
+    let keys = RecipientKeyRing::new(vec![present]);
+    let received = Received::decode(&addressed).unwrap();
+    let verified = received.verify(&certificate, default_backend()).unwrap();
+    let opened = verified.open(&keys, &NoSenderKeys, default_backend());
+    assert_eq!(senml::decode(opened.unwrap().payload()).unwrap(), readings);
+    assert_eq!(waiting().address(&to).unwrap(), message.bytes);
+
+    let another = recipient(&authority, now());
+    let another = another.certificate();
     // A content key of another message does not make this one somebody else's.
-    let identity = load();
-    let trusted = identity.trust_recipient(&first.certificate().to_pem(), now());
-    let mut sealer = Sealer::new(Arc::clone(&identity), subject(), trusted.unwrap(), es, 1);
     let swapped = Waiting {
-        content_key: sealer.seal(&readings, now()).unwrap().content_key,
-        ..waiting
+        content_key: Some(sealer.seal(&readings, now()).unwrap().content_key),
+        ..waiting()
     };
     assert!(matches!(
-        identity.address(swapped, present),
+        swapped.address(another),
         Err(AddressError::Readdress(_))
     ));
+    std::fs::remove_file(directory.path().join("outbox.key")).unwrap();
+    assert!(matches!(
+        waiting().address(another),
+        Err(AddressError::ContentKey)
+    ));
+    assert_eq!(waiting().address(&to).unwrap(), message.bytes);
 }

@@ -6,8 +6,12 @@
 //!
 //! Packet ids: `publish` only queues, so the id of a message is not known when it is handed over. The event loop
 //! reports `Outgoing::Publish(id)` in the order of the queue, hence the two-step bookkeeping in [`Window`].
+//!
+//! Never here: a message for another key than the one whose certificate was published on this very connection and is
+//! trusted. The server acknowledges what it cannot open, for good, and an acknowledgement ends the message here.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,12 +20,12 @@ use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, StateError,
     SubscribeReasonCode, TlsConfiguration, Transport,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use vitalseal_crypto::{MAX_ENVELOPE_BYTES, RecipientCertificate};
+use vitalseal_crypto::{CertificateError, MAX_ENVELOPE_BYTES, RecipientCertificate};
 
 use super::{Aim, PublishError, Publisher};
-use crate::{DeviceIdentity, Position, Waiting};
+use crate::Position;
 
 /// Where the server keeps its envelope certificate, retained.
 const RECIPIENT_TOPIC: &str = "v1/recipient";
@@ -33,10 +37,6 @@ const MAX_PACKET_BYTES: usize = MAX_ENVELOPE_BYTES + 44 * 1024;
 /// cut off a server that holds a device back for good reason.
 const NETWORK_TIMEOUT_S: u64 = 20;
 
-/// How long messages wait on a new connection for the server to say which key it has now: it does so at once when it is
-/// asked, and one that does not gets them as they were sealed.
-const RECIPIENT_PATIENCE: Duration = Duration::from_secs(5);
-
 /// How long a farewell may take; the server does without.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -45,8 +45,9 @@ struct Window {
     /// One permit for each further message that may be sent.
     room: Semaphore,
     state: Mutex<WindowState>,
-    /// Rung when the server has said on this connection what its envelope key is, or that it will not.
-    told: Notify,
+    /// What the server published on this connection and the device trusts: what was known on an earlier one may have
+    /// ended since.
+    recipient: watch::Sender<Option<Arc<RecipientCertificate>>>,
 }
 
 #[derive(Default)]
@@ -62,7 +63,7 @@ impl Window {
         Self {
             room: Semaphore::new(usize::from(size)),
             state: Mutex::default(),
-            told: Notify::new(),
+            recipient: watch::Sender::new(None),
         }
     }
 
@@ -100,6 +101,28 @@ enum Ended {
     Reached,
     /// The connection is gone.
     Lost(ConnectionError),
+}
+
+/// Why nothing more may be sent on a connection. The next one may say more.
+#[derive(Debug, thiserror::Error)]
+enum NoRecipient {
+    #[error("the server published no envelope certificate on v1/recipient in time")]
+    Silence,
+    #[error("the server refused the subscription to v1/recipient")]
+    Refused,
+    #[error("v1/recipient holds no PEM")]
+    NoPem,
+    #[error("the envelope certificate on v1/recipient is not trusted: {0}")]
+    NotTrusted(CertificateError),
+    #[error("the envelope certificate on v1/recipient has ended, and there is no newer one")]
+    Ended,
+}
+
+impl NoRecipient {
+    fn end(self) -> Ended {
+        tracing::warn!(reason = %self, "nothing more is sent on this connection");
+        Ended::Lost(io::Error::other(self).into())
+    }
 }
 
 impl Publisher {
@@ -144,12 +167,17 @@ impl Publisher {
         options
     }
 
-    /// Hands messages to the client as long as the window has room, and waits for new ones.
+    /// Hands messages to the client as long as the window has room, and waits for new ones; before all, for the server's
+    /// key.
     async fn feed(&self, client: &AsyncClient, window: &Window) -> Result<Ended, PublishError> {
         let topic = format!("v1/d/{}/vitals", self.identity.device());
         let mut last = None;
-        // What was known on an earlier connection may have ended since.
-        let _ = tokio::time::timeout(RECIPIENT_PATIENCE, window.told.notified()).await;
+        let mut published = window.recipient.subscribe();
+        let published = published.wait_for(Option::is_some);
+        let told = tokio::time::timeout(self.settings.recipient_patience, published).await;
+        if !told.is_ok_and(|told| told.is_ok()) {
+            return Ok(NoRecipient::Silence.end());
+        }
         loop {
             let Ok(permit) = window.room.acquire().await else {
                 return Ok(Ended::Reached);
@@ -163,17 +191,29 @@ impl Publisher {
                 }
             };
             last = Some(position);
-            let (outbox, identity) = (self.outbox.clone(), Arc::clone(&self.identity));
-            let recipient = self.recipient.borrow().clone();
-            let read = tokio::task::spawn_blocking(move || {
-                outbox
-                    .read(position)
-                    .map(|waiting| addressed(&identity, waiting, recipient.as_deref()))
+            let recipient = window.recipient.borrow().clone();
+            // A connection may last for longer than a certificate.
+            let now = (self.settings.clock)();
+            let Some(recipient) = recipient.filter(|recipient| now <= recipient.not_after()) else {
+                return Ok(NoRecipient::Ended.end());
+            };
+            let outbox = self.outbox.clone();
+            let addressed = tokio::task::spawn_blocking(move || {
+                let waiting = outbox.read(position)?;
+                Ok(waiting.address(&recipient))
             });
-            let Ok(read) = read.await else {
+            let Ok(addressed) = addressed.await else {
                 return Ok(Ended::Lost(ConnectionError::RequestsDone));
             };
-            let sealed = read.map_err(PublishError::Outbox)?;
+            let sealed = match addressed.map_err(PublishError::Outbox)? {
+                Ok(sealed) => sealed,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(%position, error, "a message stays in the outbox");
+                    window.room.add_permits(1);
+                    continue;
+                }
+            };
             window.queue(position);
             if client
                 .publish(&topic, QoS::AtLeastOnce, false, sealed)
@@ -213,16 +253,16 @@ impl Publisher {
                 Event::Incoming(Packet::SubAck(answer))
                     if answer.return_codes.contains(&SubscribeReasonCode::Failure) =>
                 {
-                    tracing::warn!(
-                        topic = RECIPIENT_TOPIC,
-                        "the server refused the subscription"
-                    );
-                    window.told.notify_one();
+                    return Ok(NoRecipient::Refused.end());
                 }
                 Event::Incoming(Packet::Publish(publish)) if publish.topic == RECIPIENT_TOPIC => {
-                    self.learn_recipient(&publish.payload);
-                    window.told.notify_one();
-                    if aim == Aim::Recipient && self.recipient.borrow().is_some() {
+                    let recipient = match self.trusted(&publish.payload) {
+                        Ok(recipient) => Arc::new(recipient),
+                        Err(reason) => return Ok(reason.end()),
+                    };
+                    self.recipient.send_replace(Some(Arc::clone(&recipient)));
+                    window.recipient.send_replace(Some(recipient));
+                    if aim == Aim::Recipient {
                         return Ok(Ended::Reached);
                     }
                 }
@@ -234,8 +274,12 @@ impl Publisher {
                     let Some(position) = window.acked(ack.pkid) else {
                         return Ok(Ended::Lost(StateError::Unsolicited(ack.pkid).into()));
                     };
-                    // A single unlink without a sync: not worth a thread of its own.
-                    self.outbox.remove(position).map_err(PublishError::Outbox)?;
+                    let outbox = self.outbox.clone();
+                    let removed = tokio::task::spawn_blocking(move || outbox.remove(position));
+                    let Ok(removed) = removed.await else {
+                        return Ok(Ended::Lost(ConnectionError::RequestsDone));
+                    };
+                    removed.map_err(PublishError::Outbox)?;
                     self.stats.acked.fetch_add(1, Ordering::Relaxed);
                     if aim == Aim::Drain && self.outbox.is_empty() {
                         return Ok(Ended::Reached);
@@ -246,42 +290,14 @@ impl Publisher {
         }
     }
 
-    /// Takes over an envelope certificate that the device trusts; anything else leaves the known one as it is.
-    fn learn_recipient(&self, payload: &[u8]) {
+    /// The envelope certificate that was published, if the device trusts it.
+    fn trusted(&self, payload: &[u8]) -> Result<RecipientCertificate, NoRecipient> {
+        let pem = std::str::from_utf8(payload).map_err(|_| NoRecipient::NoPem)?;
         let now = (self.settings.clock)();
-        let Ok(pem) = std::str::from_utf8(payload) else {
-            tracing::warn!("v1/recipient holds no PEM; keeping the certificate that is known");
-            return;
-        };
-        match self.identity.trust_recipient(pem, now) {
-            Ok(recipient) => {
-                tracing::debug!(kid = %recipient.kid(), "envelope certificate");
-                self.recipient.send_replace(Some(Arc::new(recipient)));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "v1/recipient is not trusted; keeping the certificate that is known");
-            }
-        }
+        self.identity
+            .trust_recipient(pem, now)
+            .map_err(NoRecipient::NotTrusted)
     }
-}
-
-/// What to send of a waiting message. One that cannot be addressed anew goes as it was sealed: its key may still be there.
-fn addressed(
-    identity: &DeviceIdentity,
-    waiting: Waiting,
-    recipient: Option<&RecipientCertificate>,
-) -> Vec<u8> {
-    let Some(recipient) = recipient else {
-        return waiting.envelope;
-    };
-    let as_sealed = waiting.envelope.clone();
-    identity
-        .address(waiting, recipient)
-        .unwrap_or_else(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "a waiting message is sent as it was sealed");
-            as_sealed
-        })
 }
 
 /// Sends DISCONNECT, so that the server need not wait for the connection to go stale.

@@ -41,12 +41,15 @@ pub struct PublisherSettings {
     pub first_pause: Duration,
     /// Longest pause.
     pub longest_pause: Duration,
+    /// How long a new connection may take until the server has published a trusted envelope certificate on it; then it is
+    /// given up.
+    pub recipient_patience: Duration,
     /// Reads the time, to check the recipient certificate's validity.
     pub clock: fn() -> Timestamp,
 }
 
 impl PublisherSettings {
-    /// A window of 64 messages, a keep-alive of 15 s, pauses from 200 ms to 30 s.
+    /// A window of 64 messages, a keep-alive of 15 s, pauses from 200 ms to 30 s, a patience of 30 s.
     #[must_use]
     pub fn new(clock: fn() -> Timestamp) -> Self {
         Self {
@@ -54,6 +57,7 @@ impl PublisherSettings {
             keep_alive: Duration::from_secs(15),
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(30),
+            recipient_patience: Duration::from_secs(30),
             clock,
         }
     }
@@ -141,7 +145,9 @@ enum Aim {
 ///
 /// Each connection is made afresh and sends everything that waits, in the order of boot and sequence, with
 /// `QoS` 1 to `v1/d/{device}/vitals`; the server knows what it has already. What was sealed for another envelope key
-/// than the server publishes on that connection is [addressed](DeviceIdentity::address) to its present one.
+/// than the server publishes on that connection is [addressed](crate::Waiting::address) to its present one. Nothing is
+/// sent on a connection before a certificate was published there that the device trusts, and what cannot be addressed to
+/// it stays in the outbox.
 ///
 /// The MQTT client id is the device id, so a second publisher of the same device takes the session over
 /// ([MQTT-3.1.4-2]): run one at a time.

@@ -5,15 +5,33 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use vitalseal_crypto::MessageId;
+use vitalseal_crypto::{MessageId, OutboxKey, danger, default_backend};
 
+use super::key::KEY_FILE;
 use super::*;
 
 fn position(boot: u64, sequence: u64) -> Position {
     Position { boot, sequence }
 }
 
-/// A message that waits there; its wrapped key is never opened here.
+/// A key of these tests, to make content keys with and to look at them.
+fn looking_glass() -> OutboxKey {
+    danger::outbox_key_from_bytes(&[7; 32]).unwrap()
+}
+
+fn content_key(position: Position) -> Dek {
+    let key = [u8::try_from(position.sequence % 251).unwrap(); 32];
+    let wrapped = default_backend().wrap(&[7; 32], &key).unwrap();
+    looking_glass().unwrap(&wrapped).unwrap()
+}
+
+/// Whether a waiting message has the content key that it came with.
+fn has_its_key(waiting: &Waiting, position: Position) -> bool {
+    let seen = |key: &Dek| looking_glass().wrap(key).unwrap();
+    let kept = waiting.content_key.as_ref();
+    kept.is_some_and(|kept| seen(kept) == seen(&content_key(position)))
+}
+
 fn message(position: Position, bytes: &[u8]) -> Message {
     Message {
         id: MessageId {
@@ -23,7 +41,7 @@ fn message(position: Position, bytes: &[u8]) -> Message {
         },
         bytes: bytes.to_vec(),
         signed_hash: [0; 32],
-        content_key: [u8::try_from(position.sequence % 251).unwrap(); 40],
+        content_key: content_key(position),
     }
 }
 
@@ -50,7 +68,7 @@ fn messages_survive_a_restart_in_order_and_every_start_is_a_new_boot() {
     assert_eq!(outbox.pending(), expected);
     let waiting = outbox.read(position(2, 300)).unwrap();
     assert_eq!(waiting.envelope, [2; 3]);
-    assert_eq!(waiting.content_key, [49; 40]);
+    assert!(has_its_key(&waiting, position(2, 300)));
     let mut walked = Vec::new();
     let mut at = None;
     while let Some(next) = outbox.next_after(at) {
@@ -126,6 +144,100 @@ fn a_lost_or_damaged_boot_counter_never_repeats_a_boot_that_shows() {
     ));
 }
 
+/// A second name of a file's bytes, which stay when the first is unlinked: what a disk keeps of a removed file.
+fn remains(directory: &tempfile::TempDir, name: &str) -> PathBuf {
+    let kept = directory.path().join(format!("{name}-remains"));
+    fs::hard_link(directory.path().join(name), &kept).unwrap();
+    kept
+}
+
+#[test]
+fn what_an_acknowledged_message_leaves_on_the_disk_opens_with_nothing_that_the_device_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let key = || fs::read(directory.path().join(KEY_FILE)).unwrap();
+    let (first, second) = (position(0, 0), position(0, 1));
+    for position in [first, second] {
+        outbox.push(&message(position, b"sealed")).unwrap();
+    }
+    let (kept, before) = (remains(&directory, &first.file_name()), key());
+    let old_key = remains(&directory, KEY_FILE);
+    outbox.remove(first).unwrap();
+    assert_eq!(
+        fs::read(&kept).unwrap(),
+        [&[0; 40], &b"sealed"[..]].concat()
+    );
+    assert_eq!(key(), before, "another message waits under this key");
+    assert!(has_its_key(&outbox.read(second).unwrap(), second));
+    outbox.remove(second).unwrap();
+    let drained = key();
+    assert_ne!(drained, before);
+    assert_eq!(fs::read(&old_key).unwrap(), drained, "overwritten in place");
+    drop(outbox);
+    // Nothing waits: what an outbox that was lost or restored may have been read with ends too.
+    drop(Outbox::open(directory.path()).unwrap());
+    assert_ne!(key(), drained);
+    let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_removal_cut_short_by_a_crash_is_completed_at_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let (acknowledged, waits) = (position(0, 0), position(0, 1));
+    for position in [acknowledged, waits] {
+        outbox.push(&message(position, b"sealed")).unwrap();
+    }
+    wipe(&directory.path().join(acknowledged.file_name())).unwrap();
+    drop(outbox);
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert_eq!(outbox.pending(), [waits]);
+    assert!(!directory.path().join(acknowledged.file_name()).exists());
+}
+
+#[test]
+fn a_lost_key_leaves_the_messages_and_a_damaged_one_is_not_taken_for_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    outbox.push(&message(position(0, 0), b"sealed")).unwrap();
+    drop(outbox);
+    let key = directory.path().join(KEY_FILE);
+    fs::write(&key, [1; 31]).unwrap();
+    assert!(matches!(
+        Outbox::open(directory.path()),
+        Err(OutboxError::Key { .. })
+    ));
+    fs::remove_file(&key).unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let waiting = outbox.read(position(0, 0)).unwrap();
+    assert!(waiting.content_key.is_none());
+    assert_eq!(waiting.envelope, b"sealed");
+}
+
+#[test]
+fn a_message_that_comes_while_the_last_one_goes_keeps_its_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let pushing = outbox.clone();
+    let pusher = std::thread::spawn(move || {
+        for sequence in 0..60 {
+            let pushed = pushing.push(&message(position(0, sequence), b"sealed"));
+            pushed.unwrap();
+        }
+    });
+    for sequence in 0..60 {
+        let at = position(0, sequence);
+        while !outbox.pending().contains(&at) {
+            std::thread::yield_now();
+        }
+        assert!(has_its_key(&outbox.read(at).unwrap(), at), "{at}");
+        outbox.remove(at).unwrap();
+    }
+    pusher.join().unwrap();
+}
+
 #[cfg(feature = "mqtt")]
 #[test]
 fn every_push_wakes() {
@@ -159,7 +271,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Any sequence of pushes, removals and restarts leaves exactly what a map would hold.
+    /// Any sequence of pushes, removals and restarts leaves exactly what a map would hold, with its content keys.
     #[test]
     fn it_behaves_like_a_map_that_outlives_restarts(steps in proptest::collection::vec(step(), 0..40)) {
         let directory = tempfile::tempdir().unwrap();
@@ -190,6 +302,7 @@ proptest! {
         for (sequence, content) in &model {
             let waiting = outbox.read(position(0, *sequence)).unwrap();
             prop_assert_eq!(&waiting.envelope, content);
+            prop_assert!(has_its_key(&waiting, position(0, *sequence)));
         }
     }
 }
