@@ -8,10 +8,15 @@
 mod backup;
 mod chain;
 mod erasure;
+#[path = "../../tests/common/errors.rs"]
+mod errors;
+#[path = "../../tests/common/files.rs"]
+mod files;
 mod flush;
 mod intake;
 mod join;
 mod opening;
+mod places;
 mod rotation;
 mod snapshot;
 
@@ -23,6 +28,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
+
+use errors::chain;
+use files::{copy_tree, files_below};
 
 use crate::inbox::Admission;
 use crate::keys::{FileRootProvider, KeySlot, RootProvider};
@@ -94,20 +102,6 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// Seconds after some instant of 2026.
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_780_000_000 + seconds).unwrap()
@@ -161,31 +155,14 @@ fn authorized(subjects: &[&SubjectPseudonym]) -> Authorized {
 
 /// All files under a directory with their bytes.
 fn every_file(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            files.extend(every_file(&entry.path()));
-        } else {
-            files.push((entry.path(), fs::read(entry.path()).unwrap()));
-        }
-    }
+    let files = files_below(dir).into_iter();
     files
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect()
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack
         .windows(needle.len())
         .any(|window| window == needle)
-}
-
-/// An error with all its causes, as an operator sees it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

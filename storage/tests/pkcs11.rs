@@ -8,11 +8,13 @@
     reason = "a test argues with panics"
 )]
 
+#[path = "../../tests/common/errors.rs"]
+mod errors;
+#[path = "../../tests/common/files.rs"]
+mod files;
 #[path = "../../tests/common/token.rs"]
 mod token;
 
-use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -31,6 +33,8 @@ use vitalseal_storage::{
     StorePaths, Token, TokenError, TokenSettings,
 };
 
+use errors::chain;
+use files::{copy_tree, files_below};
 use token::{LABEL, PIN, SoftToken, module};
 
 const FIRST: KeySlot = KeySlot::Root(KeyEpoch(0));
@@ -316,7 +320,7 @@ fn an_erasure_ends_every_copy_of_the_data_with_an_object_of_the_token(soft: &Sof
         let gone = store.registry.add_patient(Some("A"), None, at(0)).await.unwrap();
         let stays = store.registry.add_patient(Some("B"), None, at(0)).await.unwrap();
         store.close().await;
-        copy_files(&data, &copy);
+        copy_tree(&data, &copy);
 
         let store = Store::open(&paths, roots(), at(1)).await.unwrap();
         let erased = store.keys.erase(&gone, "erasure-1", at(1)).await.unwrap();
@@ -371,35 +375,4 @@ fn find(session: &Session, label: &str) -> Vec<ObjectHandle> {
     session
         .find_objects(&[Attribute::Label(label.into())])
         .unwrap()
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        said.push_str(&format!(": {cause}"));
-        next = cause.source();
-    }
-    said
-}
-
-fn copy_files(from: &Path, to: &Path) {
-    for file in files_below(from) {
-        let target = to.join(file.strip_prefix(from).unwrap());
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(&file, target).unwrap();
-    }
-}
-
-fn files_below(dir: &Path) -> Vec<std::path::PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_below(&path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }

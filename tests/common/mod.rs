@@ -7,6 +7,7 @@
 )]
 
 pub mod device;
+mod files;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub(crate) use files::files_below;
 
 /// The binary under test.
 pub const VITALSEAL: &str = env!("CARGO_BIN_EXE_vitalseal");
@@ -302,20 +305,6 @@ impl Drop for Site {
 /// The code an authenticator shows now.
 pub fn totp_now(secret: &str) -> String {
     vitalseal::credentials::totp_code(secret, jiff::Timestamp::now()).unwrap()
-}
-
-/// Every file below a directory.
-pub fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            found.extend(files_below(&entry.path()));
-        } else if entry.file_type().unwrap().is_file() {
-            found.push(entry.path());
-        }
-    }
-    found
 }
 
 fn parse(output: &Output) -> Value {
