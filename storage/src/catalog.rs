@@ -19,8 +19,9 @@ use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
 use crate::durable::failed;
 use crate::inbox::Inbox;
+use crate::paths::is_data_file;
 use crate::schema;
-use crate::sqlite::{Database, at, count, number, parsed, us};
+use crate::sqlite::{Database, at, count, damaged, number, parsed, us};
 use crate::store::StoreError;
 
 /// A flushed file.
@@ -154,7 +155,7 @@ impl Catalog {
         let mut files = Vec::with_capacity(rows.len());
         for row in rows {
             files.push(DataFile {
-                path: object_store::path::Path::from(row.try_get::<&str, _>("file")?),
+                path: object_store::path::Path::from(own(row.try_get("file")?)?),
                 size: count(row.try_get("size")?)?,
                 messages: count(row.try_get("messages")?)?,
                 readings: count(row.try_get("readings")?)?,
@@ -219,9 +220,9 @@ impl Catalog {
 
     /// Files that were planned and never published.
     pub(crate) async fn planned(&self) -> Result<Vec<String>, sqlx::Error> {
-        sqlx::query_scalar("SELECT file FROM data_files WHERE state = 'planned'")
-            .fetch_all(self.db.pool())
-            .await
+        let names = sqlx::query_scalar("SELECT file FROM data_files WHERE state = 'planned'");
+        let names: Vec<String> = names.fetch_all(self.db.pool()).await?;
+        names.into_iter().map(own).collect()
     }
 
     /// Forgets a planned file after it was removed.
@@ -232,6 +233,20 @@ impl Catalog {
             .execute(tx.connection())
             .await?;
         tx.commit().await
+    }
+}
+
+/// The registry names a data file as no version of this program does.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} in the registry is no name of a data file: somebody changed it; restore a backup")]
+struct NoDataFile(String);
+
+/// The name of a data file, before it is made a path.
+fn own(name: String) -> Result<String, sqlx::Error> {
+    if is_data_file(&name) {
+        Ok(name)
+    } else {
+        Err(damaged(NoDataFile(name)))
     }
 }
 

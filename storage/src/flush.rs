@@ -33,6 +33,7 @@ use crate::crash::{CrashHook, CrashPoint};
 use crate::durable::{self, failed};
 use crate::inbox::Inbox;
 use crate::inbox::rows::{self, SealedRow};
+use crate::paths::data_file;
 use crate::schema;
 use crate::sqlite::{at, count};
 use crate::store::StoreError;
@@ -137,7 +138,7 @@ async fn clear_planned(catalog: &Catalog, parquet: &Path) -> Result<(), StoreErr
 fn random_name(backend: &dyn Backend) -> Result<String, StoreError> {
     let mut id = [0; 16];
     backend.fill_random(&mut id)?;
-    Ok(format!("r-{}.parquet", hex::encode(id)))
+    Ok(data_file(&id))
 }
 
 fn partial(path: &Path) -> PathBuf {

@@ -165,6 +165,21 @@ impl StorePaths {
     }
 }
 
+/// The name of the data file with this id, in [`StorePaths::parquet`].
+pub(crate) fn data_file(id: &[u8; 16]) -> String {
+    format!("r-{}.parquet", hex::encode(id))
+}
+
+/// Whether [`data_file`] makes this name. One that somebody put into the registry leads anywhere, and files are read and
+/// removed by it.
+pub(crate) fn is_data_file(name: &str) -> bool {
+    let mut id = [0; 16];
+    let digits = name.strip_prefix("r-");
+    let digits = digits.and_then(|rest| rest.strip_suffix(".parquet"));
+    let decoded = digits.map(|digits| hex::decode_to_slice(digits, &mut id));
+    decoded.is_some_and(|decoded| decoded.is_ok()) && name == data_file(&id)
+}
+
 fn beside(data: &Path, suffix: &str) -> PathBuf {
     // A trailing slash or dot must not put the root keys inside the data directory: components()
     // drops both.

@@ -136,6 +136,48 @@ async fn a_crash_at_any_step_loses_nothing_and_doubles_nothing() {
     }
 }
 
+/// Of a planned file a flush that was interrupted left something, and opening removes it.
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_is_refused_and_what_is_there_is_left_alone() {
+    let site = Site::new();
+    site.create().await.close().await;
+    let victim = site.dir.path().join("victim");
+    fs::write(&victim, "of somebody else").unwrap();
+    let db = crate::sqlite::Database::connect(&site.paths().registry())
+        .await
+        .unwrap();
+    let absolute = victim.to_str().unwrap();
+    for name in [
+        "../../victim",
+        absolute,
+        "",
+        "r-0123456789abcdef0123456789ABCDEF.parquet",
+        "r-0123456789abcdef0123456789abcdef.parquet/../../../victim",
+    ] {
+        for state in ["planned", "live"] {
+            sqlx::query(
+                "INSERT OR REPLACE INTO data_files (file, state, planned_at_us, inbox_high, size, messages, readings, \
+                 first_at_us, last_at_us, received_first_at_us, received_last_at_us) \
+                 VALUES ($1, $2, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
+            )
+            .bind(name)
+            .bind(state)
+            .execute(db.pool())
+            .await
+            .unwrap();
+            let refused = chain(&site.open().await.unwrap_err());
+            assert!(refused.contains("no name of a data file"), "{refused}");
+            assert!(victim.exists(), "{name} {state}");
+        }
+        sqlx::query("DELETE FROM data_files")
+            .execute(db.pool())
+            .await
+            .unwrap();
+    }
+    db.close().await;
+    site.open().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_file_that_the_catalog_never_planned_is_left_alone() {
     let site = Site::new();
