@@ -99,9 +99,12 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
         Ok(made) => made,
         Err(error) => {
             custody::discard(&config);
-            // Only what this call made: both directories were absent or empty a moment ago.
+            // Only what this call made: these directories were absent or empty a moment ago.
             let _ = fs::remove_dir_all(&building);
             let _ = fs::remove_dir_all(&root_keys);
+            for place in &config.keys.snapshots {
+                let _ = fs::remove_dir_all(place);
+            }
             return Err(error);
         }
     };

@@ -35,7 +35,9 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::task::JoinError;
-use vitalseal_crypto::{Backend, KeyEpoch, PatientKeys, RecipientKeyRing, SubjectPseudonym};
+use vitalseal_crypto::{
+    Backend, KeyEpoch, PatientKeys, RecipientKeyRing, RootKey, SubjectPseudonym,
+};
 
 use self::cache::PatientKeyCache;
 pub use self::custody::KeyCustody;
@@ -90,6 +92,12 @@ pub enum KeyError {
         #[source]
         cause: Box<SnapshotError>,
     },
+    /// Another copy of this store goes on in its place.
+    #[error(
+        "another copy of this store turned the key tree, and this one stopped before it ended any root: stop this \
+         server, and serve the data directory of that copy alone"
+    )]
+    Overtaken(#[source] Box<SnapshotError>),
     /// The provider said that it destroyed a key and still has it.
     #[error(
         "the {0} is still there after its provider destroyed it: what it was to end is not final"
@@ -167,6 +175,26 @@ impl Inner {
     ) -> Result<T, KeyError> {
         let roots = Arc::clone(&self.roots);
         Ok(tokio::task::spawn_blocking(move || call(roots.as_ref())).await??)
+    }
+
+    /// Destroys a key of the provider, and sees that it is gone.
+    async fn destroy(&self, slot: KeySlot) -> Result<(), KeyError> {
+        self.with_roots(move |roots| roots.destroy(slot)).await?;
+        match self.with_roots(move |roots| roots.load(slot, &[])).await {
+            Err(KeyError::Root(RootError::Missing { .. })) => Ok(()),
+            _ => Err(KeyError::RootSurvived(slot)),
+        }
+    }
+
+    /// The current root as the registry names it, anew: the one in memory would outlive its end by another copy.
+    async fn load_current_root(&self, epoch: KeyEpoch, blob: Vec<u8>) -> Result<RootKey, KeyError> {
+        let load = move |roots: &dyn RootProvider| roots.load(KeySlot::Root(epoch), &blob);
+        self.with_roots(load).await.map_err(|error| match error {
+            KeyError::Root(cause @ RootError::Missing { .. }) => {
+                KeyError::Overtaken(Box::new(cause.into()))
+            }
+            error => error,
+        })
     }
 }
 
@@ -247,7 +275,7 @@ impl KeyStore {
     /// the source of `keys::erasure`. Goes on even if the caller stops waiting.
     ///
     /// # Errors
-    /// [`KeyError::UnknownPatient`] and [`KeyError::AlreadyErased`] before anything was changed.
+    /// [`KeyError::UnknownPatient`], [`KeyError::AlreadyErased`] and [`KeyError::Overtaken`] before anything was changed.
     /// After any other, the next erasure or [`crate::Store::open`] finishes what was begun; calling
     /// again with the same id gives the answer that was missed.
     pub async fn erase(
@@ -278,11 +306,12 @@ impl KeyStore {
     /// away.
     ///
     /// # Errors
-    /// When it still cannot be finished.
+    /// When it still cannot be finished; [`KeyError::Overtaken`], whether there is anything to finish or not.
     pub async fn resume(&self, now: Timestamp) -> Result<(), KeyError> {
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
             let _alone = inner.turning.lock().await;
+            snapshot::refuse_if_overtaken(&inner).await?;
             erasure::finish(&inner, now).await
         })
         .await?

@@ -177,7 +177,8 @@ struct Shared {
 }
 
 impl Store {
-    /// Makes a new store: directories, databases, root epoch 0, service and quarantine page.
+    /// Makes a new store: directories, those for key snapshots among them, databases, root epoch 0, service and
+    /// quarantine page.
     ///
     /// # Errors
     /// [`StoreError::NotEmpty`], [`StoreError::Exists`], [`StoreError::RootKeysExist`] and
@@ -206,6 +207,9 @@ impl Store {
             });
         }
         durable::create_dir(&paths.parquet())?;
+        for place in &custody.snapshots {
+            durable::create_dir(place)?;
+        }
         Inbox::create(&paths.inbox()).await?;
         sqlite::create_file(&paths.registry())?;
         let db = Database::connect(&paths.registry()).await?;
@@ -229,8 +233,9 @@ impl Store {
         Self::assemble(paths, custody, db, tree, lock, now).await
     }
 
-    /// Opens a store, and first finishes an erasure or a flush that was interrupted. A copy of the data directory from
-    /// before an erasure is joined with the newest key snapshot of its store: the erased are gone from it then.
+    /// Opens a store, and first finishes an erasure or a flush that was interrupted; an erasure that waits for a place of
+    /// key snapshots goes on waiting. A copy of the data directory from before an erasure is joined with the newest key
+    /// snapshot of its store: the erased are gone from it then.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::NotFound`], [`StoreError::Incomplete`],
@@ -323,7 +328,14 @@ impl Store {
         );
         let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
         flush::recover(&inbox, &catalog, &paths.parquet()).await?;
-        keys.resume(now).await?;
+        match keys.resume(now).await {
+            // Nobody comes back by it, and devices wait: whoever serves tries again.
+            Err(error @ KeyError::Snapshot { .. }) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an erasure or rotation stays unfinished and its old root key still exists"
+            ),
+            done => done?,
+        }
         let registry = Registry::new(db.clone(), keys.clone());
         let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let shared = Shared {

@@ -2,12 +2,12 @@
 //!
 //! | # | Step | What a crash right after it leaves | What [`finish`] does on open |
 //! |---|---|---|---|
-//! | 1 | the provider draws root *e+1* | an unused root: it wraps nothing | nothing; the next erasure draws a later one |
+//! | 1 | the provider draws root *e+1* | an unused root: it wraps nothing | nothing; the next erasure draws a later one and destroys this one in 6 |
 //! | 2 | one transaction: KEK row deleted; its page under a new page key; secrets under a new service page key; every page under root *e+1*; ledger row; tombstone; identity `NULL`; grants gone; root *e* `retiring` | erased and durable, but root *e* still opens old copies | 3 to 7 |
 //! | 3 | the patient's inbox rows and quarantined bodies deleted | as 2 | 3 to 7 again: each is idempotent |
 //! | 4 | write-ahead log moved into the file; everything read back over a new connection with a root loaded anew | as 2 | 3 to 7 |
 //! | 5 | a key snapshot to every configured place, read back there | as 2; copies from before 2, beside the snapshot, are joined with it and lose the patient | 3 to 7; one more snapshot |
-//! | 6 | the provider destroys root *e* and cannot load it any more | nothing older than 2 opens, except joined with a snapshot; the registry still says `retiring` | 3 to 7: destroying what is gone is no error |
+//! | 6 | the provider destroys root *e*, and every other below *e+1*, and cannot load them any more | nothing older than 2 opens, except joined with a snapshot; the registry still says `retiring` | 3 to 7: destroying what is gone is no error |
 //! | 7 | root *e* `destroyed`, ledger row completed | – | nothing |
 //!
 //! If 2 does not commit, nothing happened but 1. If 4 finds anything that does not open, or a place does not take the
@@ -16,6 +16,9 @@
 //! What the old root takes along: every earlier copy of the registry, write-ahead log, freed page
 //! or backup holds wraps that lead to root *e* or to one before it. The service page key turns too:
 //! whoever once held it learns nothing of what is sealed from here on.
+//!
+//! Before 1 the root is loaded anew and the places are looked at. If another copy of the store turned the tree meanwhile,
+//! nothing is done: a tree without that copy's erasures, under a later root, would pass for the newest.
 //!
 //! A root with a *higher* epoch than the registry's is never destroyed here: the registry may be an
 //! old copy, opened beside the root of the living store.
@@ -28,12 +31,11 @@ use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{KeyEpoch, Kid, PageKey, SubjectPseudonym};
 
 use super::secrets::secret_context;
+use super::snapshot::Check;
 use super::tree::{PagePurpose, Tree, current_root, generation_step, insert_root};
-use super::{
-    Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootError, RootRotation, ledger, snapshot,
-};
+use super::{Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootRotation, ledger, snapshot};
 use crate::crash::CrashPoint;
-use crate::sqlite::{damaged, number, parsed, us};
+use crate::sqlite::{count, damaged, number, parsed, us};
 
 /// Erases a patient's key for ever. Runs as a task of its own: a caller that goes away must not
 /// leave it half done.
@@ -44,6 +46,7 @@ pub(super) async fn erase(
     now: Timestamp,
 ) -> Result<KeyErasure, KeyError> {
     let _alone = inner.turning.lock().await;
+    snapshot::refuse_if_overtaken(&inner).await?;
     finish(&inner, now).await?;
     if let Some(done) = ledger::find(&erasure_id, &inner.db)
         .await?
@@ -64,6 +67,7 @@ pub(super) async fn erase(
 /// Moves everything under a new root and destroys the old one, without erasing anybody.
 pub(super) async fn rotate(inner: Arc<Inner>, now: Timestamp) -> Result<RootRotation, KeyError> {
     let _alone = inner.turning.lock().await;
+    snapshot::refuse_if_overtaken(&inner).await?;
     finish(&inner, now).await?;
     let root = new_root(&inner).await?;
     let turned = turn(&inner, root, None, now).await?;
@@ -324,15 +328,12 @@ pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError
     inner.db.checkpoint().await?;
     read_back(inner, &erased).await?;
     inner.crash.reached(CrashPoint::ReadBack)?;
-    snapshot::write(inner, now).await?;
+    let root_epoch = snapshot::write(inner, Check::Lengths, now)
+        .await?
+        .root_epoch;
     inner.crash.reached(CrashPoint::SnapshotWritten)?;
-    for epoch in &retiring {
-        let slot = KeySlot::Root(KeyEpoch(u64::try_from(*epoch).map_err(damaged)?));
-        inner.with_roots(move |roots| roots.destroy(slot)).await?;
-        match inner.with_roots(move |roots| roots.load(slot, &[])).await {
-            Err(KeyError::Root(RootError::Missing { .. })) => {}
-            _ => return Err(KeyError::RootSurvived(slot)),
-        }
+    for slot in roots_below(root_epoch, &retiring, inner).await? {
+        inner.destroy(slot).await?;
     }
     inner.crash.reached(CrashPoint::RootDestroyed)?;
     let mut tx = inner.db.begin().await?;
@@ -356,14 +357,28 @@ pub(super) async fn finish(inner: &Inner, now: Timestamp) -> Result<(), KeyError
     Ok(())
 }
 
+/// The retiring roots, and whatever else the provider holds below the current one: a turn that failed left it unused, and
+/// perhaps wraps under it in the write-ahead log.
+async fn roots_below(
+    current: KeyEpoch,
+    retiring: &[i64],
+    inner: &Inner,
+) -> Result<BTreeSet<KeySlot>, KeyError> {
+    let held = inner.with_roots(|roots| roots.slots()).await?;
+    let below = |slot: &KeySlot| matches!(slot, KeySlot::Root(epoch) if *epoch < current);
+    let mut ended: BTreeSet<KeySlot> = held.into_iter().filter(below).collect();
+    for epoch in retiring {
+        ended.insert(KeySlot::Root(KeyEpoch(count(*epoch)?)));
+    }
+    Ok(ended)
+}
+
 /// Step 4: what is on disk opens under the new root, and what was erased is not there.
 async fn read_back(inner: &Inner, erased: &[(SubjectPseudonym, i64)]) -> Result<(), KeyError> {
     let mut conn = inner.db.fresh_connection().await?;
     let conn = &mut conn;
     let (epoch, blob) = current_root(conn).await?;
-    let root = inner
-        .with_roots(move |roots| roots.load(KeySlot::Root(epoch), &blob))
-        .await?;
+    let root = inner.load_current_root(epoch, blob).await?;
     let mut pages = HashMap::new();
     let mut service = None;
     for row in sqlx::query("SELECT page, purpose, wrapped FROM key_pages")

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use vitalseal_crypto::{KeyEpoch, Kid, RecipientCertificate, RecipientKey, RecipientKeyRing};
 
-use super::{KeyError, KeySlot, KeyStore, RootError};
+use super::{KeyError, KeySlot, KeyStore, NewRoot, RootError};
 use crate::sqlite::{at, count, damaged, number, us};
 
 /// An envelope key of the server.
@@ -73,12 +73,29 @@ impl KeyStore {
             .inner
             .with_roots(move |roots| roots.create(KeySlot::Recipient(epoch), backend))
             .await?;
+        let stored = self.store_recipient(key, cover, not_before, not_after);
+        if let Err(error) = stored.await {
+            // No row leads to this cover. If that fails too, it goes when a later epoch ends.
+            let _ = self.inner.destroy(KeySlot::Recipient(epoch)).await;
+            return Err(error);
+        }
+        *self.inner.ring.lock().await = None;
+        Ok(())
+    }
+
+    async fn store_recipient(
+        &self,
+        key: &RecipientKey,
+        cover: NewRoot,
+        not_before: Timestamp,
+        not_after: Timestamp,
+    ) -> Result<(), KeyError> {
         let mut tx = self.inner.db.begin().await?;
         sqlx::query(
             "INSERT INTO recipients (epoch, kid, certificate, not_before_us, not_after_us, wrapped, blob) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
-        .bind(number(epoch.0)?)
+        .bind(number(cover.key.epoch().0)?)
         .bind(key.kid().as_bytes())
         .bind(key.certificate().der())
         .bind(us(not_before))
@@ -87,9 +104,7 @@ impl KeyStore {
         .bind(cover.blob)
         .execute(tx.connection())
         .await?;
-        tx.commit().await?;
-        *self.inner.ring.lock().await = None;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     /// Every envelope key whose private part still exists. The same ring until that set changes.
@@ -183,7 +198,8 @@ impl KeyStore {
 
     /// Destroys the private part of every envelope key that ended before `now`, in every copy of the data directory too.
     /// Gives those whose end was not recorded yet: record it, then call [`KeyStore::recipient_recorded`]. Until then
-    /// they are given again.
+    /// they are given again. Covers that the registry does not know, such as those from after the backup that it came
+    /// from, go without a word.
     ///
     /// # Errors
     /// [`KeyError::RootSurvived`], or when the registry or the provider fails.
@@ -197,6 +213,7 @@ impl KeyStore {
         .bind(us(now))
         .fetch_all(self.inner.db.pool())
         .await?;
+        self.destroy_unknown_covers(now).await?;
         let mut ended = Vec::with_capacity(rows.len());
         if rows.is_empty() {
             return Ok(ended);
@@ -206,19 +223,34 @@ impl KeyStore {
         *ring = None;
         for row in rows {
             let epoch = KeyEpoch(count(row.try_get("epoch")?)?);
-            let slot = KeySlot::Recipient(epoch);
-            self.inner
-                .with_roots(move |roots| roots.destroy(slot))
-                .await?;
-            let left = self.inner.with_roots(move |roots| roots.load(slot, &[]));
-            match left.await {
-                Err(KeyError::Root(RootError::Missing { .. })) => {}
-                _ => return Err(KeyError::RootSurvived(slot)),
-            }
+            self.inner.destroy(KeySlot::Recipient(epoch)).await?;
             let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
             ended.push((epoch, kid));
         }
         Ok(ended)
+    }
+
+    /// Covers without a row, of epochs before one that ended: whatever was sealed for them is as old.
+    async fn destroy_unknown_covers(&self, now: Timestamp) -> Result<(), KeyError> {
+        let ended: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(epoch) FROM recipients WHERE not_after_us < $1")
+                .bind(us(now))
+                .fetch_one(self.inner.db.pool())
+                .await?;
+        let Some(ended) = ended.map(count).transpose()? else {
+            return Ok(());
+        };
+        let known: Vec<i64> = sqlx::query_scalar("SELECT epoch FROM recipients")
+            .fetch_all(self.inner.db.pool())
+            .await?;
+        for slot in self.inner.with_roots(|roots| roots.slots()).await? {
+            let epoch = slot.epoch().0;
+            let unknown = epoch < ended && !known.contains(&number(epoch)?);
+            if unknown && matches!(slot, KeySlot::Recipient(_)) {
+                self.inner.destroy(slot).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Clears what is left of an envelope key whose end was recorded.

@@ -15,6 +15,7 @@
 mod format;
 mod join;
 mod joined;
+mod own;
 mod place;
 mod rows;
 
@@ -26,14 +27,16 @@ use jiff::Timestamp;
 use sqlx::Connection as _;
 use vitalseal_crypto::{KeyEpoch, RootKey};
 
+pub(super) use self::format::Check;
 use self::format::{Body, Header, Opened, PageFile};
 pub use self::join::JoinRefused;
-pub(crate) use self::join::{join, places};
+pub(crate) use self::join::{join, places, secret};
 pub use self::joined::Joined;
+use self::own::Own;
 use self::place::Place;
 pub use self::place::SnapshotId;
 use super::tree::current_root;
-use super::{Inner, KeyError, KeySlot, KeyStore, RootError, RootProvider};
+use super::{Inner, KeyError, KeyStore, RootError, RootProvider};
 use crate::durable::FileError;
 use crate::sqlite::damaged;
 
@@ -140,10 +143,13 @@ pub enum SnapshotError {
     )]
     Forged(PathBuf),
     /// Somebody else writes snapshots of this store.
+    #[error("{0} is of a root that this store does not know: another copy of this store wrote it")]
+    Foreign(PathBuf),
+    /// A disk is not mounted, or there is nothing at the place yet.
     #[error(
-        "{0} is of a later root than this store's: another copy of this store is in use; stop one of the two"
+        "{0} is no directory here: is its disk mounted? If the place or its disk is new, make that directory (`mkdir`)"
     )]
-    Newer(PathBuf),
+    Away(PathBuf),
     /// Its root could not be loaded.
     #[error("loading the root key of the snapshot")]
     Root(#[from] RootError),
@@ -186,15 +192,17 @@ impl KeyStore {
         !self.inner.places.is_empty()
     }
 
-    /// Writes a snapshot of the key tree to every configured place, and reads it back.
+    /// Writes a snapshot of the key tree to every configured place, and reads it back. Page files that are there already
+    /// are read too, and replaced where a disk lost or changed a byte.
     ///
     /// # Errors
-    /// [`KeyError::Snapshot`] when a place does not take it.
+    /// [`KeyError::Snapshot`] when a place does not take it, [`KeyError::Overtaken`] when another copy of the store
+    /// turned the tree.
     pub async fn snapshot(&self, now: Timestamp) -> Result<SnapshotReport, KeyError> {
         let inner = Arc::clone(&self.inner);
         let writing = tokio::spawn(async move {
             let _alone = inner.turning.lock().await;
-            write(&inner, now).await
+            write(&inner, Check::Digests, now).await
         });
         writing.await?
     }
@@ -205,22 +213,22 @@ impl KeyStore {
     /// When the registry cannot be read; a place that cannot be is told in its own row.
     pub async fn snapshots(&self) -> Result<Vec<SnapshotPlace>, KeyError> {
         let mut conn = self.inner.db.pool().acquire().await?;
-        let store_id = store_id(&mut conn).await?;
+        let own = Own::read(&mut conn).await?;
         let places = self.inner.places.clone();
         let look = move || {
             places
                 .into_iter()
-                .map(|place| look_at(place, &store_id))
+                .map(|place| look_at(place, &own))
                 .collect()
         };
         Ok(tokio::task::spawn_blocking(look).await?)
     }
 }
 
-fn look_at(place: PathBuf, store_id: &str) -> SnapshotPlace {
-    let store = Place::new(&place, store_id);
-    let newest = store.newest().map_err(SnapshotError::from).and_then(|id| {
-        let header = id.map(|id| format::header(&store, store_id, id));
+fn look_at(place: PathBuf, own: &Own) -> SnapshotPlace {
+    let store = own.place(&place);
+    let newest = store.newest().and_then(|id| {
+        let header = id.map(|id| format::header(&store, &own.store_id, id));
         Ok(header
             .transpose()?
             .map(|header| (header.id(), header.taken_at)))
@@ -228,15 +236,33 @@ fn look_at(place: PathBuf, store_id: &str) -> SnapshotPlace {
     SnapshotPlace { place, newest }
 }
 
-async fn store_id(conn: &mut sqlx::SqliteConnection) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar("SELECT store_id FROM store")
-        .fetch_one(conn)
-        .await
+/// Refuses when another copy of this store turned the tree: its root or its snapshots show it. To go on would write a
+/// tree and a ledger without its erasures. A place that is away cannot tell; it holds up the end of the old root.
+pub(super) async fn refuse_if_overtaken(inner: &Inner) -> Result<(), KeyError> {
+    let mut conn = inner.db.pool().acquire().await?;
+    let (epoch, blob) = current_root(&mut conn).await?;
+    let own = Own::read(&mut conn).await?;
+    drop(conn);
+    inner.load_current_root(epoch, blob).await?;
+    for place in &inner.places {
+        let (store, own) = (own.place(place), own.clone());
+        let looked = inner.at(place, move |_| store.refuse_foreign(&own.roots));
+        match looked.await {
+            Ok(()) | Err(KeyError::Snapshot { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Brings one consistent cut of the tree to every place, in full or by what changed, and reads it back. Nothing that an
-/// older snapshot needs is touched before that.
-pub(super) async fn write(inner: &Inner, now: Timestamp) -> Result<SnapshotReport, KeyError> {
+/// older snapshot needs is touched before that. A place that is away does not keep it from the others: by them another
+/// copy of the store sees that the tree turned.
+pub(super) async fn write(
+    inner: &Inner,
+    check: Check,
+    now: Timestamp,
+) -> Result<SnapshotReport, KeyError> {
     let mut conn = inner.db.fresh_connection().await?;
     // One read transaction: every row below is of one instant.
     let mut cut = conn.begin().await?;
@@ -250,12 +276,9 @@ pub(super) async fn write(inner: &Inner, now: Timestamp) -> Result<SnapshotRepor
     if inner.places.is_empty() {
         return Ok(report);
     }
-    let store_id = store_id(&mut cut).await?;
+    let own = Own::read(&mut cut).await?;
     let root_blob = hex::encode(&blob);
-    let root = inner
-        .with_roots(move |roots| roots.load(KeySlot::Root(root_epoch), &blob))
-        .await?;
-    let root = Arc::new(root);
+    let root = Arc::new(inner.load_current_root(root_epoch, blob).await?);
     let mut tables = BTreeMap::new();
     for table in TABLES {
         let rows = rows::read(table.read, None, &mut cut).await?;
@@ -264,11 +287,17 @@ pub(super) async fn write(inner: &Inner, now: Timestamp) -> Result<SnapshotRepor
     let files = BTreeMap::new();
     let tree = Body { tables, files };
 
+    let mut away = None;
     let mut drafts = Vec::with_capacity(inner.places.len());
     for place in &inner.places {
-        let (store, id) = (Place::new(place, &store_id), store_id.clone());
-        let begin = move |roots: &dyn RootProvider| Draft::begin(store, &id, root_epoch, roots);
-        drafts.push((place, inner.at(place, begin).await?));
+        let (store, own) = (own.place(place), own.clone());
+        let begin =
+            move |roots: &dyn RootProvider| Draft::begin(store, own, root_epoch, check, roots);
+        match inner.at(place, begin).await {
+            Ok(draft) => drafts.push((place, draft)),
+            Err(error @ KeyError::Snapshot { .. }) => away = away.or(Some(error)),
+            Err(error) => return Err(error),
+        }
     }
     for page in tree.pages() {
         let page = page.map_err(damaged)?;
@@ -281,13 +310,13 @@ pub(super) async fn write(inner: &Inner, now: Timestamp) -> Result<SnapshotRepor
                 Some(bytes) => Arc::clone(bytes),
                 None => {
                     let rows = rows::read(KEKS.read, Some(page.page), &mut cut).await?;
-                    let bytes = format::seal_page(&store_id, &page, &rows, &root);
+                    let bytes = format::seal_page(&own.store_id, &page, &rows, &root);
                     bytes.map_err(|cause| failed(place, cause))?.into()
                 }
             };
             sealed = Some(Arc::clone(&bytes));
             let (store, generation) = (draft.place.clone(), page.generation);
-            let file = inner.at(place, move |_| Ok(store.put_page(generation, &bytes)?));
+            let file = inner.at(place, move |_| store.put_page(generation, &bytes));
             draft.fresh.insert(page.page, file.await?);
         }
     }
@@ -295,9 +324,10 @@ pub(super) async fn write(inner: &Inner, now: Timestamp) -> Result<SnapshotRepor
     let serials = drafts.iter().map(|(_, draft)| draft.serial);
     report.serial = serials.fold(report.serial, Ord::max);
 
+    let taking: Vec<_> = drafts.iter().map(|(place, _)| *place).collect();
     for (place, draft) in drafts {
         let header = Header {
-            store_id: store_id.clone(),
+            store_id: own.store_id.clone(),
             root_epoch: root_epoch.0,
             serial: report.serial,
             taken_at: now,
@@ -308,13 +338,18 @@ pub(super) async fn write(inner: &Inner, now: Timestamp) -> Result<SnapshotRepor
         let finish = move |roots: &dyn RootProvider| draft.finish(&header, tree, &root, roots);
         inner.at(place, finish).await?;
     }
-    Ok(report)
+    own.note(&taking, &inner.db).await?;
+    away.map_or(Ok(report), Err)
 }
 
 fn failed(place: &Path, cause: SnapshotError) -> KeyError {
-    KeyError::Snapshot {
-        place: place.to_path_buf(),
-        cause: Box::new(cause),
+    let cause = Box::new(cause);
+    match *cause {
+        SnapshotError::Foreign(_) => KeyError::Overtaken(cause),
+        _ => KeyError::Snapshot {
+            place: place.to_path_buf(),
+            cause,
+        },
     }
 }
 
@@ -334,11 +369,12 @@ impl Inner {
 /// A snapshot on its way to one place.
 struct Draft {
     place: Place,
+    own: Own,
     /// One above what is there under this root.
     serial: u64,
     /// The snapshot that was the newest here, and its page files.
     previous: Option<(SnapshotId, BTreeSet<PageFile>)>,
-    /// Of those, the ones that are there in full length.
+    /// Of those, the ones that are there in full.
     whole: BTreeMap<i64, PageFile>,
     /// Page files of the new one that were here already.
     kept: BTreeMap<i64, PageFile>,
@@ -349,27 +385,27 @@ struct Draft {
 impl Draft {
     fn begin(
         place: Place,
-        store_id: &str,
+        own: Own,
         root_epoch: KeyEpoch,
+        check: Check,
         roots: &dyn RootProvider,
     ) -> Result<Self, SnapshotError> {
+        place.refuse_foreign(&own.roots)?;
         let newest = place.newest()?;
         let serial = match newest {
-            Some(id) if id.root_epoch > root_epoch => {
-                return Err(SnapshotError::Newer(place.manifest(id)));
-            }
             Some(id) if id.root_epoch == root_epoch => id.serial.saturating_add(1),
             _ => 1,
         };
         // One that does not open is no help, and no harm: everything is then written anew.
-        let opened = newest.and_then(|id| Opened::open(&place, store_id, id, roots).ok());
-        let whole = opened.as_ref().map(Opened::whole).unwrap_or_default();
+        let opened = newest.and_then(|id| Opened::open(&place, &own.store_id, id, roots).ok());
+        let whole = opened.as_ref().map(|opened| opened.whole(check));
         let files = |body: Body| body.files.into_values().collect();
         Ok(Self {
             place,
+            own,
             serial,
+            whole: whole.unwrap_or_default(),
             previous: opened.map(|opened| (opened.header.id(), files(opened.body))),
-            whole,
             kept: BTreeMap::new(),
             fresh: BTreeMap::new(),
         })
@@ -401,7 +437,7 @@ impl Draft {
 
         let read = Opened::open(&self.place, &header.store_id, id, roots)?;
         let different = || SnapshotError::Damaged(self.place.manifest(id));
-        if read.body != body || read.whole() != body.files {
+        if read.body != body || read.whole(Check::Lengths) != body.files {
             return Err(different());
         }
         for page in read.body.pages() {
@@ -410,6 +446,8 @@ impl Draft {
                 read.keks(&page)?;
             }
         }
+        // Looked at on both sides of the writing: of two copies that turn at once, neither goes on.
+        self.place.refuse_foreign(&self.own.roots)?;
 
         let mut pages: BTreeSet<&PageFile> = body.files.values().collect();
         let mut snapshots = vec![id];

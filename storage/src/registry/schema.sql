@@ -88,6 +88,11 @@ CREATE TABLE erasure_ledger (
   completed_at_us      BIGINT
 );
 
+-- Places that took a key snapshot: one that has none any more is away, and not new.
+CREATE TABLE snapshot_places (
+  place TEXT PRIMARY KEY
+);
+
 -- What key snapshots brought into this registry and the audit log does not have yet; see keys::snapshot::joined.
 CREATE TABLE joins (
   id                BIGINT PRIMARY KEY CHECK (id = 1),

@@ -147,6 +147,7 @@ async fn every_table_of_the_registry_was_decided_upon() {
             "key_pages",
             "root_epochs",
             "secrets",
+            "snapshot_places",
             "tokens"
         ]
     );

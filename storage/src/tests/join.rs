@@ -164,6 +164,12 @@ async fn without_a_snapshot_the_old_copy_opens_for_nobody() {
     store.keys.erase(&ward.gone, "e", at(9)).await.unwrap();
     beside(&copy, &site);
     fs::remove_dir_all(copy.dir.path().join("keys")).unwrap();
+    let refused = refusal(open(&copy, ONE).await);
+    assert!(
+        matches!(&refused, JoinRefused::Place(SnapshotError::Away(_))),
+        "{refused:?}"
+    );
+    fs::create_dir(copy.dir.path().join("keys")).unwrap();
     for (places, named) in [(ONE, "/keys"), (&[][..], "none is configured")] {
         let refused = open(&copy, places).await.unwrap_err();
         assert!(

@@ -289,6 +289,56 @@ async fn envelope_keys_end_with_their_epoch_and_survive_reopening() {
 }
 
 #[tokio::test]
+async fn covers_of_envelope_keys_that_no_row_knows_do_not_stay_for_ever() {
+    let site = Site::new();
+    let store = site.create().await;
+    let new = CertificateAuthority::create(at(0)).unwrap();
+    let authority = CertificateAuthority::open(
+        &new.issuing_key_pem,
+        &new.issuing_cert_pem,
+        &new.root_cert_pem,
+    )
+    .unwrap();
+    let put = async |epoch, from, until| {
+        let epoch = KeyEpoch(epoch);
+        let key = authority
+            .issue_recipient(epoch, at(from), at(until), default_backend())
+            .unwrap();
+        let put = store.keys.put_recipient(&key, epoch, at(from), at(until));
+        put.await.unwrap();
+        key
+    };
+    let first = put(0, 0, 100).await;
+    // What is put and not stored leaves nothing behind.
+    let twice = store
+        .keys
+        .put_recipient(&first, KeyEpoch(1), at(0), at(100));
+    assert!(twice.await.is_err());
+    let covers = || {
+        let slots = site.roots().slots().unwrap().into_iter();
+        let covers = slots.filter(|slot| matches!(slot, KeySlot::Recipient(_)));
+        covers.map(|slot| slot.epoch().0).collect::<Vec<_>>()
+    };
+    assert_eq!(covers(), [0]);
+
+    // Made after the backup from which this registry came, and after it.
+    for unknown in [1, 3] {
+        let slot = KeySlot::Recipient(KeyEpoch(unknown));
+        site.roots().create(slot, default_backend()).unwrap();
+    }
+    put(2, 90, 190).await;
+    let end = async |now| {
+        let ended = store.keys.destroy_recipients_ended_before(at(now));
+        ended.await.unwrap();
+        covers()
+    };
+    assert_eq!(end(150).await, [1, 2, 3], "it may still be in use");
+    assert_eq!(end(191).await, [3]);
+    put(4, 180, 280).await;
+    assert_eq!(end(281).await, [0; 0]);
+}
+
+#[tokio::test]
 async fn people_grants_tokens_and_steps_read_back_and_secrets_are_in_no_file() {
     const TOTP: &[u8] = b"a totp secret of twenty-odd bytes";
     let site = Site::new();

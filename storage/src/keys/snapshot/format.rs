@@ -70,6 +70,16 @@ impl PageFile {
     }
 }
 
+/// How page files that a place has already are looked at before a new snapshot names them.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::keys) enum Check {
+    /// Their length alone. An erasure cannot read a hundred megabytes of a million patients on a slow disk before it
+    /// ends; what was written within a day was read since.
+    Lengths,
+    /// Every byte.
+    Digests,
+}
+
 /// A row of `key_pages`, as far as a snapshot looks into it.
 pub(super) struct Page<'a> {
     pub(super) page: i64,
@@ -77,6 +87,8 @@ pub(super) struct Page<'a> {
     pub(super) wrapped: &'a [u8],
     /// Whether it holds KEKs, which then have a file of their own.
     pub(super) of_patients: bool,
+    /// Whether it seals the secrets.
+    of_service: bool,
 }
 
 impl Body {
@@ -91,6 +103,7 @@ impl Body {
                 generation: generation.int()?,
                 wrapped: wrapped.blob()?,
                 of_patients: purpose.text()? == "patients",
+                of_service: purpose.text()? == "service",
             }),
             _ => Err(WrongCell),
         })
@@ -201,6 +214,22 @@ impl Opened {
         Ok(opened)
     }
 
+    /// A secret of the service; `None`: there is none of that name.
+    pub(super) fn secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, SnapshotError> {
+        let named = |row: &&Row| matches!(&row[..], [Cell::Text(found), _] if found == name);
+        let Some(row) = self.body.rows(SECRETS.name).iter().find(named) else {
+            return Ok(None);
+        };
+        let open = || {
+            let mut pages = self.body.pages().flatten();
+            let page = pages.find(|page| page.of_service)?;
+            let key = self.root.unwrap_page(page.wrapped).ok()?;
+            key.open(&secret_context(name), row.get(1)?.blob().ok()?).ok()
+        };
+        let manifest = self.place.manifest(self.header.id());
+        open().map(Some).ok_or(SnapshotError::Forged(manifest))
+    }
+
     /// The KEKs of a page from its file, every one of them unwrapped once.
     pub(super) fn keks(&self, page: &Page<'_>) -> Result<Vec<Row>, SnapshotError> {
         let manifest = self.place.manifest(self.header.id());
@@ -231,10 +260,16 @@ impl Opened {
         Some(rows)
     }
 
-    /// The page files that are there in their full length.
-    pub(super) fn whole(&self) -> BTreeMap<i64, PageFile> {
+    /// The page files that are there in full.
+    pub(super) fn whole(&self, check: Check) -> BTreeMap<i64, PageFile> {
         let there = |file: &PageFile| {
-            fs::metadata(self.place.page(file)).is_ok_and(|found| found.len() == file.size)
+            let path = self.place.page(file);
+            match check {
+                Check::Lengths => fs::metadata(path).is_ok_and(|found| found.len() == file.size),
+                Check::Digests => {
+                    fs::read(path).is_ok_and(|bytes| PageFile::of(file.generation, &bytes) == *file)
+                }
+            }
         };
         let files = self.body.files.iter().filter(|(_, file)| there(file));
         files.map(|(page, file)| (*page, file.clone())).collect()

@@ -24,11 +24,11 @@ use vitalseal_crypto::{KeyEpoch, SubjectPseudonym};
 
 use super::format::{Opened, Page};
 use super::joined::{self, Joined};
-use super::place::Place;
+use super::own::Own;
 use super::rows::{self, Cell, Row, WrongCell};
 use super::{
     CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, REVOKED, ROOTS, SECRETS, SnapshotError,
-    Table, store_id,
+    Table,
 };
 use crate::keys::erasure::entomb;
 use crate::keys::{KeyCustody, KeySlot};
@@ -121,7 +121,7 @@ pub(crate) async fn join(
     now: Timestamp,
 ) -> Result<(), JoinRefused> {
     let mut conn = db.pool().acquire().await?;
-    let store_id = store_id(&mut conn).await?;
+    let own = Own::read(&mut conn).await?;
     let current: Option<i64> =
         sqlx::query_scalar("SELECT epoch FROM root_epochs WHERE state = 'current'")
             .fetch_optional(&mut *conn)
@@ -129,7 +129,7 @@ pub(crate) async fn join(
     let current = current.map(count).transpose()?.map(KeyEpoch);
     drop(conn);
     let looking = custody.clone();
-    let search = move || newest(&looking, &store_id, current);
+    let search = move || newest(&looking, &own, current);
     let Some(snapshot) = tokio::task::spawn_blocking(search).await?? else {
         return match current {
             Some(_) => Ok(()),
@@ -145,18 +145,31 @@ pub(crate) async fn join(
     Ok(tx.commit().await?)
 }
 
+/// A secret of a store, out of its newest snapshot: for whoever needs it before a registry is opened. `None`: it has none
+/// of that name.
+pub(crate) fn secret(
+    custody: &KeyCustody,
+    store_id: &str,
+    name: &str,
+) -> Result<Option<Zeroizing<Vec<u8>>>, JoinRefused> {
+    let snapshot = newest(custody, &Own::unread(store_id), None)?;
+    let snapshot = snapshot.ok_or_else(|| JoinRefused::NoKeys(places(custody)))?;
+    snapshot.secret(name).map_err(|cause| JoinRefused::Newest {
+        snapshot: snapshot.place.manifest(snapshot.header.id()),
+        cause,
+    })
+}
+
 /// The newest snapshot, if it is of a later root than the registry's, proved whole and authentic down to every KEK.
 fn newest(
     custody: &KeyCustody,
-    store_id: &str,
+    own: &Own,
     current: Option<KeyEpoch>,
 ) -> Result<Option<Opened>, JoinRefused> {
     let mut found = Vec::new();
     for place in &custody.snapshots {
-        let place = Place::new(place, store_id);
-        let id = place
-            .newest()
-            .map_err(|cause| JoinRefused::Place(cause.into()))?;
+        let place = own.place(place);
+        let id = place.newest().map_err(JoinRefused::Place)?;
         found.extend(id.map(|id| (id, place)));
     }
     let Some(id) = found.iter().map(|(id, _)| *id).max() else {
@@ -167,7 +180,7 @@ fn newest(
     }
     let mut trouble = None;
     for (_, place) in found.iter().filter(|(found, _)| *found == id) {
-        let opened = Opened::open(place, store_id, id, custody.roots.as_ref());
+        let opened = Opened::open(place, &own.store_id, id, custody.roots.as_ref());
         match opened.and_then(|opened| opened.prove().map(|()| opened)) {
             Ok(opened) => return Ok(Some(opened)),
             Err(cause) => {

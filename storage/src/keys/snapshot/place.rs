@@ -1,6 +1,7 @@
 //! One directory for snapshots of one store: the only place where their paths are built.
 //!
 //! ```text
+//! PLACE/                                     the operator's; made by `init` alone
 //! PLACE/<store id>/                          0700
 //!   <root epoch>-<serial>.keys               manifest; the highest pair is the newest    0600
 //!   pages/<SHA-256 of the file>.page         sealed KEKs of one page, written once       0600
@@ -8,6 +9,9 @@
 //!
 //! A manifest gets its name when its last byte is on disk, so whatever bears one was whole once. A page file bears its
 //! digest as its name: two stores that went apart, or two attempts, never write the same one differently.
+//!
+//! A disk that is not mounted must not pass for a place without snapshots, and nothing may be written below its mount
+//! point: PLACE has to be there, and once it took a snapshot, PLACE/<store id> too.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use vitalseal_crypto::{KeyEpoch, default_backend};
 
+use super::SnapshotError;
 use super::format::PageFile;
 use crate::durable::{self, FileError};
 
@@ -37,12 +42,18 @@ impl fmt::Display for SnapshotId {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Place {
     dir: PathBuf,
+    /// What has to be there.
+    anchor: PathBuf,
 }
 
 impl Place {
-    pub(super) fn new(place: &Path, store_id: &str) -> Self {
+    /// `taken`: it took a snapshot of this store before.
+    pub(super) fn new(place: &Path, store_id: &str, taken: bool) -> Self {
+        let dir = place.join(store_id);
+        let anchor = if taken { &dir } else { place };
         Self {
-            dir: place.join(store_id),
+            anchor: anchor.to_path_buf(),
+            dir,
         }
     }
 
@@ -58,14 +69,40 @@ impl Place {
         self.pages().join(page_name(file))
     }
 
-    /// The newest snapshot here; none when there is no such directory.
-    pub(super) fn newest(&self) -> Result<Option<SnapshotId>, FileError> {
+    /// The newest snapshot here.
+    pub(super) fn newest(&self) -> Result<Option<SnapshotId>, SnapshotError> {
+        Ok(self.snapshots()?.last().copied())
+    }
+
+    /// Refuses a snapshot of a root that the registry does not know: another copy of the store wrote it.
+    pub(super) fn refuse_foreign(&self, known: &BTreeSet<KeyEpoch>) -> Result<(), SnapshotError> {
+        let snapshots = self.snapshots()?;
+        match snapshots.iter().find(|id| !known.contains(&id.root_epoch)) {
+            Some(id) => Err(SnapshotError::Foreign(self.manifest(*id))),
+            None => Ok(()),
+        }
+    }
+
+    fn snapshots(&self) -> Result<BTreeSet<SnapshotId>, SnapshotError> {
+        self.refuse_if_away()?;
         let names = names(&self.dir)?;
-        Ok(names.iter().filter_map(|name| parse(name)).max())
+        Ok(names.iter().filter_map(|name| parse(name)).collect())
+    }
+
+    fn refuse_if_away(&self) -> Result<(), SnapshotError> {
+        if self.anchor.is_dir() {
+            Ok(())
+        } else {
+            Err(SnapshotError::Away(self.anchor.clone()))
+        }
     }
 
     /// Writes a page file, once.
-    pub(super) fn put_page(&self, generation: i64, bytes: &[u8]) -> Result<PageFile, FileError> {
+    pub(super) fn put_page(
+        &self,
+        generation: i64,
+        bytes: &[u8],
+    ) -> Result<PageFile, SnapshotError> {
         self.make()?;
         let file = PageFile::of(generation, bytes);
         let path = self.page(&file);
@@ -74,19 +111,19 @@ impl Place {
     }
 
     /// Writes a manifest, which must be a new one.
-    pub(super) fn put_manifest(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), FileError> {
+    pub(super) fn put_manifest(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.make()?;
         let path = self.manifest(id);
         let unfinished = path.with_extension("tmp");
         durable::remove(&unfinished)?;
         durable::write_new(&unfinished, bytes)?;
-        durable::rename(&unfinished, &path)
+        Ok(durable::rename(&unfinished, &path)?)
     }
 
     /// Makes what directories are missing, one by one: each name is durable before anything stands below it.
-    fn make(&self) -> Result<(), FileError> {
-        let pages = self.pages();
-        for dir in [self.dir.parent().unwrap_or(&self.dir), &self.dir, &pages] {
+    fn make(&self) -> Result<(), SnapshotError> {
+        self.refuse_if_away()?;
+        for dir in [&self.dir, &self.pages()] {
             if !dir.is_dir() {
                 durable::create_dir(dir)?;
             }
@@ -94,12 +131,16 @@ impl Place {
         Ok(())
     }
 
-    /// Removes every snapshot but these, and every page file that none of them names.
+    /// Removes every snapshot but these, and every page file that none of them names; nothing when somebody else wrote
+    /// a later one meanwhile.
     pub(super) fn keep(
         &self,
         snapshots: &[SnapshotId],
         pages: &BTreeSet<&PageFile>,
-    ) -> Result<(), FileError> {
+    ) -> Result<(), SnapshotError> {
+        if self.newest()?.as_ref() > snapshots.iter().max() {
+            return Ok(());
+        }
         for name in names(&self.dir)? {
             let old = parse(&name).is_some_and(|id| !snapshots.contains(&id));
             if old || name.ends_with(".tmp") {
