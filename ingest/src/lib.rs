@@ -3,7 +3,8 @@
 //! ```text
 //!  device ──MQTT/TLS──▶ edge ───────────▶ pipeline ─────────────────────────────▶ inbox
 //!                       session, acl       received → expected → verified →        fsynced
-//!                       holds the ack      opened → admitted, or quarantined
+//!                       holds the ack      opened → rewrapped → admitted,
+//!                                          or quarantined
 //!                          ▲                                                         │
 //!                          └───────────────── Outcome: now the ack may leave ────────┘
 //! ```

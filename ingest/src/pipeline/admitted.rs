@@ -3,14 +3,27 @@
 use jiff::Timestamp;
 use vitalseal_storage::{Admission, Inbox, InboxError, Judgement, QuarantineReason};
 
-use super::opened::Rewrapped;
 use super::order::Turn;
 use super::quarantine::Refusal;
+use super::rewrapped::Rewrapped;
 use super::{Outcome, Stop};
+
+/// A message that is on disk now, and was not before. Only [`Rewrapped::admit`] makes one.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    readings: u32,
+    gap: bool,
+}
+
+impl From<Admitted> for Outcome {
+    fn from(Admitted { readings, gap }: Admitted) -> Self {
+        Self::Stored { readings, gap }
+    }
+}
 
 impl Rewrapped {
     /// Resolves when the row is fsynced; the turn ends before, when the row has its place in the queue. Two copies of one
-    /// message may both get this far; the inbox stores one.
+    /// message may both get this far; the inbox stores one, and `None` is the other.
     ///
     /// # Errors
     /// `Fork` when it contradicts a stored message, `PatientErased` when the erasure won the race; a failed write.
@@ -19,7 +32,7 @@ impl Rewrapped {
         inbox: &Inbox,
         turn: Turn,
         received_at: Timestamp,
-    ) -> Result<Outcome, Stop> {
+    ) -> Result<Option<Admitted>, Stop> {
         let readings = self.readings;
         let header = self.envelope.header().clone();
         let admission = Admission {
@@ -36,24 +49,21 @@ impl Rewrapped {
         };
         let queued = inbox.enqueue(admission).await;
         drop(turn);
-        let admitted = match queued {
+        let judged = match queued {
             Ok(queued) => queued.await,
             Err(error) => Err(error),
         };
-        let refused = match admitted {
-            Ok(Judgement::Stored) => {
-                let gap = false;
-                return Ok(Outcome::Stored { readings, gap });
-            }
+        let admitted = |gap| Ok(Some(Admitted { readings, gap }));
+        let refused = match judged {
+            Ok(Judgement::Stored) => return admitted(false),
             Ok(Judgement::StoredAfterGap) => {
                 tracing::warn!(
                     device = %header.device, boot = header.boot, sequence = header.sequence,
                     "the message before this one is missing"
                 );
-                let gap = true;
-                return Ok(Outcome::Stored { readings, gap });
+                return admitted(true);
             }
-            Ok(Judgement::Duplicate) => return Ok(Outcome::Duplicate),
+            Ok(Judgement::Duplicate) => return Ok(None),
             Ok(Judgement::Fork(fork)) => Refusal::fork(fork),
             // The erasure came between the key and the row.
             Err(InboxError::Erased(_)) => {

@@ -6,17 +6,17 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{Backend, DeviceCertificate, PatientKeys, Received, SubjectPseudonym};
+use vitalseal_crypto::{Backend, DeviceCertificate, PatientKeys, SubjectPseudonym, envelope};
 use vitalseal_storage::{DeviceState, PatientState, QuarantineReason, Store};
 
 use super::quarantine::Refusal;
-use super::received::Arrived;
+use super::received::Received;
 use super::{PipelineError, Stop};
 
 /// An envelope of an active device that is not stored yet, with what is needed to verify and open it.
 #[derive(Debug)]
 pub(super) struct Expected {
-    pub(super) envelope: Received,
+    pub(super) envelope: envelope::Received,
     pub(super) certificate: Arc<DeviceCertificate>,
     pub(super) replay: Replay,
     pub(super) patient: Patient,
@@ -42,7 +42,7 @@ pub(super) enum Patient {
     Erased,
 }
 
-impl Arrived {
+impl Received {
     /// `None` for a replay of what is stored.
     ///
     /// # Errors

@@ -1,15 +1,16 @@
 //! From received bytes to a durable, patient-sealed row, or to the quarantine. One message, one [`Outcome`].
 //!
 //! ```text
-//! bytes ─▶ Arrived ─▶ Expected ─▶ Proven ─▶ Checked ─▶ Rewrapped ─▶ inbox       ─▶ Stored | Duplicate
-//!          shape      state       signature open       patient KEK  admit, fsync
-//!          issuer     replay      fork      payload
-//!                     patient     assigned  plausible
-//!             └─────────┴───────────┴─────────┴────────▶ Refusal ─▶ quarantine, audit ─▶ Quarantined
+//! bytes ─▶ Received ─▶ Expected ─▶ Verified ─▶ Opened ─▶ Rewrapped ─▶ Admitted ─▶ Stored | Duplicate
+//!          shape       state       signature   open      patient KEK  judged, fsync
+//!          issuer      replay      fork        payload
+//!                      patient     assigned    plausible
+//!             └──────────┴───────────┴───────────┴──────────────────────┴─▶ Refusal ─▶ kept, audited ─▶ Quarantined
 //! ```
 //!
 //! Checks run cheapest first, and each stage consumes the proof of the one before, so that none can be skipped or
-//! reordered: there is no other way to make an `Expected` than from an `Arrived`, and so on.
+//! reordered: there is no other way to make an `Expected` than from a `Received`, and so on. A stage stands in the file
+//! of its name, with the step into it; `Received`, `Verified` and `Opened` hold the envelope's proof of the same name.
 //!
 //! Lookups and storage are awaited on the caller's runtime; signature, opening and re-wrapping run on the threads of
 //! `workers`. A connection's messages are admitted in their [`Order`]. What is in flight is bounded in bytes ([`IN_FLIGHT_BYTES`]).
@@ -23,6 +24,7 @@ mod opened;
 mod order;
 mod quarantine;
 mod received;
+mod rewrapped;
 mod verified;
 mod workers;
 
@@ -36,11 +38,11 @@ use vitalseal_storage::{
     StoreError,
 };
 
-use self::opened::Rewrapped;
 pub use self::order::Order;
 use self::order::Turn;
 use self::quarantine::Refusal;
-use self::received::Arrived;
+use self::received::Received;
+use self::rewrapped::Rewrapped;
 use self::workers::Workers;
 
 /// Bytes of envelopes between arrival and outcome, over all connections. 64 MiB is 256 envelopes of the largest size or
@@ -212,18 +214,19 @@ impl Shared {
         let passed = self.stages(&device, &body).await;
         // Also for what goes no further: whoever comes next waits for this turn alone.
         turn.come().await;
-        let outcome = match passed {
+        let admitted = match passed {
             Ok(Some(rewrapped)) => {
                 let inbox = &self.deps.store.inbox;
                 rewrapped.admit(inbox, turn, received_at).await
             }
             ended => {
                 drop(turn);
-                ended.map(|_| Outcome::Duplicate)
+                ended.map(|_| None)
             }
         };
-        match outcome {
-            Ok(outcome) => Ok(outcome),
+        match admitted {
+            Ok(Some(admitted)) => Ok(admitted.into()),
+            Ok(None) => Ok(Outcome::Duplicate),
             Err(Stop::Refused(refusal)) => {
                 quarantine::keep(&self.deps, &device, refusal, &body, received_at).await
             }
@@ -234,8 +237,8 @@ impl Shared {
     /// What is to be admitted; `None` for what was before.
     async fn stages(&self, device: &DeviceId, body: &Bytes) -> Result<Option<Rewrapped>, Stop> {
         let (store, backend) = (&self.deps.store, self.deps.backend);
-        let arrived = Arrived::decode(device, body)?;
-        let Some(expected) = arrived.expect(store, backend).await? else {
+        let received = Received::decode(device, body)?;
+        let Some(expected) = received.expect(store, backend).await? else {
             return Ok(None);
         };
         let ring = store
@@ -250,7 +253,6 @@ impl Shared {
                 expected
                     .verify(backend)?
                     .open(&ring, &senders, backend)?
-                    .check()?
                     .rewrap(backend)
             })
             .await

@@ -1,18 +1,18 @@
 //! First stage: the bytes are an envelope, and the device that speaks is the one that signed, or says so.
 
 use bytes::Bytes;
-use vitalseal_crypto::{DeviceId, MAX_ENVELOPE_BYTES, Received};
+use vitalseal_crypto::{DeviceId, MAX_ENVELOPE_BYTES, envelope};
 use vitalseal_storage::QuarantineReason;
 
 use super::quarantine::Refusal;
 
 /// A well-formed envelope whose issuer is the session's device. Nothing in it is proven yet.
 #[derive(Debug)]
-pub(super) struct Arrived {
-    pub(super) envelope: Received,
+pub(super) struct Received {
+    pub(super) envelope: envelope::Received,
 }
 
-impl Arrived {
+impl Received {
     /// # Errors
     /// `TooLarge`, `Shape`, `Algorithm`; `Identity` when the issuer is another device: a stolen outbox, or a message
     /// relayed through a foreign session.
@@ -23,7 +23,7 @@ impl Arrived {
                 "larger than an envelope may be",
             ));
         }
-        let envelope = Received::decode(body).map_err(Refusal::from)?;
+        let envelope = envelope::Received::decode(body).map_err(Refusal::from)?;
         if envelope.header().device != *session {
             return Err(Refusal::new(
                 QuarantineReason::Identity,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{Backend, CloneKind, PatientKeys, Verified};
+use vitalseal_crypto::{Backend, CloneKind, PatientKeys, envelope};
 use vitalseal_storage::{Fork, QuarantineReason};
 
 use super::expected::{Expected, Patient, Replay};
@@ -10,8 +10,8 @@ use super::quarantine::Refusal;
 
 /// A signed envelope of an active device about the patient that it is assigned to.
 #[derive(Debug)]
-pub(super) struct Proven {
-    pub(super) envelope: Verified,
+pub(super) struct Verified {
+    pub(super) envelope: envelope::Verified,
     pub(super) keys: Arc<PatientKeys>,
 }
 
@@ -19,7 +19,7 @@ impl Expected {
     /// # Errors
     /// `Signature`, `Identity`; `Fork` for counters that were used for other signed bytes; `NotAssigned`;
     /// `PatientErased`.
-    pub(super) fn verify(self, backend: &dyn Backend) -> Result<Proven, Refusal> {
+    pub(super) fn verify(self, backend: &dyn Backend) -> Result<Verified, Refusal> {
         let header = self.envelope.header().clone();
         let envelope = self
             .envelope
@@ -30,7 +30,7 @@ impl Expected {
             return Err(Refusal::fork(Fork { kind, other }).about(&header));
         }
         match self.patient {
-            Patient::Assigned(keys) => Ok(Proven { envelope, keys }),
+            Patient::Assigned(keys) => Ok(Verified { envelope, keys }),
             Patient::NotAssigned => Err(Refusal::new(
                 QuarantineReason::NotAssigned,
                 "device is not assigned to the envelope's subject",
