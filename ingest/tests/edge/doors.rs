@@ -1,6 +1,6 @@
 //! Who gets in, who does not, and who is put out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
@@ -38,32 +38,49 @@ async fn another_authoritys_certificate_ends_in_the_handshake() {
 
 #[tokio::test]
 async fn plain_text_and_silence_hold_nobody_up() {
+    // Whoever waits for a silent peer waits longer than any test does.
     let limits = EdgeLimits {
-        handshake_deadline: Duration::from_millis(700),
+        handshake_deadline: Duration::from_secs(3_600),
         ..EdgeLimits::default()
     };
     let rig = Rig::with_limits(limits).await;
     let device = rig.device("mon-1").await;
-    let mut silent = Vec::new();
-    for _ in 0..50 {
-        silent.push(TcpStream::connect(rig.addr).await.unwrap());
-    }
+    let _silent = silent_peers(&rig).await;
     let mut plain = TcpStream::connect(rig.addr).await.unwrap();
     plain
         .write_all(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x1e\x00\x05mon-1")
         .await
         .unwrap();
-    let started = Instant::now();
     let (_raw, ack) = Raw::v4(&rig, &device, true).await;
     assert_eq!(ack.code, ConnectReturnCode::Success);
-    assert!(
-        started.elapsed() < Duration::from_millis(600),
-        "waited for a silent peer"
-    );
-    // And the silent ones are put out.
-    let mut byte = [0];
-    let _ = silent[0].read(&mut byte).await;
-    eventually("deadline", || rig.metrics.closed(Closing::Handshake) == 51).await;
+    eventually(
+        "the plain one is put out, the silent ones are still there",
+        || rig.metrics.closed(Closing::Handshake) == 1 && rig.metrics.connections() == 51,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_is_silent_at_the_deadline_is_put_out() {
+    let limits = EdgeLimits {
+        handshake_deadline: Duration::from_millis(50),
+        ..EdgeLimits::default()
+    };
+    let rig = Rig::with_limits(limits).await;
+    let mut silent = silent_peers(&rig).await;
+    for peer in &mut silent {
+        let told = peer.read(&mut [0]).await;
+        assert!(matches!(told, Ok(0) | Err(_)), "{told:?}");
+    }
+    eventually("all are counted", || {
+        rig.metrics.closed(Closing::Handshake) == 50
+    })
+    .await;
+}
+
+async fn silent_peers(rig: &Rig) -> Vec<TcpStream> {
+    let peers = (0..50).map(|_| TcpStream::connect(rig.addr));
+    futures::future::try_join_all(peers).await.unwrap()
 }
 
 #[tokio::test]
@@ -107,12 +124,11 @@ async fn only_an_enrolled_active_device_under_its_own_name_gets_a_session() {
 }
 
 #[tokio::test]
-async fn revoked_means_gone_within_a_second() {
+async fn whoever_is_revoked_is_put_out_without_a_word_of_his_own() {
     let rig = Rig::start().await;
     let (device, other) = (rig.device("mon-1").await, rig.device("mon-2").await);
     let (mut raw, _) = Raw::v5(&rig, &device, "mon-1").await;
     let (mut bystander, _) = Raw::v4(&rig, &other, true).await;
-    let revoked_at = Instant::now();
     rig.store
         .registry
         .revoke_device(&device.id, "lost", SystemClock.now())
@@ -125,7 +141,6 @@ async fn revoked_means_gone_within_a_second() {
         other => panic!("{other:?}"),
     }
     assert_eq!(raw.read5().await, None);
-    assert!(revoked_at.elapsed() < Duration::from_secs(1));
 
     let (_, ack) = Raw::v4(&rig, &device, true).await;
     assert_eq!(ack.code, ConnectReturnCode::NotAuthorized);

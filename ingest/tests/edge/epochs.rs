@@ -1,14 +1,12 @@
 //! The end of an envelope key: what was captured before opens nowhere, what a device still holds is addressed anew.
 
-use std::fs;
-use std::path::Path;
-
 use jiff::SignedDuration;
 use vitalseal_crypto::{Agreement, AtRest, SessionKey, default_backend, readdress};
 use vitalseal_ingest::Outcome;
 use vitalseal_storage::{Clock as _, QuarantineReason, SystemClock};
 use vitalseal_vitals::senml;
 
+use crate::files::copy_tree;
 use crate::rig::{Rig, reading};
 
 const STORED: Outcome = Outcome::Stored {
@@ -16,20 +14,6 @@ const STORED: Outcome = Outcome::Stored {
     gap: false,
 };
 const UNKNOWN_KEY: Outcome = Outcome::Quarantined(QuarantineReason::UnknownKey);
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
 
 #[tokio::test]
 async fn a_captured_message_of_an_ended_epoch_opens_neither_here_nor_in_an_older_copy() {

@@ -12,6 +12,8 @@ mod chain;
 mod delivery;
 mod doors;
 mod epochs;
+#[path = "../../../tests/common/files.rs"]
+mod files;
 mod hostile;
 mod library;
 mod raw;
