@@ -33,6 +33,7 @@ use crate::{init, logging, output, simulate as simulation};
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) async fn init(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
+    memory::forbid_core_dumps()?;
     let new = init::NewStore {
         data: args.at.data,
         root_keys: args.root_keys,

@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::prctl::set_dumpable;
+use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// Whether the process's memory may be swapped out.
@@ -42,6 +42,14 @@ pub(crate) fn lock() -> MemoryLock {
         Ok(()) => MemoryLock::Locked,
         Err(errno) => MemoryLock::Refused(errno),
     }
+}
+
+/// Whether a core or a debugger may have this process's memory, as the kernel tells it.
+///
+/// # Errors
+/// The system refused.
+pub(crate) fn is_dumpable() -> anyhow::Result<bool> {
+    get_dumpable().context("asking whether core dumps are forbidden")
 }
 
 /// Whether memory of this process is locked, as the kernel tells it.

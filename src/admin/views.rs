@@ -127,6 +127,7 @@ pub(super) struct KeysView<'a> {
     pub(super) envelope_keys: Vec<RecipientKeyView>,
     pub(super) snapshots: Vec<SnapshotView>,
     pub(super) memory_locked: bool,
+    pub(super) memory_dumpable: bool,
 }
 
 #[derive(Serialize)]

@@ -77,5 +77,7 @@ fn a_server_leaves_no_core_and_stays_out_of_swap_where_it_may() {
     assert_eq!(locked, privileged || unlimited, "{status}");
     let warned = site.log_text().contains("memory is not locked");
     assert_eq!(warned, !locked, "{}", site.log_text());
-    assert_eq!(site.json(&["keys", "status"])["memory_locked"], locked);
+    let told = site.json(&["keys", "status"]);
+    assert_eq!(told["memory_locked"], locked);
+    assert_eq!(told["memory_dumpable"], false, "nor does a debugger get in");
 }

@@ -40,6 +40,7 @@ pub(super) async fn status(act: &Act<'_>) -> anyhow::Result<Value> {
             .map(snapshot_view)
             .collect(),
         memory_locked: memory::is_locked(),
+        memory_dumpable: memory::is_dumpable()?,
     })
 }
 
