@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use vitalseal_storage::SnapshotPlace;
+use vitalseal_storage::{SnapshotError, SnapshotPlace};
 
 use super::System;
 use crate::recipient;
@@ -83,7 +83,7 @@ async fn tend_once(system: &System) -> anyhow::Result<()> {
     if let Err(error) = store.keys.resume(now).await {
         tracing::error!(
             error = &error as &dyn std::error::Error,
-            "an erasure or rotation is unfinished and its old root key still exists"
+            "looking for an unfinished erasure or rotation; if there is one, its old root key still exists"
         );
     }
     if let Err(error) = renew_snapshots(system, now).await {
@@ -103,13 +103,22 @@ async fn tend_once(system: &System) -> anyhow::Result<()> {
 
 /// A place that is new or came back gets a snapshot at once, and every place one a day. So an erasure finds all but
 /// the pages that changed since where they belong, and a lost data directory costs a day of new patients' keys at most.
+/// A place that is away is told, and the others are not written for it.
 async fn renew_snapshots(system: &System, now: Timestamp) -> anyhow::Result<()> {
     let keys = &system.store.keys;
-    let current = |place: &SnapshotPlace| match &place.newest {
-        Ok(Some((_, taken_at))) => now.duration_since(*taken_at) < SNAPSHOT_AGE,
-        Ok(None) | Err(_) => false,
-    };
-    if !keys.snapshots().await?.iter().all(current) {
+    let mut due = false;
+    for SnapshotPlace { place, newest } in keys.snapshots().await? {
+        match newest {
+            Ok(Some((_, taken_at))) if now.duration_since(taken_at) < SNAPSHOT_AGE => {}
+            Err(error @ (SnapshotError::Away(_) | SnapshotError::File(_))) => tracing::error!(
+                place = %place.display(),
+                error = &error as &dyn std::error::Error,
+                "looking for key snapshots; no erasure is final without this place"
+            ),
+            Ok(_) | Err(_) => due = true,
+        }
+    }
+    if due {
         keys.snapshot(now).await?;
     }
     Ok(())
