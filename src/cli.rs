@@ -424,13 +424,16 @@ pub struct RestoreArgs {
     /// The data directory to make; it must not exist.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Where the root keys are [default: where the store that was backed up had them].
+    /// Where the root keys are; the backup is not asked.
     #[arg(long, value_name = "DIR")]
     pub root_keys: Option<PathBuf>,
-    /// Where a key snapshot is, and further ones go; may be repeated [default: as in the store that was
-    /// backed up].
+    /// Where a key snapshot is, and further ones go; may be repeated. The backup is not asked.
     #[arg(long = "snapshots", value_name = "DIR")]
     pub snapshots: Vec<PathBuf>,
+    /// A configuration of your own that says where root keys (or their token) and key snapshots are; what it says
+    /// beside that is not used.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// `vitalseal erase …`

@@ -1,7 +1,10 @@
 //! A store made of a backup: whole and proved readable, or not at all.
 //!
 //! Everything happens in `DIR.restoring`, which takes its name when the last check held. What must hold stands in
-//! `vitalseal_storage`; here are the configuration, the audit record and the report.
+//! `vitalseal_storage`; here are where the keys are, the configuration, the audit record and the report.
+//!
+//! Where the keys are is never taken from the backup. Until they have shown who wrote it, it may be anybody's: a token
+//! module that it names would be loaded, and root keys and key snapshots that it names would prove it genuine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::Serialize;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _};
-use vitalseal_storage::{Restored, Store, StorePaths, unpack};
+use vitalseal_storage::{Restored, Store, StorePaths};
 
 use crate::config::Config;
 use crate::{custody, files};
@@ -30,10 +33,12 @@ pub(crate) struct Restore {
     pub(crate) from: PathBuf,
     /// The data directory to make.
     pub(crate) data: PathBuf,
-    /// Where the root keys are, if not where the backup's configuration says.
+    /// Where the root keys are, if not where `config` says.
     pub(crate) root_keys: Option<PathBuf>,
-    /// Where key snapshots are, if not where the backup's configuration says.
+    /// Where key snapshots are, if not where `config` says.
     pub(crate) snapshots: Vec<PathBuf>,
+    /// A configuration that whoever restores answers for.
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// What was restored, for the operator.
@@ -50,6 +55,10 @@ pub(crate) struct Report {
     /// One of each patient in each file was opened.
     messages_opened: u64,
     root_epoch: u64,
+    /// Who kept the root, and where the key tree came from.
+    root_provider: String,
+    root_keys: PathBuf,
+    key_snapshot: Option<PathBuf>,
     not_restored: [&'static str; 4],
 }
 
@@ -98,33 +107,84 @@ pub(crate) async fn restore(restore: Restore, now: Timestamp) -> anyhow::Result<
 }
 
 async fn build(restore: &Restore, building: &Path, now: Timestamp) -> anyhow::Result<Report> {
-    let (from, to) = (restore.from.clone(), building.to_path_buf());
-    tokio::task::spawn_blocking(move || unpack(&from, &to)).await??;
-    let config = configure(restore, building)?;
-    let paths = StorePaths::new(building, Some(&config.root_keys));
+    let told = told(restore)?;
+    let paths = StorePaths::new(building, Some(&told.root_keys));
     let (store, restored) =
-        Store::restore(&restore.from, &paths, custody::open(&config), now).await?;
-    let report = report(&config, &store, &paths, restored, now).await;
+        Store::restore(&restore.from, &paths, custody::open(&told), now).await?;
+    let report = match configure(&told, &paths) {
+        Ok(config) => report(&config, &store, &paths, restored, now).await,
+        Err(error) => Err(error),
+    };
     store.close().await;
     report
 }
 
-/// The configuration of the backup, with the places that were given. Its comments go only if one was.
-fn configure(restore: &Restore, building: &Path) -> anyhow::Result<Config> {
-    let path = StorePaths::new(building, None).config();
-    let mut config = Config::load(&path)?;
-    if let Some(root_keys) = &restore.root_keys {
-        config.root_keys = std::path::absolute(root_keys).context("resolving --root-keys")?;
-    }
+/// Where the keys are, as whoever restores says; no other setting of this configuration is used.
+fn told(restore: &Restore) -> anyhow::Result<Config> {
+    let own = restore.config.as_deref();
+    let own = own
+        .map(|file| own_config(file, &restore.from))
+        .transpose()?;
+    let (root_keys, mut keys) =
+        own.map_or_else(Default::default, |own| (Some(own.root_keys), own.keys));
     if !restore.snapshots.is_empty() {
-        let places = restore.snapshots.iter().map(std::path::absolute);
-        config.keys.snapshots = places
-            .collect::<Result<_, _>>()
-            .context("resolving --snapshots")?;
+        keys.snapshots.clone_from(&restore.snapshots);
     }
-    if restore.root_keys.is_some() || !restore.snapshots.is_empty() {
+    let root_keys = restore.root_keys.clone().or(root_keys);
+    let Some(root_keys) = root_keys.filter(|_| !keys.snapshots.is_empty()) else {
+        anyhow::bail!(
+            "where the keys are was not said: name the directory of the root keys with --root-keys and each place for \
+             key snapshots with --snapshots, or with --config a vitalseal.toml of your own, which may name a token; the \
+             backup says {}, and anybody may have written that: check it before you repeat it",
+            said_by(&restore.from)
+        );
+    };
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path).with_context(|| format!("resolving {}", path.display()))
+    };
+    let places = keys.snapshots.iter().map(absolute);
+    keys.snapshots = places.collect::<Result<_, _>>()?;
+    let mut told = Config::new(absolute(&root_keys)?, PathBuf::new(), Vec::new());
+    told.keys = keys;
+    Ok(told)
+}
+
+/// The file of `--config`, which must not be the backup's.
+fn own_config(file: &Path, backup: &Path) -> anyhow::Result<Config> {
+    let real = |path: &Path| {
+        fs::canonicalize(path).with_context(|| format!("looking for {}", path.display()))
+    };
+    anyhow::ensure!(
+        !real(file)?.starts_with(real(backup)?),
+        "{} is a part of the backup, and anybody may have written it: copy it out of there, check where it says that \
+         keys are, and name the copy",
+        file.display()
+    );
+    Config::load(file)
+}
+
+/// Where the keys were, as the backup says; quoted, so that it can do no more than be read.
+fn said_by(backup: &Path) -> String {
+    match Config::load(&StorePaths::new(backup, None).config()) {
+        Ok(Config {
+            root_keys, keys, ..
+        }) => format!(
+            "root_keys = {root_keys:?}, snapshots = {:?}, token = {:?}",
+            keys.snapshots, keys.pkcs11
+        ),
+        Err(_) => "nothing that can be read".to_owned(),
+    }
+}
+
+/// The configuration of the backup, which is its store's own as is shown by now, with the places that were told. Its
+/// comments go only if these are others.
+fn configure(told: &Config, paths: &StorePaths) -> anyhow::Result<Config> {
+    let mut config = Config::load(&paths.config())?;
+    if (&config.root_keys, &config.keys) != (&told.root_keys, &told.keys) {
+        config.root_keys.clone_from(&told.root_keys);
+        config.keys.clone_from(&told.keys);
         let text = toml::to_string_pretty(&config).context("encoding the configuration")?;
-        files::keep_document(&path, text.as_bytes())?;
+        files::keep_document(&paths.config(), text.as_bytes())?;
     }
     Ok(config)
 }
@@ -137,7 +197,9 @@ async fn report(
     restored: Restored,
     now: Timestamp,
 ) -> anyhow::Result<Report> {
-    let root_epoch = store.keys.status().await?.root_epoch;
+    let status = store.keys.status().await?;
+    let joined = store.keys.joined().await?;
+    let root_epoch = status.root_epoch;
     let audit = custody::open_audit(config, store, paths).await?;
     let event = AuditEvent::StoreRestored {
         backup: Some(restored.backup),
@@ -155,6 +217,7 @@ async fn report(
         .await;
     audit.close().await;
     recorded?;
+    store.keys.join_recorded().await?;
     Ok(Report {
         store: paths.data().to_path_buf(),
         taken_at: restored.taken_at,
@@ -165,7 +228,9 @@ async fn report(
         newest_message_at: restored.newest_at,
         messages_opened: restored.opened,
         root_epoch: root_epoch.0,
+        root_provider: status.root_provider,
+        root_keys: config.root_keys.clone(),
+        key_snapshot: joined.map(|joined| joined.snapshot),
         not_restored: NOT_RESTORED,
     })
 }
-    store.keys.join_recorded().await?;

@@ -8,7 +8,7 @@ use vitalseal_storage::ports::{Clock as _, SystemClock};
 use super::send;
 use crate::admin::protocol::Request;
 use crate::cli::{BackupArgs, RestoreArgs};
-use crate::{logging, output, restore};
+use crate::{logging, memory, output, restore};
 
 pub(crate) async fn backup(args: BackupArgs, as_json: bool) -> anyhow::Result<()> {
     // The server's working directory is not ours.
@@ -25,11 +25,13 @@ pub(crate) async fn backup(args: BackupArgs, as_json: bool) -> anyhow::Result<()
 
 pub(crate) async fn restore(args: RestoreArgs, as_json: bool) -> anyhow::Result<()> {
     logging::start("warn");
+    memory::forbid_core_dumps()?;
     let restore = restore::Restore {
         from: args.from,
         data: args.data,
         root_keys: args.root_keys,
         snapshots: args.snapshots,
+        config: args.config,
     };
     let report = restore::restore(restore, SystemClock.now()).await?;
     output::print(&serde_json::to_value(&report)?, as_json)

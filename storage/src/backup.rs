@@ -35,7 +35,6 @@ use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinError;
 use vitalseal_crypto::default_backend;
-use zeroize::Zeroizing;
 
 use self::manifest::describe;
 pub use self::manifest::{BackupFile, BackupManifest};
@@ -102,6 +101,11 @@ pub enum BackupError {
          snapshot it would open for nobody"
     )]
     NoPlace,
+    /// It was drawn with the store.
+    #[error(
+        "the store has no secret that would make the backup its own; another version of vitalseal made it"
+    )]
+    NoSecret,
     /// A place did not take its snapshot.
     #[error("writing a key snapshot for the backup")]
     Snapshot(#[source] KeyError),
@@ -136,7 +140,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Backup, BackupError> {
         let partial = Partial::create(out, self.paths().data())?;
-        let secret = self.backup_secret().await?;
+        let secret = self.keys.secret(SECRET).await.map_err(StoreError::from)?;
+        let secret = secret.ok_or(BackupError::NoSecret)?;
         if !self.keys.has_snapshot_places() {
             return Err(BackupError::NoPlace);
         }
@@ -184,17 +189,6 @@ impl Store {
         partial.keep(out)?;
         let id = hex::encode(id);
         Ok(Backup { manifest, id })
-    }
-
-    /// The secret that makes backups of this store its own; drawn with the first.
-    async fn backup_secret(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        if let Some(secret) = self.keys.secret(SECRET).await? {
-            return Ok(secret);
-        }
-        let mut secret = Zeroizing::new(vec![0; 32]);
-        default_backend().fill_random(&mut secret)?;
-        self.keys.put_secret(SECRET, &secret).await?;
-        Ok(secret)
     }
 }
 

@@ -58,5 +58,5 @@ pub use registry::{
     DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity, PatientRow,
     PatientState, Registry, RegistryError, UserRow,
 };
-pub use restore::{RestoreError, Restored, unpack};
+pub use restore::{RestoreError, Restored};
 pub use store::{Cut, Store, StoreError};

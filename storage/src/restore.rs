@@ -1,19 +1,26 @@
-//! From a backup to a store that may serve: unpacked, joined with the newest key snapshot, proved readable.
+//! From a backup to a store that may serve: shown to be genuine, unpacked, joined with the newest key snapshot, proved
+//! readable.
 //!
 //! | # | Step | What it refuses |
 //! |---|---|---|
-//! | 1 | [`unpack`]: every file that `backup.json` names is copied, and the *copy* is held against its size and digest | a damaged, incomplete or foreign directory |
-//! | 2 | [`Store::restore`] opens it: the newest key snapshot replaces the key tree, and its erasure ledger is replayed | no snapshot, no root, a patient without a key |
-//! | 3 | `backup.mac`, under the secret that came with the snapshot | a backup that somebody rewrote |
+//! | 1 | `backup.json` is read, and held against `backup.mac` under a secret from the newest key snapshot | no snapshot, no root; a backup that somebody rewrote: nothing else of it was opened |
+//! | 2 | every file that it names is copied, and the *copy* is held against its size and digest | a damaged or incomplete directory |
+//! | 3 | the copy is opened: the newest key snapshot replaces the key tree, and its erasure ledger is replayed | a patient without a key |
 //! | 4 | rows of every erased patient are deleted from the inbox, whatever the copied ledger says of it | – |
 //! | 5 | of each patient, in the inbox and in every file, the first envelope is opened | ciphertext that its key does not open |
+//! | 6 | erasures that the ledger leaves open are finished: a key snapshot to every place, then the end of older roots | a place that does not take it |
+//!
+//! Where root keys and snapshots are is for the caller to say, and never taken from the backup. Until 6 they are only
+//! read: a restore that fails leaves them as they were.
 //!
 //! All of it happens in a directory that nobody serves from; the caller gives it its name when the last step held, and
 //! removes it otherwise. What is opened in step 5 is looked at by nobody and leaves no trace.
 
+mod received;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use arrow::array::AsArray as _;
 use arrow::error::ArrowError;
@@ -24,8 +31,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sqlx::Row as _;
 use vitalseal_crypto::{AtRest, Rejection, SubjectPseudonym, default_backend};
 
-use crate::backup::{self, BackupManifest};
-use crate::durable::{self, FileError, failed};
+pub(crate) use self::received::{Authentic, Received};
+use crate::backup;
+use crate::durable::{FileError, failed};
 use crate::keys::{JoinRefused, KeyCustody};
 use crate::paths::StorePaths;
 use crate::registry::PatientState;
@@ -80,10 +88,13 @@ pub enum RestoreError {
         "{0} is not what the backup wrote: size or digest differ; take another copy of the backup"
     )]
     Damaged(PathBuf),
-    /// `backup.json` was rewritten, or its databases are another store's.
+    /// Without a key snapshot nobody can tell who wrote it.
+    #[error("finding out by a key snapshot of its store who wrote {0}")]
+    Keys(PathBuf, #[source] JoinRefused),
+    /// `backup.json` was rewritten.
     #[error(
         "{0} was not written by the store whose key snapshot was found: somebody changed it, or parts of two \
-         backups were mixed; take another copy of the backup"
+         backups were mixed; nothing else of it was read; take another copy of the backup"
     )]
     Forged(PathBuf),
     /// The newest key snapshot lacks a patient of the backup.
@@ -129,62 +140,31 @@ impl From<StoreError> for RestoreError {
     }
 }
 
-/// What a backup says of itself.
-pub(crate) fn read_manifest(from: &Path) -> Result<BackupManifest, RestoreError> {
-    let whole = |e: Box<dyn std::error::Error + Send + Sync>| {
-        RestoreError::NotABackup(from.to_path_buf(), e)
-    };
-    let json = durable::read(&backup::manifest_path(from)).map_err(|e| whole(e.into()))?;
-    let manifest: BackupManifest = serde_json::from_slice(&json).map_err(|e| whole(e.into()))?;
-    if manifest.format != backup::FORMAT {
-        return Err(RestoreError::Format {
-            path: from.to_path_buf(),
-            found: manifest.format,
-        });
-    }
-    Ok(manifest)
-}
-
-/// Copies a backup into the new directory `data` and holds every file against `backup.json`.
-///
-/// # Errors
-/// When a file is missing or is not what it was; `data` may then hold a part of it.
-pub fn unpack(from: &Path, data: &Path) -> Result<(), RestoreError> {
-    let manifest = read_manifest(from)?;
-    // A store that never flushed has no file there, and needs the directory all the same.
-    for dir in [data.to_path_buf(), StorePaths::new(data, None).parquet()] {
-        durable::create_dir(&dir)?;
-    }
-    for file in &manifest.files {
-        let below = Path::new(&file.path);
-        let inside = |part| matches!(part, Component::Normal(_));
-        if file.path.is_empty() || !below.components().all(inside) {
-            return Err(RestoreError::Outside(file.path.clone()));
-        }
-        let (source, copy) = (from.join(below), data.join(below));
-        backup::copy_file(&source, &copy)?;
-        if backup::digest(&copy)? != (file.size, file.sha256.clone()) {
-            return Err(RestoreError::Damaged(source));
-        }
-    }
-    Ok(())
-}
-
 impl Store {
-    /// Opens what [`unpack`] made of the backup `from`, and proves that every patient in it is either readable or
-    /// erased.
+    /// Makes the store of the backup `from` in the new directory of `paths`, and proves that every patient in it is
+    /// either readable or erased.
     ///
     /// # Errors
-    /// When it cannot hold both; the text says for whom and why. Nothing may be served from `paths` then.
+    /// When the backup is not the store's own, or it cannot hold both; the text says for whom and why. Nothing may be
+    /// served from `paths` then.
     pub async fn restore(
         from: &Path,
         paths: &StorePaths,
         custody: impl Into<KeyCustody>,
         now: Timestamp,
     ) -> Result<(Self, Restored), RestoreError> {
-        let opened = Self::open(paths, custody, now).await;
+        let custody = custody.into();
+        let (from, keys, data) = (from.to_owned(), custody.clone(), paths.data().to_owned());
+        let unpack = move || {
+            let backup = Received::read(&from)?.authenticate(&keys)?;
+            backup.unpack(&data)?;
+            Ok::<_, RestoreError>(backup)
+        };
+        let backup = tokio::task::spawn_blocking(unpack).await;
+        let backup = backup.map_err(StoreError::from)??;
+        let opened = Self::open_alone(paths, custody, now).await;
         let store = opened.map_err(refused)?;
-        match prove(&store, from).await {
+        match finish(&store, backup, now).await {
             Ok(restored) => Ok((store, restored)),
             Err(error) => {
                 store.close().await;
@@ -192,6 +172,16 @@ impl Store {
             }
         }
     }
+}
+
+async fn finish(
+    store: &Store,
+    backup: Authentic,
+    now: Timestamp,
+) -> Result<Restored, RestoreError> {
+    let restored = prove(store, backup).await?;
+    store.keys.resume(now).await.map_err(StoreError::from)?;
+    Ok(restored)
 }
 
 fn refused(cause: StoreError) -> RestoreError {
@@ -204,9 +194,7 @@ fn refused(cause: StoreError) -> RestoreError {
     }
 }
 
-async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
-    let backup = refuse_forged(store, from).await?;
-    let manifest = read_manifest(from)?;
+async fn prove(store: &Store, backup: Authentic) -> Result<Restored, RestoreError> {
     let states: HashMap<SubjectPseudonym, PatientState> = store
         .registry
         .patient_states()
@@ -224,12 +212,12 @@ async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
     let count = |state| states.values().filter(|s| **s == state).count() as u64;
     let erased = count(PatientState::Erased);
     let mut restored = Restored {
-        backup,
-        taken_at: manifest.taken_at,
+        backup: backup.id,
+        taken_at: backup.manifest.taken_at,
         patients: count(PatientState::Active),
         opened: 0,
         erased,
-        erasures_replayed: erased.saturating_sub(manifest.erasures),
+        erasures_replayed: erased.saturating_sub(backup.manifest.erasures),
         messages: 0,
         newest_at: None,
     };
@@ -247,26 +235,6 @@ async fn prove(store: &Store, from: &Path) -> Result<Restored, RestoreError> {
         }
     }
     Ok(restored)
-}
-
-/// The id of the backup, if it is the store's own.
-async fn refuse_forged(store: &Store, from: &Path) -> Result<String, RestoreError> {
-    let json = backup::manifest_path(from);
-    let id = default_backend().sha256(&[&durable::read(&json)?]);
-    let found = durable::read(&backup::mac_path(from))?;
-    let secret = store
-        .keys
-        .secret(backup::SECRET)
-        .await
-        .map_err(StoreError::from)?;
-    let own = secret
-        .map(|secret| backup::mac(&secret, &id))
-        .transpose()
-        .map_err(StoreError::from)?;
-    if own.map(String::into_bytes) != Some(found) {
-        return Err(RestoreError::Forged(json));
-    }
-    Ok(hex::encode(id))
 }
 
 /// What is in no file yet: one envelope of each patient, and the count.

@@ -16,7 +16,9 @@ use parquet::errors::ParquetError;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{JoinError, JoinHandle};
 use vitalseal_crypto::{BackendError, KeyEpoch, SubjectPseudonym, default_backend};
+use zeroize::Zeroizing;
 
+use crate::backup;
 use crate::catalog::{Catalog, DataFile};
 use crate::crash::CrashHook;
 use crate::durable::{self, FileError};
@@ -25,7 +27,7 @@ use crate::inbox::rows;
 use crate::inbox::{Inbox, InboxError};
 use crate::keys::tree::Tree;
 use crate::keys::{
-    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, epochs, snapshot,
+    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, epochs, secrets, snapshot,
 };
 use crate::lock::StoreLock;
 use crate::paths::StorePaths;
@@ -229,8 +231,17 @@ impl Store {
             .execute(tx.connection())
             .await?;
         let tree = Tree::plant(root, roots.name(), default_backend(), tx.connection(), now).await?;
+        let mut secret = Zeroizing::new([0; 32]);
+        default_backend().fill_random(secret.as_mut_slice())?;
+        secrets::write(
+            backup::SECRET,
+            secret.as_slice(),
+            &tree.service,
+            tx.connection(),
+        )
+        .await?;
         tx.commit().await?;
-        Self::assemble(paths, custody, db, tree, lock, now).await
+        Self::assemble(paths, custody, db, tree, lock).await
     }
 
     /// Opens a store, and first finishes an erasure or a flush that was interrupted; an erasure that waits for a place of
@@ -244,6 +255,28 @@ impl Store {
     /// [`StoreError::Join`] when there is one and it cannot be joined; others when
     /// something cannot be read or a recovery cannot be finished.
     pub async fn open(
+        paths: &StorePaths,
+        custody: impl Into<KeyCustody>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let store = Self::open_alone(paths, custody, now).await?;
+        match store.keys.resume(now).await {
+            Ok(()) => {}
+            // Nobody comes back by it, and devices wait: whoever serves tries again.
+            Err(error @ KeyError::Snapshot { .. }) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an erasure or rotation stays unfinished and its old root key still exists"
+            ),
+            Err(error) => {
+                store.close().await;
+                return Err(error.into());
+            }
+        }
+        Ok(store)
+    }
+
+    /// Opens a store and touches nothing outside of its directory: no place gets a snapshot, no root is destroyed.
+    pub(crate) async fn open_alone(
         paths: &StorePaths,
         custody: impl Into<KeyCustody>,
         now: Timestamp,
@@ -286,7 +319,7 @@ impl Store {
                 e => e.into(),
             })?;
         drop(conn);
-        Self::assemble(paths, custody, db, tree, lock, now).await
+        Self::assemble(paths, custody, db, tree, lock).await
     }
 
     async fn assemble(
@@ -295,7 +328,6 @@ impl Store {
         db: Database,
         tree: Tree,
         lock: StoreLock,
-        now: Timestamp,
     ) -> Result<Self, StoreError> {
         let erased: Vec<String> =
             sqlx::query_scalar("SELECT subject FROM patients WHERE state = 'erased'")
@@ -328,14 +360,6 @@ impl Store {
         );
         let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
         flush::recover(&inbox, &catalog, &paths.parquet()).await?;
-        match keys.resume(now).await {
-            // Nobody comes back by it, and devices wait: whoever serves tries again.
-            Err(error @ KeyError::Snapshot { .. }) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "an erasure or rotation stays unfinished and its old root key still exists"
-            ),
-            done => done?,
-        }
         let registry = Registry::new(db.clone(), keys.clone());
         let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let shared = Shared {

@@ -17,6 +17,7 @@ mod intake;
 mod join;
 mod opening;
 mod places;
+mod restore;
 mod rotation;
 mod snapshot;
 

@@ -4,6 +4,7 @@
 //! Failure: a reading, a name or a key of an erased patient; a patient who was not erased and has lost a reading; a
 //! data directory after a refusal; a refusal that does not say what is wrong.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use vitalseal_crypto::default_backend;
 use vitalseal_device::{
     AgreementMode, DeviceIdentity, Endpoint, Outbox, Publisher, PublisherSettings, Sealer,
 };
@@ -164,12 +166,21 @@ fn copy_as_is(from: &Path, to: &Path) {
     assert!(copied.unwrap().success());
 }
 
+/// With the keys where `init` put them, beside the backup.
 fn restore(from: &Path, to: &Path) -> Output {
+    let beside = |name: &str| from.with_file_name(name).into_os_string();
+    let keys = ["--root-keys".into(), beside("data.root")];
+    let places = ["--snapshots".into(), beside("data.keys")];
+    restore_with(from, to, &[keys, places].concat())
+}
+
+fn restore_with(from: &Path, to: &Path, keys: &[OsString]) -> Output {
     Command::new(VITALSEAL)
         .args(["restore", "--json", "--from"])
         .arg(from)
         .arg("--data")
         .arg(to)
+        .args(keys)
         .output()
         .unwrap()
 }
@@ -183,7 +194,10 @@ fn restored(from: &Path, to: &Path) -> Value {
 
 /// What a restore that must fail says; it leaves nothing behind.
 fn refused(from: &Path, to: &Path) -> String {
-    let output = restore(from, to);
+    refusal(restore(from, to), to)
+}
+
+fn refusal(output: Output, to: &Path) -> String {
     assert!(!output.status.success());
     let left = to.parent().unwrap().read_dir().unwrap();
     let name = to.file_name().unwrap().to_str().unwrap();
@@ -238,6 +252,13 @@ fn a_backup_from_before_an_erasure_keeps_the_erased_gone_and_everyone_else_reada
         [json!(1), json!(1), json!(1)],
         "{report}"
     );
+    let keys = ["data.root", "data.keys"].map(|name| ward.path(name));
+    assert_eq!(
+        (figures("root_provider"), figures("root_keys")),
+        (json!("file"), json!(keys[0]))
+    );
+    let snapshot = PathBuf::from(report["key_snapshot"].as_str().unwrap());
+    assert!(snapshot.starts_with(&keys[1]), "{report}");
     // Of Grace: one in the file, one in the inbox.
     assert_eq!(report["messages_opened"], 2, "{report}");
     assert_eq!(ward.site.terminate(), 0);
@@ -267,8 +288,13 @@ fn without_a_key_snapshot_nothing_is_restored_and_nothing_served() {
     ward.erase_ada();
     assert_eq!(ward.site.terminate(), 0);
     std::fs::rename(ward.path("data.keys"), ward.path("lost")).unwrap();
+    let said = refused(&backup, &ward.path("new"));
+    assert!(said.contains("is its disk mounted?"), "{said}");
+    std::fs::create_dir(ward.path("data.keys")).unwrap();
+    let id = ward.path("lost").read_dir().unwrap().next().unwrap();
+    let id = id.unwrap().file_name().into_string().unwrap();
     let place = ward.site.dir.path().to_str().unwrap().to_owned();
-    let said = |said: String| said.replace(&place, "DIR");
+    let said = |said: String| said.replace(&place, "DIR").replace(&id, "STORE");
     insta::assert_snapshot!(
         "restore_without_snapshot",
         said(refused(&backup, &ward.path("new")))
@@ -308,6 +334,71 @@ fn root_keys_and_snapshots_may_be_elsewhere_and_the_restored_store_knows_where()
         site.json(&["patient", "show", &ward.ada])["name"],
         "Ada Lovelace"
     );
+}
+
+/// Whoever names the keys decides what passes as genuine, and a token's module is code.
+#[test]
+fn where_the_keys_are_is_never_taken_from_the_backup() {
+    let mut ward = Ward::new();
+    let backup = ward.backup("backup");
+    assert_eq!(ward.site.terminate(), 0);
+    let (new, inside) = (ward.path("new"), backup.join("vitalseal.toml"));
+    let own = std::fs::read_to_string(&inside).unwrap();
+    let place = ward.site.dir.path().to_str().unwrap().to_owned();
+    let with = |keys: &[OsString]| restore_with(&backup, &new, keys);
+
+    insta::assert_snapshot!(
+        "restore_not_told_where_keys_are",
+        refusal(with(&[]), &new).replace(&place, "DIR")
+    );
+    // One of the two is not enough, and the backup's own file is no answer.
+    for (option, path) in [
+        ("--root-keys", ward.path("data.root")),
+        ("--snapshots", ward.path("data.keys")),
+        ("--config", inside.clone()),
+    ] {
+        let said = refusal(with(&[option.into(), path.into()]), &new);
+        assert!(
+            said.contains("anybody may have written"),
+            "{option}: {said}"
+        );
+    }
+
+    // With a configuration of one's own, it goes where that says; everything else is as the store had it.
+    let copied_out = ward.path("own.toml");
+    std::fs::rename(ward.path("data.keys"), ward.path("moved.keys")).unwrap();
+    let moved = own.replace("data.keys", "moved.keys");
+    std::fs::write(
+        &copied_out,
+        moved.replace("memory_mib = 1024", "memory_mib = 1"),
+    )
+    .unwrap();
+    let output = with(&["--config".into(), copied_out.into()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let restored = std::fs::read_to_string(new.join("vitalseal.toml")).unwrap();
+    assert!(restored.contains("moved.keys"), "{restored}");
+    assert!(restored.contains("memory_mib = 1024"), "{restored}");
+    std::fs::remove_dir_all(&new).unwrap();
+    std::fs::rename(ward.path("moved.keys"), ward.path("data.keys")).unwrap();
+
+    // A file that would have a module loaded, with its digest put right: nobody looks into it.
+    let hostile = format!(
+        "{own}\n[keys.pkcs11]\nmodule = \"{place}/evil.so\"\ntoken = \"t\"\npin_file = \"{place}/pin\"\nlabel = \"l\"\n"
+    );
+    std::fs::write(&inside, &hostile).unwrap();
+    let described = backup.join("backup.json");
+    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&described).unwrap()).unwrap();
+    let files = manifest["files"].as_array_mut().unwrap();
+    let file = files
+        .iter_mut()
+        .find(|file| file["path"] == "vitalseal.toml");
+    let file = file.unwrap();
+    file["size"] = hostile.len().into();
+    file["sha256"] = hex::encode(default_backend().sha256(&[hostile.as_bytes()])).into();
+    std::fs::write(&described, manifest.to_string()).unwrap();
+    let said = refused(&backup, &new);
+    assert!(said.contains("somebody changed it"), "{said}");
 }
 
 #[test]

@@ -5,29 +5,35 @@ use std::os::unix::fs::PermissionsExt as _;
 use sqlx::{ConnectOptions as _, Row as _};
 
 use super::*;
-use crate::backup::{COPY_REGISTRY, manifest_path};
+use crate::backup::{BackupManifest, COPY_REGISTRY, manifest_path};
 use crate::crash::CrashPoint;
 use crate::keys::KeyCustody;
-use crate::restore::{RestoreError, read_manifest, unpack};
+use crate::restore::{Received, RestoreError};
 use crate::sqlite;
 
-fn custody(site: &Site) -> KeyCustody {
+pub(super) fn custody(site: &Site) -> KeyCustody {
     KeyCustody {
         roots: site.roots(),
         snapshots: vec![site.dir.path().join("keys")],
     }
 }
 
-async fn create(site: &Site) -> Store {
+pub(super) async fn create(site: &Site) -> Store {
     Store::create(&site.paths(), custody(site), at(0))
         .await
         .unwrap()
 }
 
-async fn backup(site: &Site, store: &Store) -> PathBuf {
+pub(super) async fn backup(site: &Site, store: &Store) -> PathBuf {
     let out = site.dir.path().join("backup");
     store.backup(&out, "test", at(10)).await.unwrap();
     out
+}
+
+pub(super) fn unpack(site: &Site, from: &Path, data: &Path) -> Result<(), RestoreError> {
+    Received::read(from)?
+        .authenticate(&custody(site))?
+        .unpack(data)
 }
 
 /// Every blob of a column of the live registry.
@@ -116,7 +122,6 @@ async fn a_backup_of_a_store_that_never_flushed_restores() {
     let from = backup(&site, &store).await;
     store.close().await;
     let paths = StorePaths::new(&site.dir.path().join("new"), Some(&site.roots_dir()));
-    unpack(&from, paths.data()).unwrap();
     let (store, restored) = Store::restore(&from, &paths, custody(&site), at(20))
         .await
         .unwrap();
@@ -171,7 +176,7 @@ async fn a_flush_that_stopped_halfway_leaves_each_message_in_the_backup_once() {
     store.close().await;
 
     let copy = StorePaths::new(&site.dir.path().join("copy"), Some(&site.roots_dir()));
-    unpack(&out, copy.data()).unwrap();
+    unpack(&site, &out, copy.data()).unwrap();
     let restored = Store::open(&copy, custody(&site), at(20)).await.unwrap();
     let cut = restored.cut(&authorized(&[&subject])).await.unwrap();
     let flushed: u64 = cut.files.iter().map(|file| file.messages).sum();
@@ -196,14 +201,14 @@ async fn unpacking_takes_exactly_what_was_written() {
     let out = backup(&site, &store).await;
     let data = site.dir.path().join("unpacked");
     let try_unpacking = || {
-        let unpacked = unpack(&out, &data);
+        let unpacked = unpack(&site, &out, &data);
         let _ = fs::remove_dir_all(&data);
         unpacked
     };
     try_unpacking().unwrap();
 
     let described = fs::read_to_string(manifest_path(&out)).unwrap();
-    let manifest = read_manifest(&out).unwrap();
+    let manifest: BackupManifest = serde_json::from_str(&described).unwrap();
     assert_eq!(manifest.files.len(), 3);
     for file in &manifest.files {
         let path = out.join(&file.path);
@@ -253,7 +258,6 @@ async fn a_message_that_does_not_open_is_named_with_its_patient_and_place() {
     let out = backup(&site, &store).await;
     store.close().await;
     let copy = StorePaths::new(&site.dir.path().join("copy"), Some(&site.roots_dir()));
-    unpack(&out, copy.data()).unwrap();
     let refused = Store::restore(&out, &copy, custody(&site), at(20)).await;
     // The envelopes of these tests are no envelopes.
     match refused.unwrap_err() {

@@ -18,11 +18,13 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vitalseal_crypto::{KeyEpoch, Kid, PageKey, RootKey, SubjectPseudonym};
+use zeroize::Zeroizing;
 
-use super::SnapshotError;
 use super::place::{self, Place, SnapshotId};
-use super::rows::{Row, WrongCell};
+use super::rows::{Cell, Row, WrongCell};
+use super::{SECRETS, SnapshotError};
 use crate::durable;
+use crate::keys::secrets::secret_context;
 use crate::keys::{KeySlot, RootProvider};
 
 const MANIFEST: &[u8; 8] = b"VSKEYS\x01\n";
@@ -224,7 +226,8 @@ impl Opened {
             let mut pages = self.body.pages().flatten();
             let page = pages.find(|page| page.of_service)?;
             let key = self.root.unwrap_page(page.wrapped).ok()?;
-            key.open(&secret_context(name), row.get(1)?.blob().ok()?).ok()
+            key.open(&secret_context(name), row.get(1)?.blob().ok()?)
+                .ok()
         };
         let manifest = self.place.manifest(self.header.id());
         open().map(Some).ok_or(SnapshotError::Forged(manifest))

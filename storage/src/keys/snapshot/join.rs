@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::task::JoinError;
 use vitalseal_crypto::{KeyEpoch, SubjectPseudonym};
+use zeroize::Zeroizing;
 
 use super::format::{Opened, Page};
 use super::joined::{self, Joined};
