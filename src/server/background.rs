@@ -110,7 +110,7 @@ async fn renew_snapshots(system: &System, now: Timestamp) -> anyhow::Result<()> 
     for SnapshotPlace { place, newest } in keys.snapshots().await? {
         match newest {
             Ok(Some((_, taken_at))) if now.duration_since(taken_at) < SNAPSHOT_AGE => {}
-            Err(error @ (SnapshotError::Away(_) | SnapshotError::File(_))) => tracing::error!(
+            Err(error @ SnapshotError::Away(_)) => tracing::error!(
                 place = %place.display(),
                 error = &error as &dyn std::error::Error,
                 "looking for key snapshots; no erasure is final without this place"
