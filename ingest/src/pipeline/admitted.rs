@@ -33,13 +33,13 @@ impl Rewrapped {
         turn: Turn,
         received_at: Timestamp,
     ) -> Result<Option<Admitted>, Stop> {
-        let readings = self.readings;
+        let (readings, introduced) = (self.readings, self.introduced);
         let header = self.envelope.header().clone();
         let admission = Admission {
             message: self.message,
             signed_hash: self.signed_hash,
             previous: header.previous,
-            introduced: self.introduced,
+            introduced,
             subject: self.subject,
             received_at,
             first_at: self.first_at,
@@ -75,6 +75,6 @@ impl Rewrapped {
             }
             Err(error) => return Err(error.into()),
         };
-        Err(refused.about(&header).into())
+        Err(refused.about(&header).introducing(introduced).into())
     }
 }

@@ -1,6 +1,6 @@
 //! The proof of a clone, made while both messages are at hand.
 
-use vitalseal_crypto::{CloneProof, DeviceId, MessageId, NoProof, Signed};
+use vitalseal_crypto::{CloneProof, MessageId, NoProof, Signed};
 use vitalseal_storage::{Fork, InboxError, RegistryError, StoreError};
 
 use super::PipelineDeps;
@@ -22,24 +22,21 @@ pub(super) enum NoEvidence {
     Proof(#[from] NoProof),
 }
 
-/// The encoded proof that `body` and the stored message that it contradicts make; `None` when one of this boot is kept
-/// already, which proves as much and spares the search.
+/// The encoded proof that `body` and the stored message that it contradicts make; `None` when it would not be kept or was
+/// looked for before, which spares the search.
 pub(super) async fn of_fork(
     deps: &PipelineDeps,
-    device: &DeviceId,
-    boot: u64,
+    message: &MessageId,
     fork: Fork,
     body: &[u8],
 ) -> Result<Option<Vec<u8>>, NoEvidence> {
     let store = &deps.store;
-    let kept = store.inbox.clone_proofs(device).await?;
-    if kept.iter().any(|kept| kept.boot == boot) {
+    if !store.inbox.wants_proof(message).await? {
         return Ok(None);
     }
     let other = MessageId {
-        device: device.clone(),
-        boot,
         sequence: fork.other,
+        ..message.clone()
     };
     let stored = store.stored_envelope(&other).await?;
     let stored = stored.ok_or(NoEvidence::Gone)?;

@@ -31,7 +31,7 @@ mod workers;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use vitalseal_crypto::{Backend, BackendError, DeviceId};
 use vitalseal_storage::{
     AuditError, AuditSink, Clock, InboxError, KeyError, QuarantineReason, RegistryError, Store,
@@ -69,7 +69,7 @@ pub enum Outcome {
     Quarantined(QuarantineReason),
 }
 
-/// The message could not be made durable: do not acknowledge it, close the session, let the device try again.
+/// The message is not durable: do not acknowledge it, close the session, let the device try again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
@@ -91,6 +91,12 @@ pub enum PipelineError {
     /// The primitives failed at wrapping.
     #[error("re-wrapping the content key for the patient")]
     Rewrap(#[from] BackendError),
+    /// The device signed it, and names a session key that is not remembered: one of many, or lost by a restore. Taken for
+    /// refused it would be lost; not acknowledged, the device sends it again with its key in full.
+    #[error(
+        "the message only names its session key, which is not known; it has to come with that key in full"
+    )]
+    UnknownSender,
     /// The operating system refused a thread.
     #[error("starting the pipeline's threads")]
     Threads(#[source] std::io::Error),
@@ -123,6 +129,9 @@ struct Shared {
     deps: PipelineDeps,
     workers: Workers,
     credits: Arc<Semaphore>,
+    /// Held while the evidence of a fork is looked for, which reads files, until it is kept: the searches of many forks
+    /// wait for each other, and the later ones find that they are spared.
+    searching: Mutex<()>,
 }
 
 /// Room for one message, given back when its outcome is known. Wait for it *before* reading more from a connection.
@@ -143,6 +152,7 @@ impl Pipeline {
                 deps,
                 workers,
                 credits,
+                searching: Mutex::default(),
             }),
         })
     }
@@ -228,7 +238,13 @@ impl Shared {
             Ok(Some(admitted)) => Ok(admitted.into()),
             Ok(None) => Ok(Outcome::Duplicate),
             Err(Stop::Refused(refusal)) => {
-                quarantine::keep(&self.deps, &device, refusal, &body, received_at).await
+                let searching = match refusal.is_fork() {
+                    true => Some(self.searching.lock().await),
+                    false => None,
+                };
+                let kept = quarantine::keep(&self.deps, &device, refusal, &body, received_at).await;
+                drop(searching);
+                kept
             }
             Err(Stop::Failed(error)) => Err(error),
         }

@@ -1,14 +1,19 @@
 //! Fourth stage: the content opens, is a payload that we know, and is physically possible.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use vitalseal_crypto::{Backend, ContentType, PatientKeys, RecipientKeyRing, envelope};
+use vitalseal_crypto::{
+    Backend, ContentType, DeviceId, P256Point, PatientKeys, RecipientKeyRing, SenderKeyId,
+    SenderKeys, envelope,
+};
 use vitalseal_storage::{QuarantineReason, Senders};
 use vitalseal_vitals::{Reading, check_hard, senml, waveform};
 
 use super::quarantine::Refusal;
 use super::verified::Verified;
+use super::{PipelineError, Stop};
 
 /// An opened envelope whose payload is understood and plausible: the plaintext is in memory from here to
 /// [`Opened::rewrap`].
@@ -26,25 +31,31 @@ impl Verified {
     ///
     /// # Errors
     /// `UnknownKey`, `Unwrap`, `Commitment`, `Open`; `Payload` when it does not decode or is empty, `Implausible` when a
-    /// value is outside its hard range.
+    /// value is outside its hard range. [`PipelineError::UnknownSender`] is no refusal: in full, it opens.
     pub(super) fn open(
         self,
         ring: &RecipientKeyRing,
         senders: &Senders,
         backend: &dyn Backend,
-    ) -> Result<Opened, Refusal> {
+    ) -> Result<Opened, Stop> {
         let header = self.envelope.header().clone();
-        let envelope = self
-            .envelope
-            .open(ring, senders, backend)
-            .map_err(|rejection| Refusal::from(rejection).about(&header))?;
-        let readings = plausible(header.content_type, envelope.payload())
-            .map_err(|refusal| refusal.about(&header))?;
+        let asked = Asked {
+            senders,
+            in_vain: Cell::new(false),
+        };
+        let envelope = match self.envelope.open(ring, &asked, backend) {
+            Ok(envelope) => envelope,
+            Err(_) if asked.in_vain.get() => return Err(PipelineError::UnknownSender.into()),
+            Err(rejection) => return Err(Refusal::from(rejection).about(&header).into()),
+        };
+        let introduced = envelope.introduced_sender();
+        let refuse = |refusal: Refusal| refusal.about(&header).introducing(introduced);
+        let readings = plausible(header.content_type, envelope.payload()).map_err(refuse)?;
         let first_at = readings.iter().map(|reading| reading.at).min();
         let last_at = readings.iter().map(|reading| reading.at).max();
         let count = u32::try_from(readings.len()).ok();
         let (Some(first_at), Some(last_at), Some(readings)) = (first_at, last_at, count) else {
-            return Err(Refusal::new(QuarantineReason::Payload, "no readings").about(&header));
+            return Err(refuse(Refusal::new(QuarantineReason::Payload, "no readings")).into());
         };
         Ok(Opened {
             envelope,
@@ -53,6 +64,21 @@ impl Verified {
             first_at,
             last_at,
         })
+    }
+}
+
+/// The remembered keys, and whether one that is not among them was asked for: then it was for a message which only names
+/// its sender's key, and for a recipient's key that is held.
+struct Asked<'a> {
+    senders: &'a Senders,
+    in_vain: Cell<bool>,
+}
+
+impl SenderKeys for Asked<'_> {
+    fn find(&self, device: &DeviceId, id: &SenderKeyId) -> Option<P256Point> {
+        let found = self.senders.find(device, id);
+        self.in_vain.set(found.is_none());
+        found
     }
 }
 

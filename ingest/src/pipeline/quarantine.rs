@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use vitalseal_crypto::{CloneKind, DeviceId, Header, Rejection, SubjectPseudonym};
+use vitalseal_crypto::{
+    CloneKind, DeviceId, Header, MessageId, P256Point, Rejection, SenderKeyId, SubjectPseudonym,
+};
 use vitalseal_storage::{Actor, AuditEvent, AuditRecord, Fork, NewQuarantine, QuarantineReason};
 
 use super::{Outcome, PipelineDeps, PipelineError, evidence};
@@ -17,6 +19,8 @@ pub(super) struct Refusal {
     detail: Cow<'static, str>,
     counters: Option<(u64, u64)>,
     subject: Option<SubjectPseudonym>,
+    /// The session key that it carried in full, if it opened. Boxed, since few do and a refusal is passed on by value.
+    introduced: Option<Box<(SenderKeyId, P256Point)>>,
     /// The stored message that it contradicts, if that is why.
     fork: Option<Fork>,
 }
@@ -28,6 +32,7 @@ impl Refusal {
             detail: detail.into(),
             counters: None,
             subject: None,
+            introduced: None,
             fork: None,
         }
     }
@@ -48,6 +53,17 @@ impl Refusal {
     pub(super) fn about(mut self, header: &Header) -> Self {
         self.counters = Some((header.boot, header.sequence));
         self.subject = Some(header.subject.clone());
+        self
+    }
+
+    /// Whether evidence of it is to be looked for.
+    pub(super) fn is_fork(&self) -> bool {
+        self.fork.is_some()
+    }
+
+    /// Adds the session key of a message that opened: the device may name it once this refusal is acknowledged.
+    pub(super) fn introducing(mut self, key: Option<(SenderKeyId, P256Point)>) -> Self {
+        self.introduced = key.map(Box::new);
         self
     }
 }
@@ -74,6 +90,7 @@ pub(super) async fn keep(
         detail,
         counters,
         subject,
+        introduced,
         fork,
     } = refusal;
     // A body that names no patient is most likely about the one whom the device measures: it must go with
@@ -94,14 +111,21 @@ pub(super) async fn keep(
     );
     let detail = detail.into_owned();
     let clone_proof = match (fork, counters) {
-        (Some(fork), Some((boot, _))) => evidence::of_fork(deps, device, boot, fork, body)
-            .await
-            .unwrap_or_else(|error| {
+        (Some(fork), Some((boot, sequence))) => {
+            let device = device.clone();
+            let message = MessageId {
+                device,
+                boot,
+                sequence,
+            };
+            let proof = evidence::of_fork(deps, &message, fork, body).await;
+            proof.unwrap_or_else(|error| {
                 // Sent again it would be the same: what was refused stays refused, and both messages stay where they are.
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(%device, boot, error, "no proof could be made of a fork");
+                tracing::error!(%message, error, "no proof could be made of a fork");
                 None
-            }),
+            })
+        }
         _ => None,
     };
     deps.store
@@ -113,6 +137,7 @@ pub(super) async fn keep(
             received_at,
             subject,
             body: Some(body.to_vec()),
+            introduced: introduced.map(|key| *key),
             clone_proof,
         })
         .await?;

@@ -257,7 +257,7 @@ impl Rig {
         )
     }
 
-    fn seal_message(
+    pub(crate) fn seal_message(
         &self,
         device: &Device,
         subject: &SubjectPseudonym,

@@ -2,8 +2,8 @@
 //!
 //! A proof is kept when the fork is found, not made when it is asked for: by then an erasure may have
 //! taken one of the two messages. It holds no recipient, so it opens nothing and may outlive the
-//! patient. One a boot is kept: the second proves no more than the first, and a clone that sends much
-//! must not fill the disk with it.
+//! patient. One a boot is kept, and a few a device: the second proves no more than the first, and a
+//! clone that sends much must neither fill the disk with it nor keep the server searching.
 
 use std::fs::File;
 use std::path::Path;
@@ -19,6 +19,7 @@ use vitalseal_crypto::{DeviceId, MessageId};
 
 use super::{Inbox, InboxError};
 use crate::durable::failed;
+use crate::ports::QuarantineReason;
 use crate::schema;
 use crate::sqlite::{at, count, number};
 use crate::store::{Store, StoreError};
@@ -34,7 +35,10 @@ pub struct KeptProof {
     pub proof: Vec<u8>,
 }
 
-/// Keeps a proof, unless there is one of this boot.
+/// Proofs kept against one device, the first ones: a boot number is whatever a clone writes there.
+const KEPT: i64 = 16;
+
+/// Keeps a proof, unless there is one of this boot, or enough.
 pub(super) async fn keep(
     device: &str,
     boot: i64,
@@ -43,19 +47,39 @@ pub(super) async fn keep(
     conn: &mut SqliteConnection,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO clone_proofs (device, boot, found_at_us, proof) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO clone_proofs (device, boot, found_at_us, proof) SELECT $1, $2, $3, $4 \
+         WHERE (SELECT COUNT(*) FROM clone_proofs WHERE device = $1) < $5 ON CONFLICT DO NOTHING",
     )
     .bind(device)
     .bind(boot)
     .bind(found_at_us)
     .bind(proof)
+    .bind(KEPT)
     .execute(conn)
     .await
     .map(drop)
 }
 
 impl Inbox {
+    /// Whether a proof from this fork would be kept and was not looked for before.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn wants_proof(&self, fork: &MessageId) -> Result<bool, InboxError> {
+        let wanted = sqlx::query_scalar(
+            "SELECT NOT EXISTS (SELECT 1 FROM clone_proofs WHERE device = $1 AND boot = $2) \
+             AND NOT EXISTS (SELECT 1 FROM quarantine \
+             WHERE device = $1 AND boot = $2 AND sequence = $3 AND reason = $4) \
+             AND (SELECT COUNT(*) FROM clone_proofs WHERE device = $1) < $5",
+        )
+        .bind(fork.device.as_str())
+        .bind(number(fork.boot)?)
+        .bind(number(fork.sequence)?)
+        .bind(QuarantineReason::Fork.as_str())
+        .bind(KEPT);
+        Ok(wanted.fetch_one(self.database().pool()).await?)
+    }
+
     /// The proofs against this device, oldest first.
     ///
     /// # Errors

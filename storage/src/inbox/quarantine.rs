@@ -17,9 +17,12 @@ use std::fmt;
 use jiff::Timestamp;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Row as _, SqliteConnection};
-use vitalseal_crypto::{DeviceId, Kek, Kid, MAX_ENVELOPE_BYTES, Received, SubjectPseudonym};
+use vitalseal_crypto::{
+    DeviceId, Kek, Kid, MAX_ENVELOPE_BYTES, P256Point, Received, SenderKeyId, SubjectPseudonym,
+};
 use zeroize::Zeroizing;
 
+use super::senders::Remembered;
 use super::{InboxError, evidence};
 use crate::ports::QuarantineReason;
 use crate::registry::PatientState;
@@ -48,6 +51,9 @@ pub struct NewQuarantine {
     pub subject: Option<SubjectPseudonym>,
     /// The message as it came; sealed before it is written, and not written about an erased patient.
     pub body: Option<Vec<u8>>,
+    /// Of a message that opened, the session key that it carried in full, and the name that later messages may give it:
+    /// the device takes it to be known once this one is acknowledged.
+    pub introduced: Option<(SenderKeyId, P256Point)>,
     /// Of a fork, the encoded proof: kept with it, once a boot.
     pub clone_proof: Option<Vec<u8>>,
 }
@@ -118,7 +124,7 @@ impl Store {
             .map_err(InboxError::from)?;
         let counter = |n: u64| number(n).ok();
         let refused = SealedQuarantine {
-            device: refused.device.as_str().to_owned(),
+            device: refused.device,
             counters: refused
                 .message
                 .and_then(|(b, s)| Some((counter(b)?, counter(s)?))),
@@ -129,6 +135,7 @@ impl Store {
             subject,
             kid: kek.map(Kek::kid).cloned(),
             body: sealed,
+            introduced: refused.introduced,
             clone_proof: refused.clone_proof,
         };
         Ok(self.inbox.keep_aside(refused).await?)
@@ -178,7 +185,7 @@ impl Store {
 }
 
 pub(super) struct SealedQuarantine {
-    device: String,
+    pub(super) device: DeviceId,
     counters: Option<(i64, i64)>,
     reason: QuarantineReason,
     detail: String,
@@ -187,6 +194,7 @@ pub(super) struct SealedQuarantine {
     pub(super) subject: Option<SubjectPseudonym>,
     kid: Option<Kid>,
     pub(super) body: Option<Vec<u8>>,
+    pub(super) introduced: Option<Remembered>,
     clone_proof: Option<Vec<u8>>,
 }
 
@@ -209,7 +217,7 @@ impl SealedQuarantine {
              ON CONFLICT (device, boot, sequence, reason) \
              WHERE boot IS NOT NULL AND sequence IS NOT NULL DO UPDATE SET times = times + 1",
         )
-        .bind(&self.device)
+        .bind(self.device.as_str())
         .bind(self.counters.map(|(boot, _)| boot))
         .bind(self.counters.map(|(_, sequence)| sequence))
         .bind(self.reason.as_str())
@@ -222,7 +230,8 @@ impl SealedQuarantine {
         .execute(&mut *conn)
         .await?;
         if let (Some(proof), Some((boot, _))) = (&self.clone_proof, self.counters) {
-            evidence::keep(&self.device, boot, self.received_at_us, proof, conn).await?;
+            let device = self.device.as_str();
+            evidence::keep(device, boot, self.received_at_us, proof, conn).await?;
         }
         Ok(())
     }

@@ -34,13 +34,14 @@ CREATE TABLE clone_proofs (
 ) WITHOUT ROWID;
 
 -- Session keys that devices sent in full, in messages that opened: later ones may name them by key_id. point is 04 || x || y.
+-- The lowest numbers of a device are forgotten first: no clock says which key is the older one.
 CREATE TABLE sender_keys (
-  device           TEXT   NOT NULL,
-  key_id           BLOB   NOT NULL,
-  point            BLOB   NOT NULL,
-  introduced_at_us BIGINT NOT NULL,
-  PRIMARY KEY (device, key_id)
-) WITHOUT ROWID;
+  number INTEGER PRIMARY KEY,
+  device TEXT NOT NULL,
+  key_id BLOB NOT NULL,
+  point  BLOB NOT NULL,
+  UNIQUE (device, key_id)
+);
 
 -- body is sealed under the KEK kid of the patient whom it is about, or, kid being NULL, under the quarantine page key.
 -- It is NULL when there was none to keep, or after the erasure of its patient.

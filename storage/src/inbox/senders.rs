@@ -1,8 +1,8 @@
 //! Session keys that devices sent in full (`-2`), for messages that only name one (`-3`).
 //!
 //! Public keys, so nothing secret stands here. A key comes in with the message that introduced it, in
-//! one transaction, after that message opened; it is in memory once that transaction has committed,
-//! and again after a restart.
+//! one transaction, after that message opened, be it stored or refused: the device sees the same
+//! acknowledgement. It is in memory once that transaction has committed, and again after a restart.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,8 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, P256Point, SenderKeyId, SenderKeys};
 
-use super::Admission;
-use crate::sqlite::{damaged, parsed, us};
+use crate::sqlite::{damaged, parsed};
 
 /// Keys remembered for one device, the newest ones: the session that runs, the one before, whose messages may still wait
 /// in an outbox, and two more. Bounds what a device can make the server keep.
@@ -24,7 +23,7 @@ const KEPT: usize = 4;
 pub struct Senders(Arc<RwLock<HashMap<DeviceId, Vec<Remembered>>>>);
 
 /// The name that messages give a key, and the key.
-type Remembered = (SenderKeyId, P256Point);
+pub(super) type Remembered = (SenderKeyId, P256Point);
 
 impl SenderKeys for Senders {
     fn find(&self, device: &DeviceId, id: &SenderKeyId) -> Option<P256Point> {
@@ -38,10 +37,9 @@ impl SenderKeys for Senders {
 
 impl Senders {
     pub(super) async fn load(pool: &SqlitePool) -> Result<Self, sqlx::Error> {
-        let rows =
-            sqlx::query("SELECT device, key_id, point FROM sender_keys ORDER BY introduced_at_us")
-                .fetch_all(pool)
-                .await?;
+        let rows = sqlx::query("SELECT device, key_id, point FROM sender_keys ORDER BY number")
+            .fetch_all(pool)
+            .await?;
         let senders = Self::default();
         for row in rows {
             let id = <[u8; 32]>::try_from(row.try_get::<&[u8], _>("key_id")?).map_err(damaged)?;
@@ -52,20 +50,6 @@ impl Senders {
             }
         }
         Ok(senders)
-    }
-
-    /// Which of these, all new, introduce a key that is not known yet.
-    pub(super) fn unknown<'a>(
-        &self,
-        admitted: impl Iterator<Item = &'a Admission>,
-    ) -> Vec<&'a Admission> {
-        admitted
-            .filter(|admission| {
-                let device = &admission.message.device;
-                let introduced = admission.introduced.as_ref();
-                introduced.is_some_and(|(id, _)| self.find(device, id).is_none())
-            })
-            .collect()
     }
 
     /// After the commit: from here on the device may name the key.
@@ -91,30 +75,25 @@ impl fmt::Debug for Senders {
     }
 }
 
-/// Writes down the key that a message introduced, and drops the device's oldest beyond [`KEPT`].
+/// Writes down a key that a message introduced, and drops the device's oldest beyond [`KEPT`].
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
-    admission: &Admission,
+    device: &DeviceId,
+    (id, key): &Remembered,
 ) -> Result<(), sqlx::Error> {
-    let Some((id, key)) = &admission.introduced else {
-        return Ok(());
-    };
-    let device = admission.message.device.as_str();
     sqlx::query(
-        "INSERT INTO sender_keys (device, key_id, point, introduced_at_us) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO sender_keys (device, key_id, point) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
     )
-    .bind(device)
+    .bind(device.as_str())
     .bind(id.as_bytes().as_slice())
     .bind(key.as_sec1().as_slice())
-    .bind(us(admission.received_at))
     .execute(&mut *conn)
     .await?;
     sqlx::query(
-        "DELETE FROM sender_keys WHERE device = $1 AND key_id NOT IN (SELECT key_id FROM sender_keys \
-         WHERE device = $1 ORDER BY introduced_at_us DESC LIMIT $2)",
+        "DELETE FROM sender_keys WHERE device = $1 AND number NOT IN (SELECT number FROM sender_keys \
+         WHERE device = $1 ORDER BY number DESC LIMIT $2)",
     )
-    .bind(device)
+    .bind(device.as_str())
     .bind(i64::try_from(KEPT).map_err(damaged)?)
     .execute(conn)
     .await?;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
-use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+use vitalseal_crypto::{DeviceId, SenderKeys as _, SubjectPseudonym};
 
 use super::quarantine::SealedQuarantine;
-use super::senders::{self, Senders};
+use super::senders::{self, Remembered, Senders};
 use super::{Admission, InboxError, Judgement, admission};
 
 /// Commands in one transaction. Beyond this the fsync is no longer what a commit costs, and the
@@ -132,12 +132,10 @@ impl Writer {
         }
     }
 
-    /// Before anybody is answered: whoever is told that a message is stored may name its key.
+    /// Before anybody is answered: whoever is told that a message is kept may name its key.
     fn remember(&self, batch: &Batch, judged: &[Judgement]) {
-        for admission in batch.stored(judged) {
-            if let Some(key) = admission.introduced {
-                self.senders.remember(&admission.message.device, key);
-            }
+        for (device, key) in batch.introduced(judged) {
+            self.senders.remember(device, *key);
         }
         for (device, _) in &batch.forgotten {
             self.senders.forget(device);
@@ -146,11 +144,20 @@ impl Writer {
 }
 
 impl Batch {
-    /// The admissions that were stored, as `judged` says.
-    fn stored<'a>(&'a self, judged: &'a [Judgement]) -> impl Iterator<Item = &'a Admission> {
+    /// The session keys of the admissions that were stored, as `judged` says, and of what is quarantined.
+    fn introduced<'a>(
+        &'a self,
+        judged: &'a [Judgement],
+    ) -> impl Iterator<Item = (&'a DeviceId, &'a Remembered)> {
         let both = self.admissions.iter().zip(judged);
-        both.filter(|(_, judgement)| judgement.is_stored())
-            .map(|((admission, _), _)| admission)
+        let stored = both
+            .filter(|(_, judgement)| judgement.is_stored())
+            .map(|((admission, _), _)| (&admission.message.device, &admission.introduced));
+        let quarantines = self.quarantines.iter();
+        let refused = quarantines.map(|(refused, _)| (&refused.device, &refused.introduced));
+        stored
+            .chain(refused)
+            .filter_map(|(device, introduced)| Some((device, introduced.as_ref()?)))
     }
 
     fn fail(self, cause: Arc<sqlx::Error>) {
@@ -187,8 +194,10 @@ async fn write(
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
     let admissions: Vec<_> = batch.admissions.iter().map(|(a, _)| a).collect();
     let judged = admission::admit(&mut tx, &admissions).await?;
-    for introducing in known.unknown(batch.stored(&judged)) {
-        senders::insert(&mut tx, introducing).await?;
+    for (device, key) in batch.introduced(&judged) {
+        if known.find(device, &key.0).is_none() {
+            senders::insert(&mut tx, device, key).await?;
+        }
     }
     for (refused, _) in &batch.quarantines {
         refused.insert(&mut tx).await?;

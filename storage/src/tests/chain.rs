@@ -158,7 +158,7 @@ async fn a_fork_shows_on_either_side_and_after_the_flush() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_listed_by_boot_and_proofs_are_kept_once_a_boot() {
+async fn what_is_missing_is_listed_by_boot() {
     let site = Site::new();
     let store = site.create().await;
     let subject = patient(&store).await;
@@ -170,18 +170,8 @@ async fn what_is_missing_is_listed_by_boot_and_proofs_are_kept_once_a_boot() {
     for (boot, sequence) in [(3, 0), (3, 1), (3, 5), (3, 9), (7, 2)] {
         store.inbox.admit(of(boot, sequence)).await.unwrap();
     }
-    for (sequence, proof) in [(0, b"first"), (1, b"later")] {
-        let refused = NewQuarantine {
-            device: device(1),
-            message: Some((3, sequence)),
-            reason: QuarantineReason::Fork,
-            detail: "counters were used for other signed bytes".into(),
-            received_at: at(60),
-            subject: None,
-            body: None,
-            clone_proof: Some(proof.to_vec()),
-        };
-        store.quarantine(refused).await.unwrap();
+    for sequence in [0, 1] {
+        store.quarantine(forked(3, sequence, None)).await.unwrap();
     }
     let chain = store.inbox.chain(&device(1)).await.unwrap();
     let expected = BootChain {
@@ -196,14 +186,60 @@ async fn what_is_missing_is_listed_by_boot_and_proofs_are_kept_once_a_boot() {
     assert_eq!(chain[0], expected);
     assert_eq!((chain[1].missing, &chain[1].gaps[..]), (2, &[0..=1][..]));
     assert!(store.inbox.chain(&device(2)).await.unwrap().is_empty());
+}
+
+/// A refused message of device 1 that contradicts a stored one.
+fn forked(boot: u64, sequence: u64, clone_proof: Option<&[u8]>) -> NewQuarantine {
+    NewQuarantine {
+        device: device(1),
+        message: Some((boot, sequence)),
+        reason: QuarantineReason::Fork,
+        detail: "counters were used for other signed bytes".into(),
+        received_at: at(60),
+        subject: None,
+        body: None,
+        introduced: None,
+        clone_proof: clone_proof.map(<[u8]>::to_vec),
+    }
+}
+
+/// The clone chooses its boots and how much it sends; neither disk nor search may follow.
+#[tokio::test]
+async fn proofs_are_kept_once_a_boot_and_sixteen_a_device_and_each_fork_is_searched_for_once() {
+    let site = Site::new();
+    let store = site.create().await;
+    let wants = |device_number, boot, sequence| {
+        let device = device(device_number);
+        let fork = MessageId {
+            device,
+            boot,
+            sequence,
+        };
+        let inbox = &store.inbox;
+        async move { inbox.wants_proof(&fork).await.unwrap() }
+    };
+    assert!(wants(1, 0, 0).await);
+    store.quarantine(forked(0, 0, None)).await.unwrap();
+    assert!(!wants(1, 0, 0).await, "none was found before");
+    assert!(wants(1, 0, 1).await, "another message may prove it");
+    for boot in 0..40 {
+        for (sequence, proof) in [(1, b"first"), (2, b"later")] {
+            let refused = forked(boot, sequence, Some(proof));
+            store.quarantine(refused).await.unwrap();
+        }
+        assert!(!wants(1, boot, 3).await, "one of this boot is kept");
+        assert_eq!(wants(1, boot + 1, 3).await, boot < 15);
+    }
+    assert!(wants(2, 0, 0).await, "another device");
     let proofs = store.inbox.clone_proofs(&device(1)).await.unwrap();
-    assert_eq!((proofs.len(), proofs[0].boot), (1, 3));
-    assert_eq!(proofs[0].proof, b"first");
+    let boots: Vec<u64> = proofs.iter().map(|kept| kept.boot).collect();
+    assert_eq!(boots, (0..16).collect::<Vec<_>>());
+    assert!(proofs.iter().all(|kept| kept.proof == b"first"));
 }
 
 #[tokio::test]
-async fn a_named_key_is_found_once_its_message_is_stored_until_newer_ones_or_a_revocation_replace_it()
- {
+async fn a_named_key_is_found_once_its_message_is_kept_until_newer_ones_or_a_revocation_replace_it()
+{
     let site = Site::new();
     let store = site.create().await;
     let subject = patient(&store).await;
@@ -217,8 +253,10 @@ async fn a_named_key_is_found_once_its_message_is_stored_until_newer_ones_or_a_r
         assert!(found.is_none_or(|found| found.as_sec1() == key.as_sec1()));
         found.is_some()
     };
+    // The clock goes backwards; what is newer does not change with it.
     let with = |n: u8, sequence| Admission {
         introduced: Some(introduced(n)),
+        received_at: at(100 - i64::from(n)),
         ..admission(&subject, sequence)
     };
     // The same key comes with every message of its session.
@@ -242,9 +280,16 @@ async fn a_named_key_is_found_once_its_message_is_stored_until_newer_ones_or_a_r
     for n in 3..7 {
         store.inbox.admit(with(n, u64::from(n))).await.unwrap();
     }
+    // Opened and refused, it is acknowledged all the same.
+    let refused = NewQuarantine {
+        reason: QuarantineReason::Implausible,
+        introduced: Some(introduced(7)),
+        ..forked(1, 7, None)
+    };
+    store.quarantine(refused).await.unwrap();
     let known =
-        |store: &Store| -> Vec<u8> { (1..8).filter(|n| knows(store, &device(1), *n)).collect() };
-    let newest: Vec<u8> = vec![3, 4, 5, 6];
+        |store: &Store| -> Vec<u8> { (1..9).filter(|n| knows(store, &device(1), *n)).collect() };
+    let newest: Vec<u8> = vec![4, 5, 6, 7];
     assert_eq!(newest, known(&store));
     store.close().await;
     let store = site.open().await.unwrap();
@@ -270,6 +315,7 @@ async fn a_refused_body_ends_with_its_patients_key_even_in_an_older_inbox_beside
             received_at: at(3),
             subject: subject.cloned(),
             body: Some(b"pulse 71".to_vec()),
+            introduced: None,
             clone_proof: None,
         };
         store.quarantine(refused).await.unwrap();
