@@ -94,8 +94,8 @@ pub enum KeyError {
     },
     /// Another copy of this store goes on in its place.
     #[error(
-        "another copy of this store turned the key tree, and this one stopped before it ended any root: stop this \
-         server, and serve the data directory of that copy alone"
+        "another copy of this store turned the key tree, or the root keys are not where they were; no root was \
+         destroyed: stop this server, and serve the data directory of that copy alone"
     )]
     Overtaken(#[source] Box<SnapshotError>),
     /// The provider said that it destroyed a key and still has it.
