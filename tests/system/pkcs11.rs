@@ -90,6 +90,43 @@ fn a_store_on_a_token_serves_forgets_and_starts_again() {
 }
 
 #[test]
+fn a_backup_is_restored_with_the_token_that_a_configuration_of_ones_own_names() {
+    token::alone(
+        "pkcs11::a_backup_is_restored_with_the_token_that_a_configuration_of_ones_own_names",
+        |soft| {
+            let mut site = Site::init_with(&strings(&on_token(soft)));
+            site.serve();
+            let patient = site.patient();
+            publish(&site, "monitor-a", &patient);
+            let path = |name: &str| site.dir.path().join(name);
+            site.json(&["backup", "--out", path("backup").to_str().unwrap()]);
+            std::fs::copy(site.data.join("vitalseal.toml"), path("own.toml")).unwrap();
+            let restore = |keys: &[&str]| {
+                let mut restore = Command::new(VITALSEAL);
+                restore.args(["restore", "--json", "--from", "backup", "--data", "new"]);
+                restore.args(keys).current_dir(site.dir.path());
+                restore.output().unwrap()
+            };
+            let files = restore(&["--root-keys", "data.root", "--snapshots", "data.keys"]);
+            let said = String::from_utf8(files.stderr).unwrap();
+            assert!(said.contains("root key of epoch 0 is not in"), "{said}");
+
+            let restored = restore(&["--config", "own.toml"]);
+            let said = String::from_utf8_lossy(&restored.stderr);
+            assert!(restored.status.success(), "{said}");
+            let report: Value = serde_json::from_slice(&restored.stdout).unwrap();
+            assert_eq!(report["root_provider"], PROVIDER, "{report}");
+            assert_eq!(report["messages_opened"], 1, "{report}");
+            let file = |store: &str| std::fs::read(path(store).join("vitalseal.toml")).unwrap();
+            assert!(
+                file("data") == file("new"),
+                "the same token: as it was, comments too"
+            );
+        },
+    );
+}
+
+#[test]
 fn a_token_that_cannot_be_used_stops_the_start_and_says_what_to_do() {
     token::alone(
         "pkcs11::a_token_that_cannot_be_used_stops_the_start_and_says_what_to_do",
