@@ -354,6 +354,27 @@ mod tests {
     }
 
     #[test]
+    fn names_of_keys_and_messages_print_as_they_are_written_in_logs() {
+        let kid = Kid::from_bytes(&[0x06, 0xa6]).unwrap();
+        assert_eq!(
+            (kid.to_string(), format!("{kid:?}")),
+            ("06a6".into(), "Kid(06a6)".into())
+        );
+        let id = MessageId {
+            device: "monitor-001".parse().unwrap(),
+            boot: 7,
+            sequence: 100,
+        };
+        assert_eq!(id.to_string(), "monitor-001/7/100");
+        let epoch: KeyEpoch = "41".parse().unwrap();
+        assert_eq!(
+            (epoch, epoch.next().to_string()),
+            (KeyEpoch(41), "42".into())
+        );
+        assert_eq!(KeyEpoch(u64::MAX).next(), KeyEpoch(u64::MAX));
+    }
+
+    #[test]
     fn a_pseudonym_prints_shortened_and_serializes_whole() {
         let text = "pd4e9ab304d4896f9e17fd8f0816496da";
         let subject: SubjectPseudonym = text.parse().unwrap();
