@@ -1,8 +1,5 @@
 //! Two holders of one device's key: the second one is refused, and what it sent proves it to anybody.
 
-#[path = "../interop/python.rs"]
-mod python;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +10,7 @@ use vitalseal_vitals::{Reading, signal};
 
 use crate::common::Site;
 use crate::common::device::Device;
+use crate::python;
 
 const DEVICE: &str = "monitor-7";
 

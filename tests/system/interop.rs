@@ -4,9 +4,6 @@
 //! The other way round, both libraries must read what the store then holds, our own devices' messages too, knowing
 //! nothing but the patient's key and the devices' certificates.
 
-#[path = "../interop/python.rs"]
-mod python;
-
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
@@ -19,6 +16,7 @@ use vitalseal_vitals::{Reading, signal};
 
 use crate::common::device::Device;
 use crate::common::{Site, files_below};
+use crate::python;
 
 const FOREIGN: &str = "foreign-01";
 const OWN: &str = "own-01";

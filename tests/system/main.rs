@@ -16,6 +16,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../interop/python.rs"]
+mod python;
 #[path = "../common/token.rs"]
 mod token;
 
