@@ -76,9 +76,9 @@ impl fmt::Display for Residual {
             Self::CapturedTraffic { epoch, kid, ends_at } => write!(
                 f,
                 "Network traffic recorded before the erasure and sealed to envelope key {kid} (epoch {epoch}) can be \
-                 opened by whoever obtains that key. It is destroyed in the live store not before {ends_at}, when the server \
-                 next runs after that; a copy of the data directory made until then keeps it until the root is replaced \
-                 again."
+                 opened by whoever obtains that key, for which a copy of the data directory and the root provider's cover \
+                 of the key are needed. The cover is destroyed, and with it the key in every copy, not before {ends_at}, \
+                 when the server next runs after that."
             ),
             Self::SealedCiphertext { messages } => write!(
                 f,
@@ -87,8 +87,8 @@ impl fmt::Display for Residual {
             ),
             Self::Backups { root_epoch_destroyed, root_provider } => write!(
                 f,
-                "Backups of the data directory hold key wraps that end in root epoch {root_epoch_destroyed}, which was \
-                 destroyed by the provider \"{root_provider}\"."
+                "Copies of the data directory and key snapshots from before hold key wraps that end in root epoch \
+                 {root_epoch_destroyed}, which was destroyed by the provider \"{root_provider}\"."
             ),
             Self::AuditTrail {} => f.write_str(
                 "The audit log keeps, under the pseudonym only, what was done with the patient's data and by whom.",

@@ -11,7 +11,7 @@
 //! digest as its name: two stores that went apart, or two attempts, never write the same one differently.
 //!
 //! A disk that is not mounted must not pass for a place without snapshots, and nothing may be written below its mount
-//! point: PLACE has to be there, and once it took a snapshot, PLACE/<store id> too.
+//! point: `PLACE` has to be there, and once it took a snapshot, `PLACE/<store id>` too.
 
 use std::collections::BTreeSet;
 use std::fmt;
