@@ -47,6 +47,8 @@ pub enum Closing {
     Revoked,
     /// A message could not be made durable, so it must not be acknowledged.
     Storage,
+    /// A message only named its session's key, and that is not known: it has to come with the key in full.
+    UnknownSender,
     /// The server is stopping.
     Shutdown,
     /// A limit on connections was reached.
@@ -57,7 +59,7 @@ pub enum Closing {
 
 impl Closing {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Goodbye,
         Self::Gone,
         Self::Handshake,
@@ -79,6 +81,7 @@ impl Closing {
         Self::TakenOver,
         Self::Revoked,
         Self::Storage,
+        Self::UnknownSender,
         Self::Shutdown,
         Self::Limit,
         Self::Internal,
@@ -108,6 +111,7 @@ impl Closing {
             Self::TakenOver => "taken_over",
             Self::Revoked => "revoked",
             Self::Storage => "storage",
+            Self::UnknownSender => "unknown_sender",
             Self::Shutdown => "shutdown",
             Self::Limit => "limit",
             Self::Internal => "internal",
@@ -149,7 +153,9 @@ impl Closing {
             Self::TakenOver => Some(DisconnectCode::SessionTakenOver),
             Self::Revoked => Some(DisconnectCode::AdministrativeAction),
             Self::Shutdown => Some(DisconnectCode::ServerShuttingDown),
-            Self::Storage | Self::Internal => Some(DisconnectCode::Unspecified),
+            Self::Storage | Self::UnknownSender | Self::Internal => {
+                Some(DisconnectCode::Unspecified)
+            }
         }
     }
 }

@@ -224,6 +224,10 @@ impl<'a> Serving<'a> {
                 session.on_outcome(delivery, outcome)
             }
             Settled::Without(reason) => session.acknowledge(delivery, reason),
+            Settled::Failed(error @ PipelineError::UnknownSender) => {
+                tracing::warn!(device = %self.device, "a message is not acknowledged: {error}");
+                return Err(Closing::UnknownSender);
+            }
             Settled::Failed(error) => {
                 let cause = std::error::Error::source(&error).map(tracing::field::display);
                 tracing::error!(
