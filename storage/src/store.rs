@@ -337,17 +337,16 @@ impl Store {
             .iter()
             .map(|s| parsed(s))
             .collect::<Result<HashSet<SubjectPseudonym>, _>>()?;
+        let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let quarantine = Arc::clone(&tree.quarantine);
         let (inbox, writer) =
             Inbox::open(&paths.inbox(), quarantine, erased, Arc::new(lock)).await?;
-        match inbox.database().schema_version().await? {
-            SCHEMA_VERSION => {}
-            found => {
-                return Err(StoreError::Version {
-                    path: paths.inbox(),
-                    found,
-                });
-            }
+        let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
+        if let Err(error) = recover(paths, &inbox, &catalog).await {
+            // The inbox's writer holds the store's lock: whoever is told may try again at once.
+            inbox.close().await;
+            let _ = writer.await;
+            return Err(error);
         }
         let crash = CrashHook::default();
         let keys = KeyStore::new(
@@ -358,10 +357,7 @@ impl Store {
             inbox.clone(),
             crash.clone(),
         );
-        let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
-        flush::recover(&inbox, &catalog, &paths.parquet()).await?;
         let registry = Registry::new(db.clone(), keys.clone());
-        let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let shared = Shared {
             paths: paths.clone(),
             db,
@@ -481,6 +477,17 @@ fn refuse_strangers(paths: &StorePaths) -> Result<(), StoreError> {
         Ok(())
     } else {
         Err(StoreError::NotEmpty(data.to_path_buf()))
+    }
+}
+
+/// Whether the inbox is one of ours, and what an interrupted flush left to do.
+async fn recover(paths: &StorePaths, inbox: &Inbox, catalog: &Catalog) -> Result<(), StoreError> {
+    match inbox.database().schema_version().await? {
+        SCHEMA_VERSION => flush::recover(inbox, catalog, &paths.parquet()).await,
+        found => Err(StoreError::Version {
+            path: paths.inbox(),
+            found,
+        }),
     }
 }
 
