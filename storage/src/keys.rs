@@ -78,7 +78,10 @@ pub enum KeyError {
     #[error("patient {0} was erased before")]
     AlreadyErased(SubjectPseudonym),
     /// What was written does not read back. The old root still exists, so nothing is lost.
-    #[error("the erasure is stored but did not read back, so the old root key was kept: {0}")]
+    #[error(
+        "the erasure is stored but did not read back, so the old root key was kept: {0}; keep a copy of the data \
+         directory and look at its disk; a running server tries again each minute"
+    )]
     ReadBack(&'static str),
     /// A place for key snapshots did not take one. No root was destroyed.
     #[error(
@@ -100,7 +103,8 @@ pub enum KeyError {
     Overtaken(#[source] Box<SnapshotError>),
     /// The provider said that it destroyed a key and still has it.
     #[error(
-        "the {0} is still there after its provider destroyed it: what it was to end is not final"
+        "the {0} is still there after its provider destroyed it, so what it was to end is not final: look at the \
+         provider (rights to the directory, the token); a running server tries again each minute"
     )]
     RootSurvived(KeySlot),
     /// A file could not be used.
