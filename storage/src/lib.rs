@@ -55,8 +55,8 @@ pub use ports::{
     QueryOutcome, Role, SystemClock, UserName,
 };
 pub use registry::{
-    DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity, PatientRow,
-    PatientState, Registry, RegistryError, UserRow,
+    Assignment, DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity,
+    PatientRow, PatientState, Registry, RegistryError, UserRow,
 };
 pub use restore::{RestoreError, Restored};
 pub use store::{Cut, Store, StoreError};

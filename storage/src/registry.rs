@@ -5,6 +5,7 @@
 //! go with it. TOTP secrets are sealed under the service page key. A device's record is answered
 //! from memory on the hot path; every write here renews it and tells whoever subscribed.
 
+mod assignments;
 mod devices;
 mod incidents;
 mod patients;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use vitalseal_crypto::{BackendError, DeviceId, SubjectPseudonym};
 
+pub use self::assignments::Assignment;
 use self::devices::DeviceCache;
 pub use self::devices::{DeviceRecord, DeviceRow, DeviceState};
 pub use self::patients::{PatientIdentity, PatientRow, PatientState, PatientStateRow};

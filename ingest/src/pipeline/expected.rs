@@ -72,7 +72,7 @@ impl Received {
                 .about(header)
                 .into());
         };
-        let patient = patient(store, record.patient.as_ref(), &header.subject).await?;
+        let patient = patient(store, record.patient(), &header.subject).await?;
         Ok(Some(Expected {
             envelope,
             certificate,

@@ -99,7 +99,7 @@ pub(super) async fn keep(
         Some(subject) => Some(subject),
         None => {
             let record = deps.store.registry.device(device).await?;
-            record.and_then(|record| record.patient)
+            record.and_then(|record| record.patient().cloned())
         }
     };
     tracing::warn!(

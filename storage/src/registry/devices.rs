@@ -1,4 +1,4 @@
-//! Devices: their certificates, whom they measure, and whether they may still connect.
+//! Devices: their certificates, and whether they may still connect.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +9,7 @@ use sqlx::{Row as _, SqliteConnection};
 use tokio::sync::broadcast;
 use vitalseal_crypto::{DeviceCertificate, DeviceId, SubjectPseudonym, Thumbprint};
 
+use super::assignments::{self, Assignment};
 use super::{Registry, RegistryError};
 use crate::sqlite::{at, at_opt, damaged, parsed, us};
 
@@ -51,11 +52,25 @@ pub struct DeviceRecord {
     pub state: DeviceState,
     /// Present certificate.
     pub certificate: Arc<DeviceCertificate>,
-    /// Patient that it measures now. An erased one stays named here until the device is assigned
-    /// anew.
-    pub patient: Option<SubjectPseudonym>,
-    /// Since when.
-    pub assigned_since: Option<Timestamp>,
+    /// Whom it measures and measured, oldest first: what it kept while it was offline is judged by
+    /// these.
+    pub assignments: Arc<[Assignment]>,
+}
+
+impl DeviceRecord {
+    /// Its assignment now. An erased patient stays named here until the device is assigned anew.
+    #[must_use]
+    pub fn assigned(&self) -> Option<&Assignment> {
+        self.assignments
+            .iter()
+            .find(|assigned| assigned.until.is_none())
+    }
+
+    /// Patient that it measures now.
+    #[must_use]
+    pub fn patient(&self) -> Option<&SubjectPseudonym> {
+        self.assigned().map(|assigned| &assigned.subject)
+    }
 }
 
 /// A device, for listings.
@@ -79,9 +94,8 @@ pub struct DeviceRow {
     pub revoked_reason: Option<String>,
 }
 
-const SELECT_RECORD: &str = "SELECT d.device, d.state, c.der, a.subject, a.from_us FROM devices d \
-     JOIN device_certificates c ON c.thumbprint = d.certificate \
-     LEFT JOIN assignments a ON a.device = d.device AND a.until_us IS NULL WHERE d.device = $1";
+const SELECT_RECORD: &str = "SELECT d.state, c.der FROM devices d \
+     JOIN device_certificates c ON c.thumbprint = d.certificate WHERE d.device = $1";
 
 /// Records and certificates that were asked for. Only what is enrolled is kept, so a stranger
 /// cannot fill it.
@@ -148,44 +162,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Lets a device measure this patient from now on, and nobody else.
-    ///
-    /// # Errors
-    /// When device or patient are not there, revoked or erased; others when it is not durable.
-    pub async fn assign_device(
-        &self,
-        device: &DeviceId,
-        subject: &SubjectPseudonym,
-        now: Timestamp,
-    ) -> Result<(), RegistryError> {
-        let mut tx = self.db.begin().await?;
-        let conn = tx.connection();
-        match state_of(device, &mut *conn).await? {
-            Some(DeviceState::Active) => {}
-            Some(DeviceState::Revoked) => return Err(RegistryError::DeviceRevoked(device.clone())),
-            None => return Err(RegistryError::UnknownDevice(device.clone())),
-        }
-        Self::require_active(subject, conn).await?;
-        sqlx::query("UPDATE assignments SET until_us = $1 WHERE device = $2 AND until_us IS NULL")
-            .bind(us(now))
-            .bind(device.as_str())
-            .execute(&mut *conn)
-            .await?;
-        // Assigned twice in one microsecond: the later word counts.
-        sqlx::query(
-            "INSERT INTO assignments (device, from_us, subject) VALUES ($1, $2, $3) \
-             ON CONFLICT (device, from_us) DO UPDATE SET subject = excluded.subject, until_us = NULL",
-        )
-        .bind(device.as_str())
-        .bind(us(now))
-        .bind(subject.as_str())
-        .execute(conn)
-        .await?;
-        tx.commit().await?;
-        self.changed(device);
-        Ok(())
-    }
-
     /// Shuts a device out, for ever. Its certificates stay known, so that what it signed before
     /// stays verifiable.
     ///
@@ -212,11 +188,7 @@ impl Registry {
         if known.rows_affected() == 0 {
             return Err(RegistryError::UnknownDevice(device.clone()));
         }
-        sqlx::query("UPDATE assignments SET until_us = $1 WHERE device = $2 AND until_us IS NULL")
-            .bind(us(now))
-            .bind(device.as_str())
-            .execute(conn)
-            .await?;
+        assignments::end(device, now, conn).await?;
         tx.commit().await?;
         self.changed(device);
         Ok(())
@@ -263,12 +235,15 @@ impl Registry {
             }
             cached.changes
         };
+        // One snapshot: state and assignments are of the same moment.
+        let mut tx = self.db.pool().begin().await?;
         let row = sqlx::query(SELECT_RECORD)
             .bind(device.as_str())
-            .fetch_optional(self.db.pool())
+            .fetch_optional(&mut *tx)
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let patient: Option<&str> = row.try_get("subject")?;
+        let assignments = assignments::of(device, &mut tx).await?;
+        drop(tx);
         let certificate = DeviceCertificate::from_der(row.try_get("der")?)
             .map_err(damaged)
             .map(Arc::new)?;
@@ -276,8 +251,7 @@ impl Registry {
             id: device.clone(),
             state: DeviceState::read(row.try_get("state")?),
             certificate: Arc::clone(&certificate),
-            patient: patient.map(parsed).transpose()?,
-            assigned_since: at_opt(row.try_get("from_us")?)?,
+            assignments: assignments.into(),
         };
         let mut cached = self.devices.lock();
         if cached.changes == before {
@@ -320,7 +294,7 @@ impl Registry {
     }
 
     /// After the commit: whoever asks from here on reads the new state.
-    fn changed(&self, device: &DeviceId) {
+    pub(super) fn changed(&self, device: &DeviceId) {
         let mut cached = self.devices.lock();
         cached.changes += 1;
         cached.records.remove(device);
@@ -331,7 +305,7 @@ impl Registry {
 }
 
 /// What a device is now; `None` if it was never enrolled.
-async fn state_of(
+pub(super) async fn state_of(
     device: &DeviceId,
     conn: &mut SqliteConnection,
 ) -> Result<Option<DeviceState>, RegistryError> {

@@ -104,7 +104,10 @@ async fn a_copy_from_before_three_erasures_loses_three_patients_and_nobody_else(
     assert!(joined.keys.patient_keys(&late).await.unwrap().is_some());
     for id in [&lost, &unheard] {
         let record = joined.registry.device(id).await.unwrap().unwrap();
-        assert_eq!((record.state, record.patient), (DeviceState::Revoked, None));
+        assert_eq!(
+            (record.state, record.patient()),
+            (DeviceState::Revoked, None)
+        );
     }
     assert_eq!(joined.registry.grants_of(&user, at(20)).await.unwrap(), []);
     assert_eq!(joined.registry.token([7; 32]).await.unwrap(), None);

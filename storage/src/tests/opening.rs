@@ -167,7 +167,7 @@ async fn a_device_s_record_is_never_staler_than_the_last_write() {
             .await
             .unwrap()
             .unwrap()
-            .patient
+            .patient()
             .is_none()
     );
     for (subject, time) in [(&a, 3), (&b, 4), (&a, 4)] {
@@ -177,8 +177,8 @@ async fn a_device_s_record_is_never_staler_than_the_last_write() {
             .unwrap();
         let record = registry.device(&id).await.unwrap().unwrap();
         assert_eq!(
-            (record.patient.as_ref(), record.assigned_since),
-            (Some(subject), Some(at(time)))
+            record.assigned().map(|now| (&now.subject, now.from)),
+            Some((subject, at(time)))
         );
     }
     // A renewed certificate; the earlier one stays known, so that what it signed stays verifiable.
@@ -186,10 +186,13 @@ async fn a_device_s_record_is_never_staler_than_the_last_write() {
     registry.enroll_device(&second, at(5)).await.unwrap();
     let record = registry.device(&id).await.unwrap().unwrap();
     assert_eq!(record.certificate.thumbprint(), second.thumbprint());
-    assert_eq!(record.patient, Some(a.clone()));
+    assert_eq!(record.patient(), Some(&a));
     registry.revoke_device(&id, "stolen", at(6)).await.unwrap();
     let record = registry.device(&id).await.unwrap().unwrap();
-    assert_eq!((record.state, record.patient), (DeviceState::Revoked, None));
+    assert_eq!(
+        (record.state, record.patient()),
+        (DeviceState::Revoked, None)
+    );
     assert!(matches!(
         registry.enroll_device(&second, at(7)).await,
         Err(RegistryError::DeviceRevoked(_))

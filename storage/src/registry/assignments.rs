@@ -1,0 +1,95 @@
+//! Assignments: which patient a device measures, from when, until when.
+//!
+//! A device measures one patient at a time. What ended stays: a device that was offline sends what it
+//! measured for the patient whom it measured then.
+
+use jiff::Timestamp;
+use sqlx::{Row as _, SqliteConnection};
+use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+
+use super::devices::{DeviceState, state_of};
+use super::{Registry, RegistryError};
+use crate::sqlite::{at, at_opt, parsed, us};
+
+/// A time in which a device measures one patient.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Assignment {
+    /// Patient.
+    pub subject: SubjectPseudonym,
+    /// First instant of it.
+    pub from: Timestamp,
+    /// The instant at which it ended; `None` while it lasts.
+    pub until: Option<Timestamp>,
+}
+
+impl Registry {
+    /// Lets a device measure this patient from now on, and nobody else.
+    ///
+    /// # Errors
+    /// When device or patient are not there, revoked or erased; others when it is not durable.
+    pub async fn assign_device(
+        &self,
+        device: &DeviceId,
+        subject: &SubjectPseudonym,
+        now: Timestamp,
+    ) -> Result<(), RegistryError> {
+        let mut tx = self.db.begin().await?;
+        let conn = tx.connection();
+        match state_of(device, &mut *conn).await? {
+            Some(DeviceState::Active) => {}
+            Some(DeviceState::Revoked) => return Err(RegistryError::DeviceRevoked(device.clone())),
+            None => return Err(RegistryError::UnknownDevice(device.clone())),
+        }
+        Self::require_active(subject, conn).await?;
+        end(device, now, &mut *conn).await?;
+        // Assigned twice in one microsecond: the later word counts.
+        sqlx::query(
+            "INSERT INTO assignments (device, from_us, subject) VALUES ($1, $2, $3) \
+             ON CONFLICT (device, from_us) DO UPDATE SET subject = excluded.subject, until_us = NULL",
+        )
+        .bind(device.as_str())
+        .bind(us(now))
+        .bind(subject.as_str())
+        .execute(conn)
+        .await?;
+        tx.commit().await?;
+        self.changed(device);
+        Ok(())
+    }
+}
+
+/// Ends the assignment that lasts, if there is one.
+pub(super) async fn end(
+    device: &DeviceId,
+    at: Timestamp,
+    conn: &mut SqliteConnection,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE assignments SET until_us = $1 WHERE device = $2 AND until_us IS NULL")
+        .bind(us(at))
+        .bind(device.as_str())
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
+/// A device's assignments, oldest first.
+pub(super) async fn of(
+    device: &DeviceId,
+    conn: &mut SqliteConnection,
+) -> Result<Vec<Assignment>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT subject, from_us, until_us FROM assignments WHERE device = $1 ORDER BY from_us",
+    )
+    .bind(device.as_str())
+    .fetch_all(conn)
+    .await?;
+    let mut assignments = Vec::with_capacity(rows.len());
+    for row in rows {
+        assignments.push(Assignment {
+            subject: parsed(row.try_get("subject")?)?,
+            from: at(row.try_get("from_us")?)?,
+            until: at_opt(row.try_get("until_us")?)?,
+        });
+    }
+    Ok(assignments)
+}
