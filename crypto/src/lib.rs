@@ -127,6 +127,8 @@ pub use certificate::{
     CertificateError, DeviceCertificate, RecipientCertificate, certificates_in_pem,
     verify_authority,
 };
+#[cfg(feature = "authority")]
+pub use certificate::{RevocationList, RevocationReason, RevokedCertificate};
 pub use envelope::{
     Agreement, AtRest, CloneKind, CloneProof, CloneStatement, ContentType, Header, Link,
     MAX_ENVELOPE_BYTES, NoProof, NoSenderKeys, Opened, Received, Rejection, Rule, SealError,

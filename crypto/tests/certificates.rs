@@ -354,15 +354,15 @@ fn a_remote_key_issues_as_a_near_one_does_and_what_it_signs_is_checked_first() {
     )
     .unwrap();
     let (_, csr) = new_device_key_and_csr(&device()).unwrap();
-    let issue = |with| {
+    let open = |with| {
         let signer = Arc::new(Remote {
             named: named(),
             with,
         });
         CertificateAuthority::open_remote(signer, &chain.issuing_cert_pem, &chain.root_cert_pem)
             .unwrap()
-            .issue_device(&csr, &device(), now())
     };
+    let issue = |with| open(with).issue_device(&csr, &device(), now());
     let issued = issue(Some(named())).unwrap().certificate;
     let issuing = &certificates_in_pem(&chain.issuing_cert_pem).unwrap()[0];
     for backend in backends() {
@@ -375,6 +375,9 @@ fn a_remote_key_issues_as_a_near_one_does_and_what_it_signs_is_checked_first() {
         Err(AuthorityError::Remote(cause)) => assert!(cause.to_string().contains("drawer")),
         other => panic!("{other:?}"),
     }
+    let list = |with| open(with).revocation_list(&[], 1, now());
+    assert_eq!(list(Some(named())).unwrap().number(), 1);
+    assert!(matches!(list(None), Err(AuthorityError::Remote(_))));
     let stranger = Arc::new(Remote {
         named: backend.generate_p256().unwrap(),
         with: None,

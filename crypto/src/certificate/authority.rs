@@ -8,11 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SignatureAlgorithm,
+    PublicKeyData, SerialNumber, SignatureAlgorithm,
 };
 use zeroize::Zeroizing;
 
 use super::issuing_key::IssuingKey;
+use super::revocation::{self, RevocationList, RevokedCertificate};
 use super::{CertificateError, DeviceCertificate, RecipientCertificate, parsed};
 use crate::backend::{Backend, BackendError, P256Point, default_backend};
 use crate::ids::{DeviceId, KeyEpoch};
@@ -27,7 +28,9 @@ const ROOT_DAYS: i32 = 10 * 365;
 const ISSUING_DAYS: i32 = 5 * 365;
 /// A yearly renewal is the rhythm of a device's maintenance.
 const LEAF_DAYS: i32 = 365;
-/// Certificates begin this long before `now`, because a device's clock may lag.
+/// A checker that gets no newer revocation list for a week should stop to believe; a new one is made every day.
+const LIST_DAYS: i32 = 7;
+/// Certificates and lists begin this long before `now`, because a device's clock may lag.
 const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 
 /// Why nothing was issued.
@@ -287,6 +290,23 @@ impl CertificateAuthority {
         )?)
     }
 
+    /// Makes a list of all that is revoked, of use for a week. `number` must be above that of every list before
+    /// (RFC 5280 §5.2.3). What was signed is read back and verified before it leaves here.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Signing`], or [`AuthorityError::Remote`]; [`AuthorityError::Validity`] for an instant before 1970.
+    pub fn revocation_list(
+        &self,
+        revoked: &[RevokedCertificate],
+        number: u64,
+        now: Timestamp,
+    ) -> Result<RevocationList, AuthorityError> {
+        let (from, until) = (backdated(now)?, days_after(now, LIST_DAYS)?);
+        let der = revocation::sign(&self.issuer, revoked, number, from, until)?;
+        let read = RevocationList::from_der(&der, &self.issuing_der, default_backend())?;
+        Ok(read)
+    }
+
     fn sign(
         &self,
         mut params: CertificateParams,
@@ -298,6 +318,7 @@ impl CertificateAuthority {
             return Err(AuthorityError::Validity);
         }
         set_validity(&mut params, not_before, not_after)?;
+        params.serial_number = Some(random_serial()?);
         let certificate = params
             .signed_by(key, &self.issuer)
             .map_err(|error| self.issuer.key().explain(error))?;
@@ -403,17 +424,29 @@ fn set_validity(
     not_before: Timestamp,
     not_after: Timestamp,
 ) -> Result<(), AuthorityError> {
-    let seconds =
-        |at: Timestamp| u64::try_from(at.as_second()).map_err(|_| AuthorityError::Validity);
-    let (from, to) = (seconds(not_before)?, seconds(not_after)?);
+    let (from, to) = (since_epoch(not_before)?, since_epoch(not_after)?);
     if from >= to {
         return Err(AuthorityError::Validity);
     }
-    // Both lie between 1970 and the year 9999, where a `Timestamp` ends, so the sums below exist.
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs(from);
-    params.not_after = epoch + Duration::from_secs(to);
+    params.not_before = epoch + from;
+    params.not_after = epoch + to;
     Ok(())
+}
+
+/// Whole seconds, to be added to 1970: a `Timestamp` ends with the year 9999, so that sum exists.
+pub(super) fn since_epoch(at: Timestamp) -> Result<Duration, AuthorityError> {
+    let seconds = u64::try_from(at.as_second()).map_err(|_| AuthorityError::Validity)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+/// Unique under the authority (RFC 5280 §4.1.2.2), also when one key is certified twice: a revocation names nothing else.
+fn random_serial() -> Result<SerialNumber, AuthorityError> {
+    let mut bytes = [0; 16];
+    default_backend().fill_random(&mut bytes)?;
+    // Positive, and never shorter for a leading zero.
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 fn backdated(now: Timestamp) -> Result<Timestamp, AuthorityError> {

@@ -11,7 +11,7 @@
 //! All keys are P-256 and all signatures ECDSA with SHA-256: nothing else is parsed. The three kinds of leaf are kept
 //! apart by key usage, so that a device's own certificate can never pass as the one that others seal for.
 //!
-//! What never stands here: revocation and enrolment (the registry knows), the present time (an argument).
+//! What never stands here: who is revoked or enrolled (the registry knows), the present time (an argument).
 
 #[cfg(feature = "authority")]
 pub mod authority;
@@ -20,11 +20,15 @@ mod device;
 mod issuing_key;
 mod parsed;
 mod recipient;
+#[cfg(feature = "authority")]
+mod revocation;
 
 use jiff::Timestamp;
 
 pub use self::device::DeviceCertificate;
 pub use self::recipient::RecipientCertificate;
+#[cfg(feature = "authority")]
+pub use self::revocation::{RevocationList, RevocationReason, RevokedCertificate};
 use crate::backend::Backend;
 use crate::pem;
 
@@ -90,6 +94,11 @@ macro_rules! certificate_accessors {
                     "no certificate in the PEM text",
                 ))?;
                 Self::from_der(&der)
+            }
+
+            /// Its serial number under its issuer: big-endian, without leading zeros.
+            pub fn serial(&self) -> &[u8] {
+                &self.leaf.serial
             }
 
             /// The public key.

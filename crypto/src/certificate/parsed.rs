@@ -1,13 +1,17 @@
 //! X.509 (RFC 5280), as little of it as the profile has.
 
 use jiff::Timestamp;
+use x509_parser::asn1_rs::BitString;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{KeyUsage, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256,
 };
 use x509_parser::prelude::FromDer as _;
+#[cfg(feature = "authority")]
+use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::AlgorithmIdentifier;
 
 use super::CertificateError;
 use crate::backend::{Backend, P256Point, signature_from_der};
@@ -19,6 +23,7 @@ const MAX_CERTIFICATE_BYTES: usize = 8 * 1024;
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Leaf {
     pub(super) der: Box<[u8]>,
+    pub(super) serial: Box<[u8]>,
     pub(super) common_name: Box<str>,
     pub(super) public_key: P256Point,
     pub(super) not_before: Timestamp,
@@ -51,6 +56,7 @@ impl Leaf {
             .map_err(|_| CertificateError::Malformed("the common name is no text"))?;
         Ok(Self {
             der: der.into(),
+            serial: certificate.tbs_certificate.serial.to_bytes_be().into(),
             common_name: common_name.into(),
             public_key: public_key(&certificate)?,
             not_before: instant(&certificate.validity().not_before)?,
@@ -96,26 +102,15 @@ pub(super) fn verify_issued_by(
     if certificate.is_ca() && may_follow == 0 {
         return Err(CertificateError::PathLength);
     }
-    // The algorithm stands twice: once signed, once beside the signature (RFC 5280 §4.1.1.2).
-    let algorithms = [
-        &certificate.signature_algorithm.algorithm,
-        &certificate.tbs_certificate.signature.algorithm,
-    ];
-    if algorithms
-        .iter()
-        .any(|algorithm| **algorithm != OID_SIG_ECDSA_WITH_SHA256)
-    {
-        return Err(CertificateError::ForeignIssuer);
-    }
-    let signature = signature_from_der(&certificate.signature_value.data)
-        .ok_or(CertificateError::ForeignIssuer)?;
-    backend
-        .verify(
-            &public_key(&issuer)?,
-            &[certificate.tbs_certificate.as_ref()],
-            &signature,
-        )
-        .map_err(|_| CertificateError::ForeignIssuer)?;
+    let signed = Signed {
+        bytes: certificate.tbs_certificate.as_ref(),
+        algorithms: [
+            &certificate.signature_algorithm,
+            &certificate.tbs_certificate.signature,
+        ],
+        signature: &certificate.signature_value,
+    };
+    signed.verify(&issuer, backend)?;
 
     for validity in [certificate.validity(), issuer.validity()] {
         if now < instant(&validity.not_before)? || instant(&validity.not_after)? < now {
@@ -123,6 +118,55 @@ pub(super) fn verify_issued_by(
         }
     }
     Ok(())
+}
+
+/// Checks that the authority may sign revocation lists (RFC 5280 §4.2.1.3), is the one that the list names, and signed it.
+#[cfg(feature = "authority")]
+pub(super) fn verify_list(
+    list: &CertificateRevocationList<'_>,
+    issuer_der: &[u8],
+    backend: &dyn Backend,
+) -> Result<(), CertificateError> {
+    let issuer = parse(issuer_der)?;
+    let usage = issuer
+        .key_usage()
+        .map_err(|_| CertificateError::ForeignIssuer)?;
+    let may_sign = usage.is_some_and(|usage| usage.value.crl_sign());
+    if !may_sign || list.issuer().as_raw() != issuer.subject().as_raw() {
+        return Err(CertificateError::ForeignIssuer);
+    }
+    let signed = Signed {
+        bytes: list.tbs_cert_list.as_ref(),
+        algorithms: [&list.signature_algorithm, &list.tbs_cert_list.signature],
+        signature: &list.signature_value,
+    };
+    signed.verify(&issuer, backend)
+}
+
+/// What a certificate and a revocation list have in common.
+struct Signed<'a> {
+    bytes: &'a [u8],
+    /// It stands twice: once signed, once beside the signature (RFC 5280 §4.1.1.2, §5.1.1.2).
+    algorithms: [&'a AlgorithmIdentifier<'a>; 2],
+    signature: &'a BitString<'a>,
+}
+
+impl Signed<'_> {
+    fn verify(
+        &self,
+        issuer: &X509Certificate<'_>,
+        backend: &dyn Backend,
+    ) -> Result<(), CertificateError> {
+        let foreign = CertificateError::ForeignIssuer;
+        let ours = |it: &AlgorithmIdentifier<'_>| it.algorithm == OID_SIG_ECDSA_WITH_SHA256;
+        if !self.algorithms.into_iter().all(ours) || self.signature.unused_bits != 0 {
+            return Err(foreign);
+        }
+        let signature = signature_from_der(&self.signature.data).ok_or(foreign)?;
+        backend
+            .verify(&public_key(issuer)?, &[self.bytes], &signature)
+            .map_err(|_| foreign)
+    }
 }
 
 /// That this is the certificate of an authority, which may sign others.
@@ -202,7 +246,7 @@ fn public_key(certificate: &X509Certificate<'_>) -> Result<P256Point, Certificat
     ))
 }
 
-fn instant(time: &ASN1Time) -> Result<Timestamp, CertificateError> {
+pub(super) fn instant(time: &ASN1Time) -> Result<Timestamp, CertificateError> {
     Timestamp::from_second(time.timestamp())
         .map_err(|_| CertificateError::Malformed("its validity is out of range"))
 }
