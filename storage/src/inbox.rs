@@ -2,7 +2,9 @@
 //!
 //! One task owns the writing connection. It takes whatever is queued, up to 256 commands, into one
 //! transaction and answers each only after `COMMIT` returned with `synchronous=FULL`. If the
-//! transaction fails, everybody in it is told so, and nothing of it happened.
+//! transaction fails, everybody in it is told so. Nothing of it happened, or, after an error at the
+//! very end, it is there after the next start: once, like any message that was stored and not
+//! acknowledged.
 //!
 //! A row holds an at-rest envelope, already wrapped for its patient; a refused body is sealed before
 //! it is handed to SQLite. So no measured value is ever in this file, its write-ahead log, or a freed
@@ -41,6 +43,7 @@ pub use self::senders::Senders;
 use self::writer::{Command, Writer};
 use crate::lock::StoreLock;
 use crate::sqlite::{self, Database, count, damaged, number};
+use crate::space::Space;
 use crate::store::StoreError;
 
 /// Commands that may wait for the writer. Four full batches: enough to fill the next one while one
@@ -144,6 +147,12 @@ pub struct Inbox {
     quarantine_key: Arc<PageKey>,
     senders: Senders,
 }
+    /// As [`InboxError::Batch`], because the disk is full.
+    #[error(
+        "making a batch of messages durable: the disk is full; free some space, and messages are taken again within \
+         seconds"
+    )]
+    Full(#[source] Arc<sqlx::Error>),
 
 impl Inbox {
     /// Makes an empty inbox.
@@ -166,8 +175,7 @@ impl Inbox {
     ) -> Result<(Self, JoinHandle<()>), InboxError> {
         let db = Database::connect(path).await?;
         let senders = Senders::load(db.pool()).await?;
-        let writing = sqlite::options(path).connect().await?;
-        let writer = Writer::new(writing, erased, senders.clone());
+        let writer = Writer::new(path, erased, senders.clone(), space).await?;
         let (commands, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
             writer.run(queue).await;
@@ -185,9 +193,10 @@ impl Inbox {
     }
 
     /// Makes a message durable, once; resolves after the commit is on disk.
+        space: Space,
     ///
     /// # Errors
-    /// When it is not durable: [`InboxError::Batch`], [`InboxError::Closed`]; when it never can be:
+    /// When it is not durable: [`InboxError::Batch`], [`InboxError::Full`], [`InboxError::Closed`]; when it never can be:
     /// [`InboxError::OutOfRange`], [`InboxError::Erased`].
     pub async fn admit(&self, admission: Admission) -> Result<Judgement, InboxError> {
         self.enqueue(admission).await?.await

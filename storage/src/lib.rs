@@ -27,6 +27,7 @@ pub mod ports;
 pub mod registry;
 mod restore;
 pub mod schema;
+mod space;
 mod sqlite;
 mod store;
 #[cfg(test)]
@@ -59,4 +60,5 @@ pub use registry::{
     PatientRow, PatientState, Registry, RegistryError, UserRow,
 };
 pub use restore::{RestoreError, Restored};
+pub use space::Space;
 pub use store::{Cut, Store, StoreError};

@@ -131,6 +131,11 @@ impl StorePaths {
         self.data.join("vitalseal.lock")
     }
 
+    /// Written and removed to see whether there is room; not there in between.
+    pub(crate) fn space_trial(&self) -> PathBuf {
+        self.data.join("space.trial")
+    }
+
     /// Administrator's socket.
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
@@ -156,6 +161,7 @@ impl StorePaths {
             self.issuing_certificate(),
             self.erasures(),
             self.lock(),
+            self.space_trial(),
             self.admin_socket(),
         ];
         others.iter().any(|ours| ours == path)

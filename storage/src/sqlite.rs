@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::durable::{self, FileError};
@@ -39,6 +39,24 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// A connection that finds only what a power cut cannot take back. Whoever wrote before may have died, or may have been
+/// told of an error, between a write and its sync: what is in the log then looks committed and is not on the disk, nor
+/// would a later sync put it there if that very sync failed. The checkpoint copies it and syncs the copy.
+pub(crate) async fn connect_synced(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    let mut conn = options(path).connect().await?;
+    sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+        .fetch_all(&mut conn)
+        .await?;
+    Ok(conn)
+}
+
+/// Whether a database error says that the disk is full (`SQLITE_FULL`; `SQLITE_IOERR_SHMSIZE`, which is the same of the
+/// shared index).
+pub(crate) fn is_full(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("13" | "4874"))
+}
+
 /// A few connections to one database; writers take turns.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
@@ -49,11 +67,16 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn connect(path: &Path) -> Result<Self, sqlx::Error> {
+        let first = connect_synced(path).await?;
         // SQLite has one writer; a few more connections let readers pass it.
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
+            // A transaction that failed at its commit is over for SQLite, and still open for its driver, which then
+            // begins no other on that connection.
+            .before_acquire(|conn, _| Box::pin(async { Ok(!conn.is_in_transaction()) }))
             .connect_with(options(path))
             .await?;
+        first.close().await?;
         Ok(Self {
             path: Arc::new(path.to_path_buf()),
             pool,

@@ -33,6 +33,7 @@ use crate::lock::StoreLock;
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
 use crate::registry::{Registry, RegistryError};
+use crate::space::Space;
 use crate::sqlite::{self, Database, parsed, us};
 
 /// Version of the registry's and the inbox's tables that this program reads and writes.
@@ -166,6 +167,8 @@ pub struct Store {
     pub keys: KeyStore,
     /// Flushed files.
     pub catalog: Catalog,
+    /// Whether there is room for messages.
+    pub space: Space,
     shared: Arc<Shared>,
 }
 
@@ -339,8 +342,15 @@ impl Store {
             .collect::<Result<HashSet<SubjectPseudonym>, _>>()?;
         let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let quarantine = Arc::clone(&tree.quarantine);
-        let (inbox, writer) =
-            Inbox::open(&paths.inbox(), quarantine, erased, Arc::new(lock)).await?;
+        let space = Space::new(paths);
+        let (inbox, writer) = Inbox::open(
+            &paths.inbox(),
+            quarantine,
+            erased,
+            space.clone(),
+            Arc::new(lock),
+        )
+        .await?;
         let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
         if let Err(error) = recover(paths, &inbox, &catalog).await {
             // The inbox's writer holds the store's lock: whoever is told may try again at once.
@@ -371,6 +381,7 @@ impl Store {
             inbox,
             keys,
             catalog,
+            space,
             shared: Arc::new(shared),
         })
     }

@@ -1,15 +1,18 @@
 //! The task that owns the writing connection: one transaction for whatever is queued.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use vitalseal_crypto::{DeviceId, SenderKeys as _, SubjectPseudonym};
 
 use super::quarantine::SealedQuarantine;
 use super::senders::{self, Remembered, Senders};
 use super::{Admission, InboxError, Judgement, admission};
+use crate::space::Space;
+use crate::sqlite;
 
 /// Commands in one transaction. Beyond this the fsync is no longer what a commit costs, and the
 /// wait is felt.
@@ -30,7 +33,10 @@ pub(super) enum Command {
 }
 
 pub(super) struct Writer {
-    conn: SqliteConnection,
+    path: PathBuf,
+    /// None after a batch that failed, until there is another.
+    conn: Option<SqliteConnection>,
+    space: Space,
     /// Tombstones: what was on its way when a patient was erased must not come in after the purge.
     erased: HashSet<SubjectPseudonym>,
     senders: Senders,
@@ -48,16 +54,19 @@ struct Batch {
 }
 
 impl Writer {
-    pub(super) fn new(
-        conn: SqliteConnection,
+    pub(super) async fn new(
+        path: &Path,
         erased: HashSet<SubjectPseudonym>,
         senders: Senders,
-    ) -> Self {
-        Self {
-            conn,
+        space: Space,
+    ) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            path: path.to_path_buf(),
+            conn: Some(sqlite::options(path).connect().await?),
+            space,
             erased,
             senders,
-        }
+        })
     }
 
     /// Ends when asked to, or when the last handle is gone.
@@ -90,7 +99,7 @@ impl Writer {
         }
         // The last close of a WAL database writes the log back; errors change nothing that was
         // promised.
-        let _ = self.conn.close().await;
+        self.let_go().await;
         if let Some(answer) = closing {
             let _ = answer.send(());
         }
@@ -111,7 +120,7 @@ impl Writer {
                 refused.body = None;
             }
         }
-        match write(&mut self.conn, &batch, &self.senders).await {
+        match self.write(&batch).await {
             Ok(outcome) => {
                 self.remember(&batch, &outcome.judged);
                 for ((_, answer), judgement) in batch.admissions.into_iter().zip(outcome.judged) {
@@ -128,7 +137,30 @@ impl Writer {
                     let _ = answer.send(Ok(deleted));
                 }
             }
-            Err(cause) => batch.fail(Arc::new(cause)),
+            Err(cause) => {
+                if sqlite::is_full(&cause) {
+                    self.space.ran_out();
+                }
+                // What the driver, SQLite and the kernel each make of a transaction whose write or sync failed differs,
+                // and a sync that is tried again reports success for pages that were given up. Only a connection that
+                // found everything anew, and synced it, knows what is there.
+                self.let_go().await;
+                batch.fail(cause);
+            }
+        }
+    }
+
+    async fn write(&mut self, batch: &Batch) -> Result<Outcome, sqlx::Error> {
+        let conn = match &mut self.conn {
+            Some(conn) => conn,
+            none => none.insert(sqlite::connect_synced(&self.path).await?),
+        };
+        write(conn, batch, &self.senders).await
+    }
+
+    async fn let_go(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            let _ = conn.close().await;
         }
     }
 
@@ -160,9 +192,14 @@ impl Batch {
             .filter_map(|(device, introduced)| Some((device, introduced.as_ref()?)))
     }
 
-    fn fail(self, cause: Arc<sqlx::Error>) {
+    fn fail(self, cause: sqlx::Error) {
         tracing::error!(error = %cause, "a batch of messages could not be made durable");
-        let failed = || InboxError::Batch(Arc::clone(&cause));
+        let is_full = sqlite::is_full(&cause);
+        let cause = Arc::new(cause);
+        let failed = || match is_full {
+            true => InboxError::Full(Arc::clone(&cause)),
+            false => InboxError::Batch(Arc::clone(&cause)),
+        };
         for (_, answer) in self.admissions {
             let _ = answer.send(Err(failed()));
         }
