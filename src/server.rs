@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use vitalseal_compliance::access::{CareTeamPolicy, Login, TokenAuthenticator};
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_crypto::{CertificateAuthority, default_backend};
-use vitalseal_ingest::{Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
+use vitalseal_ingest::{Alerts, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
 use vitalseal_query::{QueryDeps, QueryLimits, QueryService, SqlServer};
 use vitalseal_storage::ports::{
     Actor, AuditEvent, AuditRecord, AuditSink as _, Clock, SystemClock,
@@ -77,6 +77,10 @@ pub struct System {
     pub paths: StorePaths,
     /// The current envelope certificate (PEM), as published to devices.
     pub recipient: watch::Sender<Bytes>,
+    /// TLS of the MQTT edge; a new value is for new connections.
+    pub mutual: watch::Sender<Arc<rustls::ServerConfig>>,
+    /// What an operator must hear of.
+    pub alerts: Alerts,
     /// Counters of the edge.
     pub edge: Arc<EdgeMetrics>,
 }
@@ -140,15 +144,20 @@ impl Server {
         .context("starting the verification workers")?;
         // Every door is bound before any is served: an address in use leaves nothing half-started.
         let mqtt = overrides.mqtt.unwrap_or(config.mqtt.listen);
+        let alerts = Alerts::default();
+        let (mutual, presented) = watch::channel(mutual);
         let edge = Edge::bind(
-            mqtt,
-            mutual,
+            Door {
+                listen: mqtt,
+                tls: presented,
+            },
             EdgeDeps {
                 pipeline,
                 store: store.clone(),
                 audit: Arc::clone(&audit) as _,
                 clock: Arc::clone(&clock),
                 recipient: published,
+                alerts: alerts.clone(),
             },
             EdgeLimits {
                 connections: config.mqtt.connections,
@@ -197,6 +206,8 @@ impl Server {
             config,
             paths,
             recipient,
+            mutual,
+            alerts,
             edge: edge.metrics(),
         });
         system.audited(Actor::System, started()).await?;

@@ -10,13 +10,16 @@
 //! ```
 //!
 //! * [`edge`] speaks MQTT 3.1.1 and 5 on one TLS port. It knows sessions, topics and acknowledgements, and nothing of COSE.
+//! * [`alerts`] carries what an operator must hear of.
 //! * [`pipeline`] knows envelopes, keys and the inbox, and nothing of MQTT.
 //!
 //! What never stands here: an acknowledgement that leaves before the message is durable; a payload or a reading in a
 //! log line, a metric or an error text; telemetry in the fan-out router (its log is in memory and forgets).
 
+pub mod alerts;
 pub mod edge;
 pub mod pipeline;
 
-pub use edge::{Edge, EdgeDeps, EdgeError, EdgeLimits, EdgeMetrics};
+pub use alerts::{Alert, Alerts};
+pub use edge::{Door, Edge, EdgeDeps, EdgeError, EdgeLimits, EdgeMetrics};
 pub use pipeline::{Order, Outcome, Pipeline, PipelineDeps, PipelineError};

@@ -53,7 +53,7 @@ pub use pkcs11::{
 pub use ports::{
     AccessPolicy, Actor, AuditError, AuditEvent, AuditRecord, AuditSink, AuthenticationError,
     Authenticator, Authorized, Clock, Identity, ParseError, PolicyError, Purpose, QuarantineReason,
-    QueryOutcome, Role, SystemClock, UserName,
+    QueryOutcome, Role, SystemClock, UserName, Ward,
 };
 pub use registry::{
     Assignment, DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity,

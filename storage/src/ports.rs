@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 pub use self::access::{
     AccessPolicy, AuthenticationError, Authenticator, Authorized, Identity, PolicyError, Purpose,
-    Role, UserName,
+    Role, UserName, Ward,
 };
 pub use self::audit::{
     Actor, AuditError, AuditEvent, AuditRecord, AuditSink, QuarantineReason, QueryOutcome,

@@ -41,6 +41,8 @@ pub enum Closing {
     KeepAlive,
     /// The peer does not read what we send.
     SlowReader,
+    /// So far behind what it subscribed to that messages for it are gone: its session ends with it.
+    Lagged,
     /// The same device connected again [MQTT-3.1.4-3].
     TakenOver,
     /// The device was revoked, or given another certificate, while connected.
@@ -59,7 +61,7 @@ pub enum Closing {
 
 impl Closing {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Goodbye,
         Self::Gone,
         Self::Handshake,
@@ -78,6 +80,7 @@ impl Closing {
         Self::NotAuthorized,
         Self::KeepAlive,
         Self::SlowReader,
+        Self::Lagged,
         Self::TakenOver,
         Self::Revoked,
         Self::Storage,
@@ -108,6 +111,7 @@ impl Closing {
             Self::NotAuthorized => "not_authorized",
             Self::KeepAlive => "keep_alive",
             Self::SlowReader => "slow_reader",
+            Self::Lagged => "lagged",
             Self::TakenOver => "taken_over",
             Self::Revoked => "revoked",
             Self::Storage => "storage",
@@ -150,6 +154,7 @@ impl Closing {
             Self::ReceiveMaximum => Some(DisconnectCode::ReceiveMaximumExceeded),
             Self::NotAuthorized => Some(DisconnectCode::NotAuthorized),
             Self::KeepAlive => Some(DisconnectCode::KeepAliveTimeout),
+            Self::Lagged => Some(DisconnectCode::QuotaExceeded),
             Self::TakenOver => Some(DisconnectCode::SessionTakenOver),
             Self::Revoked => Some(DisconnectCode::AdministrativeAction),
             Self::Shutdown => Some(DisconnectCode::ServerShuttingDown),

@@ -12,14 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use vitalseal_crypto::{DeviceCertificate, DeviceId};
+use vitalseal_crypto::DeviceCertificate;
 use vitalseal_storage::{Clock, DeviceState, Store};
 
 use super::closing::Closing;
@@ -27,12 +26,14 @@ use super::codec::{self, HelloError};
 use super::directory::Directory;
 use super::fanout::Fanout;
 use super::frame::{self, FrameError};
+use super::identity::Principal;
 use super::limits::EdgeLimits;
 use super::metrics::EdgeMetrics;
 use super::packet::{ConnectAnswer, Hello, Offer, Outbound, Version};
 use super::refusals::Refusals;
 use super::serving::Serving;
 use super::session::Session;
+use super::wire::Wire;
 use crate::pipeline::Pipeline;
 
 /// What every connection shares.
@@ -50,22 +51,19 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Is this device active, and enrolled with this very certificate?
+    /// Is this principal still welcome, with this very certificate?
     ///
     /// # Errors
     /// `Internal` when the registry cannot say: then nobody is let in.
-    pub(crate) async fn is_active(
-        &self,
-        device: &DeviceId,
-        certificate: &vitalseal_crypto::Thumbprint,
-    ) -> Result<bool, Closing> {
-        match self.store.registry.device(device).await {
+    pub(crate) async fn is_welcome(&self, principal: &Principal) -> Result<bool, Closing> {
+        let Principal::Device { id, certificate } = principal;
+        match self.store.registry.device(id).await {
             Ok(record) => Ok(record.is_some_and(|record| {
                 record.state == DeviceState::Active
                     && record.certificate.thumbprint() == certificate
             })),
             Err(error) => {
-                tracing::error!(%device, %error, "looking up a device failed");
+                tracing::error!(device = %id, %error, "looking up a device failed");
                 Err(Closing::Internal)
             }
         }
@@ -75,34 +73,34 @@ impl Context {
 /// Takes a connection from accept to close.
 pub(crate) async fn run(
     context: Arc<Context>,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     tcp: TcpStream,
     peer: SocketAddr,
 ) {
     let _open = context.metrics.connection();
-    let mut device = None;
-    let closing = talk(&context, acceptor, tcp, peer, &mut device).await;
+    let mut proven = None;
+    let closing = talk(&context, tls, tcp, peer, &mut proven).await;
     context.metrics.count_closed(closing);
-    let device = device.as_ref().map(tracing::field::display);
+    let client = proven.as_ref().map(tracing::field::display);
     if closing.is_refusal() {
-        tracing::info!(%peer, device, reason = closing.as_str(), "connection refused or closed");
+        tracing::info!(%peer, client, reason = closing.as_str(), "connection refused or closed");
     } else {
-        tracing::debug!(%peer, device, reason = closing.as_str(), "connection closed");
+        tracing::debug!(%peer, client, reason = closing.as_str(), "connection closed");
     }
 }
 
 async fn talk(
     context: &Context,
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     tcp: TcpStream,
     peer: SocketAddr,
-    identified: &mut Option<DeviceId>,
+    proven: &mut Option<Principal>,
 ) -> Closing {
     // Acknowledgements are small and waited for.
     let _ = tcp.set_nodelay(true);
     let limits = &context.limits;
     let handshake = tokio::select! {
-        handshake = timeout(limits.handshake_deadline, acceptor.accept(tcp)) => handshake,
+        handshake = timeout(limits.handshake_deadline, TlsAcceptor::from(tls).accept(tcp)) => handshake,
         () = context.shutdown.cancelled() => return Closing::Shutdown,
     };
     let Ok(Ok(stream)) = handshake else {
@@ -111,12 +109,9 @@ async fn talk(
     let Some(certificate) = certificate(&stream) else {
         return Closing::Certificate;
     };
-    let device = certificate.device().clone();
-    *identified = Some(device.clone());
-    let mut wire = Wire {
-        stream,
-        buffer: BytesMut::with_capacity(1024),
-    };
+    let principal = Principal::of_certificate(&certificate);
+    *proven = Some(principal.clone());
+    let mut wire = Wire::new(stream);
 
     let hello = tokio::select! {
         hello = hello(&mut wire, limits) => hello,
@@ -132,7 +127,7 @@ async fn talk(
         }
     };
     let version = hello.version;
-    match open_session(context, &hello, &certificate).await {
+    match open_session(context, &hello, &principal, &certificate).await {
         Ok((serving, session, answer, keep_alive)) => {
             let offer = Offer {
                 receive_maximum: limits.receive_maximum,
@@ -145,7 +140,10 @@ async fn talk(
                 .await
         }
         Err((closing, answer)) => {
-            context.refusals.record(&device, peer, closing).await;
+            context
+                .refusals
+                .record(certificate.device(), peer, closing)
+                .await;
             wire.refuse(version, answer).await;
             closing
         }
@@ -159,15 +157,15 @@ type Opened<'a> = (Serving<'a>, Session, ConnectAnswer, Option<u16>);
 async fn open_session<'a>(
     context: &'a Context,
     hello: &Hello,
+    principal: &Principal,
     certificate: &DeviceCertificate,
 ) -> Result<Opened<'a>, (Closing, ConnectAnswer)> {
-    let (device, thumbprint) = (certificate.device(), certificate.thumbprint());
     let now = context.clock.now();
     // TLS checked this too, but a resumed TLS session does not check it again.
     if now < certificate.not_before() || certificate.not_after() < now {
         return Err((Closing::Certificate, ConnectAnswer::NotAuthorized));
     }
-    if hello.client_id != device.as_str() {
+    if hello.client_id != principal.client_id().as_str() {
         return Err((Closing::ClientId, ConnectAnswer::IdentifierRejected));
     }
     if hello.has_authentication {
@@ -180,30 +178,31 @@ async fn open_session<'a>(
     if hello.has_will {
         return Err((Closing::UnsupportedConnect, ConnectAnswer::NotAuthorized));
     }
-    let active = |active: Result<bool, Closing>| match active {
+    let welcome = |welcome: Result<bool, Closing>| match welcome {
         Ok(true) => Ok(()),
         Ok(false) => Err((Closing::NotActive, ConnectAnswer::NotAuthorized)),
         Err(closing) => Err((closing, ConnectAnswer::ServerUnavailable)),
     };
-    active(context.is_active(device, thumbprint).await)?;
+    welcome(context.is_welcome(principal).await)?;
     let patience = context.limits.takeover_deadline;
-    let ticket = context.directory.enter(device, thumbprint, patience).await;
+    let ticket = context.directory.enter(principal, patience).await;
     // From here on a revocation finds us in the directory; one that came just before is found here.
-    active(context.is_active(device, thumbprint).await)?;
+    welcome(context.is_welcome(principal).await)?;
 
     let parked = ticket.take_parked(Instant::now()).filter(|_| !hello.clean);
     let answer = ConnectAnswer::Accepted {
         session_present: parked.is_some(),
     };
-    let resumed = parked.is_some();
+    let state = parked.unwrap_or_default();
     let session = Session::new(
         hello.version,
-        device,
+        principal.permissions(),
         context.limits.receive_maximum,
-        parked.unwrap_or_default(),
+        context.fanout.feed(state.feed),
+        state.received,
     );
     let (keep_alive, told) = keep_alive(hello, &context.limits);
-    let serving = Serving::new(context, ticket, device.clone(), hello, keep_alive, resumed);
+    let serving = Serving::new(context, ticket, principal.clone(), hello, keep_alive);
     Ok((serving, session, answer, told))
 }
 
@@ -237,10 +236,9 @@ async fn hello(wire: &mut Wire, limits: &EdgeLimits) -> Result<Hello, HelloRefus
             Err(FrameError::TooLarge) => return Err((Closing::TooLarge, None)),
             Err(_) => return Err((Closing::NoConnect, None)),
         }
-        match timeout_at(deadline, wire.stream.read_buf(&mut wire.buffer)).await {
+        match timeout_at(deadline, wire.read()).await {
             Err(_) => return Err((Closing::NoConnect, None)),
-            Ok(Ok(0) | Err(_)) => return Err((Closing::Gone, None)),
-            Ok(Ok(_)) => {}
+            Ok(read) => read.map_err(|closing| (closing, None))?,
         }
     };
     codec::hello(frame).map_err(|error| match error {
@@ -251,73 +249,4 @@ async fn hello(wire: &mut Wire, limits: &EdgeLimits) -> Result<Hello, HelloRefus
             (Closing::UnsupportedVersion, answer)
         }
     })
-}
-
-/// The stream and what has been read from it and not been used.
-#[derive(Debug)]
-pub(crate) struct Wire {
-    pub(crate) stream: TlsStream<TcpStream>,
-    pub(crate) buffer: BytesMut,
-}
-
-/// A peer that is refused or left gets this long to take the answer and to close its side.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-impl Wire {
-    /// Writes all of `out` and empties it.
-    ///
-    /// # Errors
-    /// `SlowReader` after `deadline`, `Gone` when the peer is.
-    pub(crate) async fn flush(
-        &mut self,
-        out: &mut BytesMut,
-        deadline: Duration,
-    ) -> Result<(), Closing> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        let written = timeout(deadline, async {
-            self.stream.write_all(out).await?;
-            self.stream.flush().await
-        });
-        match written.await {
-            Ok(Ok(())) => {
-                out.clear();
-                Ok(())
-            }
-            Ok(Err(_)) => Err(Closing::Gone),
-            Err(_) => Err(Closing::SlowReader),
-        }
-    }
-
-    /// Sends last words, if any, and closes. What the peer still sends is read and dropped for a moment: closing a
-    /// socket with unread bytes resets it, and the reset would overtake the last words.
-    pub(crate) async fn close(mut self, mut out: BytesMut) {
-        let _ = timeout(LAST_WORDS, async {
-            if self.flush(&mut out, LAST_WORDS).await.is_err() {
-                return;
-            }
-            let _ = self.stream.shutdown().await;
-            let (tcp, _) = self.stream.get_mut();
-            let mut unread = [0; 4096];
-            while matches!(tcp.read(&mut unread).await, Ok(1..)) {}
-        })
-        .await;
-    }
-
-    async fn refuse(self, version: Version, answer: ConnectAnswer) {
-        let mut out = BytesMut::new();
-        if codec::encode(
-            version,
-            &Outbound::ConnAck {
-                answer,
-                offer: None,
-            },
-            &mut out,
-        )
-        .is_ok()
-        {
-            self.close(out).await;
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Who is connected, and the sessions of those who are not.
 //!
-//! A device has one connection. The next one closes the one before and waits until it has let go, so that a session is
+//! A client has one connection. The next one closes the one before and waits until it has let go, so that a session is
 //! never in two hands; its state passes through here.
 //!
 //! Sessions live in memory. After a restart `session present` is false, which is the truth; devices keep an outbox and
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use vitalseal_crypto::{DeviceId, Thumbprint};
 
 use super::closing::Closing;
+use super::identity::{ClientId, Principal};
 use super::packet::SESSION_NEVER_EXPIRES;
 use super::session::SessionState;
 
@@ -27,14 +27,14 @@ pub(crate) struct Directory {
 #[derive(Debug, Default)]
 struct Entries {
     next_ticket: u64,
-    live: HashMap<DeviceId, Live>,
-    parked: HashMap<DeviceId, Parked>,
+    live: HashMap<ClientId, Live>,
+    parked: HashMap<ClientId, Parked>,
 }
 
 #[derive(Debug)]
 struct Live {
     ticket: u64,
-    certificate: Thumbprint,
+    principal: Principal,
     close: Arc<watch::Sender<Option<Closing>>>,
 }
 
@@ -49,7 +49,7 @@ struct Parked {
 #[derive(Debug)]
 pub(crate) struct Ticket {
     directory: Arc<Directory>,
-    device: DeviceId,
+    client: ClientId,
     number: u64,
     close: watch::Receiver<Option<Closing>>,
 }
@@ -58,77 +58,77 @@ impl Directory {
     /// Makes the caller the device's one connection. Closes the one before, and gives it up after `patience`.
     pub(crate) async fn enter(
         self: &Arc<Self>,
-        device: &DeviceId,
-        certificate: &Thumbprint,
+        principal: &Principal,
         patience: Duration,
     ) -> Ticket {
         let deadline = Instant::now() + patience;
+        let client = principal.client_id();
         loop {
-            let Some(before) = self.before(device, deadline) else {
-                return self.admit(device, certificate);
+            let Some(before) = self.before(&client, deadline) else {
+                return self.admit(client, principal);
             };
             before.send_replace(Some(Closing::TakenOver));
             // Resolves when the old connection has dropped its ticket, state parked.
             let _ = tokio::time::timeout_at(deadline, before.closed()).await;
             // Another newcomer may have been quicker: look again.
             if Instant::now() >= deadline {
-                return self.admit(device, certificate);
+                return self.admit(client, principal);
             }
         }
     }
 
     fn before(
         &self,
-        device: &DeviceId,
+        client: &ClientId,
         deadline: Instant,
     ) -> Option<Arc<watch::Sender<Option<Closing>>>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let live = entries
             .live
-            .get(device)
+            .get(client)
             .filter(|_| Instant::now() < deadline)?;
         Some(Arc::clone(&live.close))
     }
 
-    fn admit(self: &Arc<Self>, device: &DeviceId, certificate: &Thumbprint) -> Ticket {
+    fn admit(self: &Arc<Self>, client: ClientId, principal: &Principal) -> Ticket {
         let (close, receiver) = watch::channel(None);
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.next_ticket += 1;
         let number = entries.next_ticket;
-        let certificate = *certificate;
         let live = Live {
             ticket: number,
-            certificate,
+            principal: principal.clone(),
             close: Arc::new(close),
         };
-        if let Some(before) = entries.live.insert(device.clone(), live) {
+        if let Some(before) = entries.live.insert(client.clone(), live) {
             before.close.send_replace(Some(Closing::TakenOver));
         }
         Ticket {
             directory: Arc::clone(self),
-            device: device.clone(),
+            client,
             number,
             close: receiver,
         }
     }
 
-    /// The certificate that the device is connected with, if it is.
-    pub(crate) fn certificate_of(&self, device: &DeviceId) -> Option<Thumbprint> {
+    /// Who is connected under this name, if anybody is.
+    pub(crate) fn connected_as(&self, client: &ClientId) -> Option<Principal> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.live.get(device).map(|live| live.certificate)
+        entries.live.get(client).map(|live| live.principal.clone())
     }
 
-    /// The devices connected now.
-    pub(crate) fn connected(&self) -> Vec<DeviceId> {
+    /// Everybody who is connected now.
+    pub(crate) fn connected(&self) -> Vec<Principal> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.live.keys().cloned().collect()
+        let live = entries.live.values();
+        live.map(|live| live.principal.clone()).collect()
     }
 
-    /// Asks the device's connection to close, and forgets its session.
-    pub(crate) fn revoke(&self, device: &DeviceId) {
+    /// Asks a client's connection to close, and forgets its session.
+    pub(crate) fn revoke(&self, client: &ClientId) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.parked.remove(device);
-        if let Some(live) = entries.live.get(device) {
+        entries.parked.remove(client);
+        if let Some(live) = entries.live.get(client) {
             live.close.send_replace(Some(Closing::Revoked));
         }
     }
@@ -142,7 +142,7 @@ impl Ticket {
             .entries
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let parked = entries.parked.remove(&self.device)?;
+        let parked = entries.parked.remove(&self.client)?;
         parked
             .expires_at
             .is_none_or(|at| now < at)
@@ -163,12 +163,12 @@ impl Ticket {
             .unwrap_or_else(PoisonError::into_inner);
         if entries
             .live
-            .get(&self.device)
+            .get(&self.client)
             .is_some_and(|live| live.ticket == self.number)
         {
             entries
                 .parked
-                .insert(self.device.clone(), Parked { state, expires_at });
+                .insert(self.client.clone(), Parked { state, expires_at });
         }
     }
 
@@ -191,37 +191,39 @@ impl Drop for Ticket {
             .unwrap_or_else(PoisonError::into_inner);
         if entries
             .live
-            .get(&self.device)
+            .get(&self.client)
             .is_some_and(|live| live.ticket == self.number)
         {
-            entries.live.remove(&self.device);
+            entries.live.remove(&self.client);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use vitalseal_crypto::Thumbprint;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_millis(200);
 
-    fn names() -> (Arc<Directory>, DeviceId, Thumbprint) {
-        (
-            Arc::default(),
-            "mon-7".parse().unwrap(),
-            Thumbprint::from_bytes([7; 32]),
-        )
+    fn names() -> (Arc<Directory>, Principal) {
+        let device = Principal::Device {
+            id: "mon-7".parse().unwrap(),
+            certificate: Thumbprint::from_bytes([7; 32]),
+        };
+        (Arc::default(), device)
     }
 
     #[tokio::test]
     async fn the_second_connection_gets_what_the_first_one_leaves() {
-        let (directory, device, certificate) = names();
-        let mut first = directory.enter(&device, &certificate, PATIENCE).await;
+        let (directory, device) = names();
+        let mut first = directory.enter(&device, PATIENCE).await;
         let leaving = tokio::spawn(async move {
             assert_eq!(first.closed().await, Closing::TakenOver);
             first.park(SessionState::default(), 60, Instant::now());
         });
-        let second = directory.enter(&device, &certificate, PATIENCE).await;
+        let second = directory.enter(&device, PATIENCE).await;
         leaving.await.unwrap();
         assert!(second.take_parked(Instant::now()).is_some());
         assert!(second.take_parked(Instant::now()).is_none(), "taken once");
@@ -231,9 +233,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_does_not_let_go_is_left_behind() {
-        let (directory, device, certificate) = names();
-        let mut stuck = directory.enter(&device, &certificate, PATIENCE).await;
-        let second = directory.enter(&device, &certificate, PATIENCE).await;
+        let (directory, device) = names();
+        let mut stuck = directory.enter(&device, PATIENCE).await;
+        let second = directory.enter(&device, PATIENCE).await;
         stuck.park(SessionState::default(), 60, Instant::now());
         assert_eq!(stuck.closed().await, Closing::TakenOver);
         drop(stuck);
@@ -246,18 +248,18 @@ mod tests {
 
     #[tokio::test]
     async fn sessions_expire_when_they_said_they_would() {
-        let (directory, device, certificate) = names();
+        let (directory, device) = names();
         for (expiry, after, kept) in [
             (0, 0, false),
             (60, 59, true),
             (60, 61, false),
             (u32::MAX, 1 << 30, true),
         ] {
-            let ticket = directory.enter(&device, &certificate, PATIENCE).await;
+            let ticket = directory.enter(&device, PATIENCE).await;
             let parked_at = Instant::now();
             ticket.park(SessionState::default(), expiry, parked_at);
             drop(ticket);
-            let next = directory.enter(&device, &certificate, PATIENCE).await;
+            let next = directory.enter(&device, PATIENCE).await;
             let later = parked_at + Duration::from_secs(after);
             let found = next.take_parked(later).is_some();
             assert_eq!(found, kept, "{expiry} s, after {after} s");

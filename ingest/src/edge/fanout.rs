@@ -1,37 +1,50 @@
-//! Fan-out of what the server says to many: rumqttd's router behind one publishing and one listening link a topic.
+//! Fan-out of what the server says to many: rumqttd's router behind one publishing and one listening link.
 //!
 //! ```text
-//! publish ─▶ link ─▶ router thread ─▶ link ─▶ watch ─▶ every subscribed session
+//! publish ─▶ link ─▶ router thread ─▶ link ─▶ a log a topic ─▶ every session, at its own pace
 //! ```
 //!
 //! Sessions never hold a link: a link that vanishes with unread notifications, a wildcard or a shared subscription are
-//! what kills the router thread, and each distinct filter costs it memory for ever. So there is one listener a topic,
-//! for as long as the process lives, and sessions read a `watch` that always has the newest message: what a retained
-//! topic is.
+//! what kills the router thread, and each distinct filter costs it memory for ever. So there is one listener with one
+//! filter, for as long as the process lives; it keeps the last messages of each topic, and a session's [`Feed`] reads on
+//! from where it was. Memory is bounded by topics, not by who does not read.
 //!
 //! The router's thread cannot be supervised from outside and cannot be restarted with its links. Should it die, the
 //! process aborts: acknowledgements that were held back make that safe, and a supervisor starts a whole server again.
 //!
-//! Never here: telemetry. The router's log is in memory and drops what a slow reader has not fetched.
+//! Never here: telemetry. What is kept is in memory, and who is too far behind has lost something. Nor a topic or a
+//! message that a client chose: [`Topic`] is all that there is.
 
+mod feed;
+mod log;
+mod topic;
+
+use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
 use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
 use rumqttd::{Notification, Router, RouterConfig};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-/// Messages waiting for the publishing thread. They are notices, a few a day.
-const QUEUED: usize = 16;
+pub(crate) use self::feed::{Feed, FeedState, Message};
+pub(crate) use self::log::Logs;
+pub(crate) use self::topic::Topic;
 
-/// The router's in-memory log: notices are 1 KiB, a handful are kept.
+/// Messages waiting for the publishing thread.
+const QUEUED: usize = 64;
+
+/// The router's in-memory log: messages are a few KiB, a handful are kept.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
-/// One topic's fan-out.
+/// The listener's one filter. Each further one would cost the router memory for ever.
+const EVERYTHING: &str = "v1/#";
+
+/// Publishing, and what was published.
 #[derive(Debug, Clone)]
 pub(crate) struct Fanout {
-    publish: mpsc::Sender<Bytes>,
-    newest: watch::Receiver<Bytes>,
+    publish: mpsc::Sender<(Topic, Bytes)>,
+    logs: Arc<Logs>,
 }
 
 /// The router could not be set up.
@@ -50,11 +63,11 @@ impl From<LinkError> for FanoutError {
 }
 
 impl Fanout {
-    /// Starts a router for `topic`. Blocks until both links stand, so call it where blocking is allowed.
+    /// Starts a router. Blocks until both links stand, so call it where blocking is allowed.
     ///
     /// # Errors
     /// [`FanoutError`].
-    pub(crate) fn start(topic: &'static str) -> Result<Self, FanoutError> {
+    pub(crate) fn start() -> Result<Self, FanoutError> {
         let config = RouterConfig {
             max_connections: 4,
             max_outgoing_packet_count: 64,
@@ -65,50 +78,51 @@ impl Fanout {
         let router = Router::new(0, config).spawn();
         let (mut tx, listening, _) = LinkBuilder::new("fanout-listen", router.clone()).build()?;
         let (publishing, publish_rx, _) = LinkBuilder::new("fanout-publish", router).build()?;
-        tx.subscribe(topic)?;
+        tx.subscribe(EVERYTHING)?;
 
         let (publish, queue) = mpsc::channel(QUEUED);
-        let (newest_tx, newest) = watch::channel(Bytes::new());
+        let logs = Arc::new(Logs::default());
         let (subscribed_tx, subscribed) = std::sync::mpsc::channel();
+        let heard = Arc::clone(&logs);
         thread::Builder::new()
             .name("fanout-listen".to_owned())
             .spawn(move || {
                 let _listening_half = tx; // a dropped half is a disconnect to the router
-                listen(listening, &newest_tx, &subscribed_tx);
+                listen(listening, &heard, &subscribed_tx);
             })?;
         // Published before the SUBACK is lost: wait for it.
         subscribed.recv().map_err(|_| LinkError::NotConnectionAck)?;
+        let ours = Arc::clone(&logs);
         thread::Builder::new()
             .name("fanout-publish".to_owned())
             .spawn(move || {
                 let _publishing_half = publish_rx;
-                publish_all(publishing, topic, queue);
+                publish_all(publishing, &ours, queue);
             })?;
-        Ok(Self { publish, newest })
+        Ok(Self { publish, logs })
     }
 
-    /// Makes `message` the newest one.
-    pub(crate) async fn publish(&self, message: Bytes) {
-        if self.publish.send(message).await.is_err() {
+    /// Publishes on a topic of ours. The topic keeps it, if it is a retained one.
+    pub(crate) async fn publish(&self, topic: Topic, message: Bytes) {
+        if self.publish.send((topic, message)).await.is_err() {
             die("its publishing thread ended");
         }
     }
 
-    /// The newest message, and all that follow; empty before the first.
-    pub(crate) fn newest(&self) -> watch::Receiver<Bytes> {
-        self.newest.clone()
+    /// What a session reads from.
+    pub(crate) fn feed(&self, state: FeedState) -> Feed {
+        Feed::new(Arc::clone(&self.logs), state)
     }
 }
 
-fn listen(
-    mut link: LinkRx,
-    newest: &watch::Sender<Bytes>,
-    subscribed: &std::sync::mpsc::Sender<()>,
-) {
+fn listen(mut link: LinkRx, logs: &Logs, subscribed: &std::sync::mpsc::Sender<()>) {
     loop {
         match link.recv() {
             Ok(Some(Notification::Forward(forward))) => {
-                newest.send_replace(forward.publish.payload);
+                let topic = std::str::from_utf8(&forward.publish.topic);
+                if let Some(topic) = topic.ok().and_then(Topic::parse) {
+                    logs.append(&topic, forward.publish.payload);
+                }
             }
             Ok(Some(Notification::DeviceAck(_))) => {
                 let _ = subscribed.send(());
@@ -126,11 +140,17 @@ fn listen(
     }
 }
 
-/// Ends when the last [`Fanout`] is dropped; `LinkTx` blocks, hence a thread.
-fn publish_all(mut link: LinkTx, topic: &'static str, mut queue: mpsc::Receiver<Bytes>) {
-    while let Some(message) = queue.blocking_recv() {
-        if link.publish(topic, message).is_err() {
+/// Ends when the last [`Fanout`] is dropped; `LinkTx` blocks, hence a thread. The router drops what its listener has not
+/// fetched in time, so no more is under way than its log holds.
+fn publish_all(mut link: LinkTx, logs: &Logs, mut queue: mpsc::Receiver<(Topic, Bytes)>) {
+    let mut published = logs.appended();
+    while let Some((topic, message)) = queue.blocking_recv() {
+        if link.publish(topic.name(), message).is_err() {
             die("it does not take messages");
+        }
+        published += 1;
+        if !logs.wait_for(published) {
+            die("what was published did not come back");
         }
     }
 }
@@ -144,28 +164,4 @@ fn die(what: &'static str) -> ! {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn the_newest_message_reaches_every_reader() {
-        let fanout = tokio::task::spawn_blocking(|| Fanout::start("v1/recipient"))
-            .await
-            .unwrap()
-            .unwrap();
-        let mut readers = [fanout.newest(), fanout.newest()];
-        // More than the router's log and window hold, so that pausing and resuming is exercised too.
-        for round in 0..500_u32 {
-            fanout.publish(Bytes::from(format!("{round}"))).await;
-        }
-        for reader in &mut readers {
-            let last = reader.wait_for(|message| &message[..] == b"499");
-            tokio::time::timeout(Duration::from_secs(10), last)
-                .await
-                .unwrap()
-                .unwrap();
-        }
-    }
-}
+mod tests;

@@ -127,6 +127,6 @@ mod tests {
                 .into_iter()
                 .all(|reason| metrics.closed(reason) == 1)
         );
-        assert_eq!(metrics.refused(), 21);
+        assert_eq!(metrics.refused(), 22);
     }
 }

@@ -1,12 +1,13 @@
 //! The MQTT front door: one TLS port, v3.1.1 and v5, one task a connection.
 //!
-//! * [`Edge`] accepts and supervises; it never waits for a peer.
+//! * [`Edge`] binds and supervises; `accept` takes connections and never waits for a peer.
 //! * `connection` takes one peer from TLS handshake to session, `serving` runs the session; `session` is the protocol
 //!   itself, without I/O.
 //! * `frame` and `codec` turn bytes into packets; `acl` says which topics exist.
 //! * `directory` knows who is connected, so that a device is there once and a revoked one not at all.
 //! * `fanout` owns the router for what the server says to many.
 
+mod accept;
 mod acl;
 mod closing;
 mod codec;
@@ -14,6 +15,7 @@ mod connection;
 mod directory;
 mod fanout;
 mod frame;
+mod identity;
 mod limits;
 mod metrics;
 mod packet;
@@ -21,36 +23,43 @@ mod refusals;
 mod serving;
 mod session;
 mod slots;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::DeviceId;
-use vitalseal_storage::{AuditSink, Clock, Store};
+use vitalseal_storage::{AuditSink, Clock, Store, Ward};
 
-pub use self::acl::RECIPIENT_TOPIC;
+pub use self::acl::{NOTICES_TOPIC, RECIPIENT_TOPIC};
 pub use self::closing::Closing;
 pub use self::limits::EdgeLimits;
 pub use self::metrics::EdgeMetrics;
 
 use self::connection::Context;
 use self::directory::Directory;
-use self::fanout::Fanout;
+use self::fanout::{Fanout, Topic};
+use self::identity::ClientId;
 use self::refusals::Refusals;
 use self::slots::Slots;
+use crate::alerts::Alerts;
 use crate::pipeline::Pipeline;
 
-/// After an accept that failed (out of descriptors, mostly): long enough not to spin, short enough not to be noticed.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// A port that peers come to, and what they are met with.
+#[derive(Debug, Clone)]
+pub struct Door {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// TLS of the connections to come; a new value is for them, those that stand go on.
+    pub tls: watch::Receiver<Arc<ServerConfig>>,
+}
 
 /// What the edge works with.
 #[derive(Debug, Clone)]
@@ -65,6 +74,8 @@ pub struct EdgeDeps {
     pub clock: Arc<dyn Clock>,
     /// PEM of the current envelope certificate, retained on [`RECIPIENT_TOPIC`].
     pub recipient: watch::Receiver<Bytes>,
+    /// What is published to displays on `v1/alerts/system`.
+    pub alerts: Alerts,
 }
 
 /// The edge could not be set up.
@@ -72,8 +83,14 @@ pub struct EdgeDeps {
 #[non_exhaustive]
 pub enum EdgeError {
     /// The address is in use, or not ours.
-    #[error("listening for devices")]
-    Listen(#[source] io::Error),
+    #[error("listening on {address}")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        cause: io::Error,
+    },
     /// The fan-out router did not start.
     #[error("starting the fan-out router")]
     Fanout(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -84,7 +101,8 @@ pub enum EdgeError {
 pub struct Edge {
     listener: TcpListener,
     local_addr: SocketAddr,
-    tls: Arc<ServerConfig>,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    alerts: Alerts,
     context: Arc<Context>,
     recipient: watch::Receiver<Bytes>,
     /// Subscribed before the first connection, so that no revocation is missed.
@@ -92,20 +110,17 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Listens on `addr`. `tls` must ask for client certificates of the device authority; a connection that brought none
-    /// is closed in any case.
+    /// Listens at `door`, whose TLS must ask for client certificates of the device authority; a connection that brought
+    /// none is closed in any case.
     ///
     /// # Errors
     /// [`EdgeError`].
-    pub async fn bind(
-        addr: impl ToSocketAddrs,
-        tls: Arc<ServerConfig>,
-        deps: EdgeDeps,
-        limits: EdgeLimits,
-    ) -> Result<Self, EdgeError> {
-        let listener = TcpListener::bind(addr).await.map_err(EdgeError::Listen)?;
-        let local_addr = listener.local_addr().map_err(EdgeError::Listen)?;
-        let fanout = tokio::task::spawn_blocking(|| Fanout::start(RECIPIENT_TOPIC))
+    pub async fn bind(door: Door, deps: EdgeDeps, limits: EdgeLimits) -> Result<Self, EdgeError> {
+        let address = door.listen;
+        let failed = |cause| EdgeError::Listen { address, cause };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let fanout = tokio::task::spawn_blocking(Fanout::start)
             .await
             .map_err(|error| EdgeError::Fanout(error.into()))?
             .map_err(|error| EdgeError::Fanout(error.into()))?;
@@ -124,7 +139,8 @@ impl Edge {
         Ok(Self {
             listener,
             local_addr,
-            tls,
+            tls: door.tls,
+            alerts: deps.alerts,
             context: Arc::new(context),
             recipient: deps.recipient,
             device_changes,
@@ -147,43 +163,28 @@ impl Edge {
         let Self {
             listener,
             tls,
+            alerts,
             context,
             recipient,
             device_changes,
             ..
         } = self;
-        let acceptor = TlsAcceptor::from(tls);
         let limits = &context.limits;
         let slots = Slots::new(limits.connections, limits.connections_per_address);
         let mut connections = JoinSet::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(announce(Arc::clone(&context), recipient));
+        helpers.spawn(publish_alerts(Arc::clone(&context), alerts));
         helpers.spawn(watch_devices(Arc::clone(&context), device_changes));
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let (tcp, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                    continue;
-                }
-            };
-            let Some(slot) = slots.take(peer.ip()) else {
-                context.metrics.count_closed(Closing::Limit);
-                tracing::warn!(%peer, "connection limit reached");
-                continue;
-            };
-            let (context, acceptor) = (Arc::clone(&context), acceptor.clone());
-            connections.spawn(async move {
-                connection::run(context, acceptor, tcp, peer).await;
-                drop(slot);
-            });
-        }
+        accept::until(
+            &shutdown,
+            &listener,
+            &tls,
+            &slots,
+            &context,
+            &mut connections,
+        )
+        .await;
         drop(listener);
         tracing::info!(connections = connections.len(), "edge stops");
         context.shutdown.cancel();
@@ -208,10 +209,32 @@ async fn announce(context: Arc<Context>, mut recipient: watch::Receiver<Bytes>) 
     loop {
         let newest = recipient.borrow_and_update().clone();
         if !newest.is_empty() {
-            context.fanout.publish(newest).await;
+            context.fanout.publish(Topic::Recipient, newest).await;
         }
         if recipient.changed().await.is_err() {
             return; // its owner is gone; what was published stays
+        }
+    }
+}
+
+/// Publishes what is raised, for displays and services.
+async fn publish_alerts(context: Arc<Context>, alerts: Alerts) {
+    let mut raised = alerts.subscribe();
+    loop {
+        let alert = match raised.recv().await {
+            Ok(alert) => alert,
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                tracing::error!(missed, "alerts came faster than they were published");
+                continue;
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        match serde_json::to_vec(&alert) {
+            Ok(json) => {
+                let topic = Topic::Alerts(Ward::system());
+                context.fanout.publish(topic, json.into()).await;
+            }
+            Err(error) => tracing::error!(%error, "an alert could not be written as JSON"),
         }
     }
 }
@@ -220,22 +243,19 @@ async fn announce(context: Arc<Context>, mut recipient: watch::Receiver<Bytes>) 
 async fn watch_devices(context: Arc<Context>, mut changes: broadcast::Receiver<DeviceId>) {
     loop {
         let changed = match changes.recv().await {
-            Ok(device) => vec![device],
+            Ok(device) => context
+                .directory
+                .connected_as(&ClientId::of_device(&device))
+                .into_iter()
+                .collect(),
             // Too many changes at once to have been told each: ask for everybody.
             Err(broadcast::error::RecvError::Lagged(_)) => context.directory.connected(),
             Err(broadcast::error::RecvError::Closed) => return,
         };
-        for device in changed {
-            let Some(certificate) = context.directory.certificate_of(&device) else {
-                continue;
-            };
+        for principal in changed {
             // When the registry cannot say, the connection ends as well: it may try again.
-            if !context
-                .is_active(&device, &certificate)
-                .await
-                .unwrap_or(false)
-            {
-                context.directory.revoke(&device);
+            if !context.is_welcome(&principal).await.unwrap_or(false) {
+                context.directory.revoke(&principal.client_id());
             }
         }
     }

@@ -157,6 +157,7 @@ pub(crate) enum DisconnectCode {
     ReceiveMaximumExceeded = 0x93,
     TopicAliasInvalid = 0x94,
     PacketTooLarge = 0x95,
+    QuotaExceeded = 0x97,
     AdministrativeAction = 0x98,
     SubscriptionIdentifiersNotSupported = 0xA1,
 }

@@ -7,19 +7,18 @@ use bytes::BytesMut;
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, StreamExt};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use vitalseal_crypto::DeviceId;
 
-use super::acl::{RECIPIENT_TOPIC, Subscription};
 use super::closing::Closing;
 use super::codec;
-use super::connection::{Context, Wire};
+use super::connection::Context;
 use super::directory::Ticket;
+use super::fanout::Message;
 use super::frame::{self, Frame, FrameError};
+use super::identity::Principal;
 use super::packet::{AckReason, Hello, Outbound, Version};
 use super::session::{Delivery, Session, Step};
+use super::wire::Wire;
 use crate::pipeline::{Order, Outcome, PipelineError};
 
 /// One session's connection.
@@ -27,16 +26,13 @@ use crate::pipeline::{Order, Outcome, PipelineError};
 pub(crate) struct Serving<'a> {
     context: &'a Context,
     ticket: Ticket,
-    device: DeviceId,
+    principal: Principal,
     version: Version,
     /// Seconds that the session outlives the connection.
     session_expiry: u32,
     /// The largest packet that the client takes.
     max_packet: usize,
     keep_alive: Duration,
-    /// The session was left by an earlier connection.
-    resumed: bool,
-    notices: watch::Receiver<bytes::Bytes>,
     out: BytesMut,
     under_way: FuturesOrdered<BoxFuture<'static, (Delivery, Settled)>>,
     order: Order,
@@ -55,22 +51,19 @@ impl<'a> Serving<'a> {
     pub(crate) fn new(
         context: &'a Context,
         ticket: Ticket,
-        device: DeviceId,
+        principal: Principal,
         hello: &Hello,
         keep_alive: Duration,
-        resumed: bool,
     ) -> Self {
         let max_packet = hello.max_packet.and_then(|max| usize::try_from(max).ok());
         Self {
             context,
             ticket,
-            device,
+            principal,
             version: hello.version,
             session_expiry: hello.session_expiry,
             max_packet: max_packet.unwrap_or(usize::MAX),
             keep_alive,
-            resumed,
-            notices: context.fanout.newest(),
             out: BytesMut::new(),
             under_way: FuturesOrdered::new(),
             order: Order::default(),
@@ -113,9 +106,6 @@ impl<'a> Serving<'a> {
     ) -> Result<std::convert::Infallible, Closing> {
         let limits = &self.context.limits;
         self.send(greeting)?;
-        if self.resumed && session.is_subscribed(Subscription::Recipient) {
-            self.notice(false)?; // it may have changed meanwhile
-        }
         let mut heard_at = Instant::now();
         loop {
             while self.under_way.len() < limits.in_flight
@@ -127,13 +117,15 @@ impl<'a> Serving<'a> {
             while let Some(Some(settled)) = self.under_way.next().now_or_never() {
                 self.settle(session, settled)?;
             }
+            while let Some(message) = session.feed().next().map_err(|_| Closing::Lagged)? {
+                self.tell(message)?;
+            }
             wire.flush(&mut self.out, limits.write_deadline).await?;
 
             let reading = self.under_way.len() < limits.in_flight;
             if !reading {
                 heard_at = Instant::now();
             }
-            let listening = session.is_subscribed(Subscription::Recipient);
             // [MQTT-3.1.2-24]
             let silent_at = heard_at + self.keep_alive + self.keep_alive / 2;
             tokio::select! {
@@ -141,14 +133,8 @@ impl<'a> Serving<'a> {
                 reason = self.ticket.closed() => return Err(reason),
                 () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
                 Some(settled) = self.under_way.next() => self.settle(session, settled)?,
-                changed = self.notices.changed(), if listening => {
-                    changed.map_err(|_| Closing::Internal)?;
-                    self.notice(false)?;
-                }
-                read = wire.stream.read_buf(&mut wire.buffer), if reading => match read {
-                    Ok(0) | Err(_) => return Err(Closing::Gone),
-                    Ok(_) => {}
-                },
+                () = session.feed().news() => {}
+                read = wire.read(), if reading => read?,
                 () = sleep_until(silent_at), if reading => return Err(Closing::KeepAlive),
             }
         }
@@ -159,14 +145,6 @@ impl<'a> Serving<'a> {
         match session.on_packet(packet)? {
             Step::Nothing => {}
             Step::Send(packet) => self.send(&packet)?,
-            Step::Subscribed { answer, retained } => {
-                self.send(&answer)?;
-                match retained {
-                    true => self.notice(true)?,
-                    // What is there already is not news to this subscriber.
-                    false => self.notices.mark_unchanged(),
-                }
-            }
             Step::Acknowledge(delivery, reason) => {
                 let settled = (delivery, Settled::Without(reason));
                 self.under_way.push_back(ready(settled).boxed());
@@ -180,7 +158,9 @@ impl<'a> Serving<'a> {
                     credit = pipeline.reserve(payload.len()) => credit,
                 };
                 let credit = credit.map_err(|_| Closing::Storage)?;
-                let device = self.device.clone();
+                // Nobody else may publish, so the session submits nothing of theirs.
+                let device = self.principal.device().ok_or(Closing::NotAuthorized)?;
+                let device = device.clone();
                 let outcome = pipeline.submit_reserved(credit, &mut self.order, device, payload);
                 let settled = outcome.map(move |outcome| {
                     (
@@ -225,13 +205,13 @@ impl<'a> Serving<'a> {
             }
             Settled::Without(reason) => session.acknowledge(delivery, reason),
             Settled::Failed(error @ PipelineError::UnknownSender) => {
-                tracing::warn!(device = %self.device, "a message is not acknowledged: {error}");
+                tracing::warn!(client = %self.principal, "a message is not acknowledged: {error}");
                 return Err(Closing::UnknownSender);
             }
             Settled::Failed(error) => {
                 let cause = std::error::Error::source(&error).map(tracing::field::display);
                 tracing::error!(
-                    device = %self.device, %error, cause,
+                    client = %self.principal, %error, cause,
                     "a message could not be made durable; it is not acknowledged"
                 );
                 return Err(Closing::Storage);
@@ -256,17 +236,11 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// The newest certificate, `retained` when it answers a SUBSCRIBE [MQTT-3.3.1-8], [MQTT-3.3.1-9].
-    fn notice(&mut self, retained: bool) -> Result<(), Closing> {
-        let payload = self.notices.borrow_and_update().clone();
-        if payload.is_empty() {
-            return Ok(()); // none published yet
-        }
-        let topic = RECIPIENT_TOPIC.to_owned();
+    fn tell(&mut self, message: Message) -> Result<(), Closing> {
         self.send(&Outbound::Publish {
-            topic,
-            retain: retained,
-            payload,
+            topic: message.topic.name(),
+            retain: message.retained,
+            payload: message.payload,
         })
     }
 

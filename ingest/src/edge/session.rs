@@ -12,14 +12,14 @@
 //!
 //! Never here: a clock, a socket, a payload's content, an acknowledgement before [`Session::on_outcome`] said so.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use bytes::Bytes;
-use vitalseal_crypto::DeviceId;
 use vitalseal_storage::QuarantineReason;
 
-use super::acl::{DeviceTopics, Subscription};
+use super::acl::Permissions;
 use super::closing::Closing;
+use super::fanout::{Feed, FeedState};
 use super::packet::{
     AckReason, Filter, Inbound, Outbound, Publish, Qos, RetainedOnSubscribe, Version,
 };
@@ -32,18 +32,21 @@ const MAX_OPEN_EXACTLY_ONCE: usize = 1_024;
 /// What outlives a connection (v5 4.1 "Session State", as far as this server keeps any).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SessionState {
-    subscriptions: BTreeSet<Subscription>,
+    pub(crate) feed: FeedState,
     /// QoS 2 messages that are durable and not yet released.
-    received: HashSet<u16>,
+    pub(crate) received: HashSet<u16>,
 }
 
 /// A connected session.
 #[derive(Debug)]
 pub(crate) struct Session {
     version: Version,
-    topics: DeviceTopics,
+    permissions: Permissions,
     receive_maximum: u16,
-    state: SessionState,
+    /// What it hears.
+    feed: Feed,
+    /// QoS 2 messages that are durable and not yet released.
+    received: HashSet<u16>,
     /// QoS 2 messages that the pipeline has and that are not durable yet.
     receiving: HashSet<u16>,
     /// PUBACKs owed.
@@ -57,8 +60,6 @@ pub(crate) enum Step {
     Nothing,
     /// Send at once.
     Send(Outbound),
-    /// Send a SUBACK, then the retained certificate when `retained`.
-    Subscribed { answer: Outbound, retained: bool },
     /// Hand this to the pipeline; its outcome comes back through [`Session::on_outcome`], in order of arrival.
     Submit(Delivery, Bytes),
     /// An acknowledgement that is due without the pipeline, in order of arrival.
@@ -77,30 +78,33 @@ pub(crate) struct Delivery {
 impl Session {
     pub(crate) fn new(
         version: Version,
-        device: &DeviceId,
+        permissions: Permissions,
         receive_maximum: u16,
-        state: SessionState,
+        feed: Feed,
+        received: HashSet<u16>,
     ) -> Self {
-        let topics = DeviceTopics::new(device);
-        let (receiving, unacknowledged) = (HashSet::new(), 0);
         Self {
             version,
-            topics,
+            permissions,
             receive_maximum,
-            state,
-            receiving,
-            unacknowledged,
+            feed,
+            received,
+            receiving: HashSet::new(),
+            unacknowledged: 0,
         }
     }
 
-    /// Does the client hear this?
-    pub(crate) fn is_subscribed(&self, to: Subscription) -> bool {
-        self.state.subscriptions.contains(&to)
+    /// What it hears.
+    pub(crate) fn feed(&mut self) -> &mut Feed {
+        &mut self.feed
     }
 
     /// What to keep when the connection is gone.
     pub(crate) fn into_state(self) -> SessionState {
-        self.state
+        SessionState {
+            feed: self.feed.into_state(),
+            received: self.received,
+        }
     }
 
     /// Takes one packet.
@@ -115,7 +119,9 @@ impl Session {
                 has_identifier: true,
                 ..
             } => Err(Closing::SubscriptionIdentifier),
-            Inbound::Subscribe { id, filters, .. } => Ok(self.on_subscribe(id, &filters)),
+            Inbound::Subscribe { id, filters, .. } => {
+                Ok(Step::Send(self.on_subscribe(id, &filters)))
+            }
             Inbound::Unsubscribe { id, filters } => {
                 let existed = filters
                     .iter()
@@ -140,7 +146,7 @@ impl Session {
             qos: publish.qos,
             id: publish.id,
         };
-        let permitted = self.topics.may_publish(&publish.topic) && !publish.retain;
+        let permitted = self.permissions.may_publish(&publish.topic) && !publish.retain;
         if !permitted && (self.version == Version::V311 || publish.qos == Qos::AtMostOnce) {
             return Err(Closing::NotAuthorized);
         }
@@ -156,7 +162,7 @@ impl Session {
             // same, because the pipeline knows it by its own counters: a device that lost its session in a reboot
             // and uses the identifier for another message must not be told that this one is stored.
             Qos::ExactlyOnce => {
-                if !self.state.received.contains(&publish.id) {
+                if !self.received.contains(&publish.id) {
                     self.check_receive_maximum()?;
                 }
                 self.receiving.insert(publish.id);
@@ -171,8 +177,8 @@ impl Session {
     /// [MQTT-3.3.4-7] for v5. A v3.1.1 client was never told a maximum and is throttled by not being read; only its open
     /// QoS 2 exchanges need a bound, because we remember those.
     fn check_receive_maximum(&self) -> Result<(), Closing> {
-        let new = self.receiving.difference(&self.state.received).count();
-        let open = self.unacknowledged + new + self.state.received.len();
+        let new = self.receiving.difference(&self.received).count();
+        let open = self.unacknowledged + new + self.received.len();
         let limit = match self.version {
             Version::V5 => usize::from(self.receive_maximum),
             Version::V311 => MAX_OPEN_EXACTLY_ONCE,
@@ -189,37 +195,31 @@ impl Session {
         if self.receiving.contains(&id) {
             return Err(Closing::Protocol); // releases what we have not received
         }
-        let known = self.state.received.remove(&id);
+        let known = self.received.remove(&id);
         Ok(Step::Send(Outbound::PubComp { id, known }))
     }
 
-    fn on_subscribe(&mut self, id: u16, filters: &[Filter]) -> Step {
-        let mut retained = false;
+    fn on_subscribe(&mut self, id: u16, filters: &[Filter]) -> Outbound {
         let mut granted = Vec::with_capacity(filters.len());
         for filter in filters {
-            let subscription = self.topics.subscription(&filter.path);
+            let subscription = self.permissions.subscription(&filter.path);
             granted.push(subscription.is_some());
             let Some(subscription) = subscription else {
                 continue;
             };
-            let new = self.state.subscriptions.insert(subscription);
-            retained |= subscription == Subscription::Recipient
-                && match filter.retained {
-                    RetainedOnSubscribe::Always => true,
-                    RetainedOnSubscribe::IfNew => new,
-                    RetainedOnSubscribe::Never => false,
-                };
+            let retained = match filter.retained {
+                RetainedOnSubscribe::Always => true,
+                RetainedOnSubscribe::IfNew => !self.feed.is_subscribed(&subscription),
+                RetainedOnSubscribe::Never => false,
+            };
+            self.feed.subscribe(subscription, retained);
         }
-        Step::Subscribed {
-            answer: Outbound::SubAck { id, granted },
-            retained,
-        }
+        Outbound::SubAck { id, granted }
     }
 
     fn unsubscribe(&mut self, filter: &str) -> bool {
-        self.topics
-            .subscription(filter)
-            .is_some_and(|subscription| self.state.subscriptions.remove(&subscription))
+        let subscription = self.permissions.subscription(filter);
+        subscription.is_some_and(|subscription| self.feed.unsubscribe(&subscription))
     }
 
     /// The pipeline's word on a submitted message: what to send for it, if its QoS has an acknowledgement at all.
@@ -247,9 +247,9 @@ impl Session {
                 self.receiving.remove(&id);
                 // v3.1.1 has no reason codes: whatever came of it, the exchange goes on to PUBREL.
                 if reason == AckReason::Success || self.version == Version::V311 {
-                    self.state.received.insert(id);
+                    self.received.insert(id);
                 } else {
-                    self.state.received.remove(&id);
+                    self.received.remove(&id);
                 }
                 Some(Outbound::PubRec { id, reason })
             }

@@ -22,7 +22,9 @@ use vitalseal_crypto::{
     KeyEpoch, MessageId, RecipientCertificate, SealRequest, SealedMessage, SubjectPseudonym,
     default_backend, new_device_key_and_csr, seal,
 };
-use vitalseal_ingest::{Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Outcome, Pipeline, PipelineDeps};
+use vitalseal_ingest::{
+    Alerts, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Outcome, Pipeline, PipelineDeps,
+};
 use vitalseal_storage::{
     AuditError, AuditEvent, AuditRecord, AuditSink, Clock, FileRootProvider, QuarantineReason,
     Store, StorePaths, SystemClock,
@@ -155,8 +157,13 @@ impl Rig {
             audit: sink,
             clock,
             recipient: recipient_pem.subscribe(),
+            alerts: Alerts::default(),
         };
-        let edge = Edge::bind("127.0.0.1:0", tls, deps, limits).await.unwrap();
+        let door = Door {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            tls: watch::channel(tls).1,
+        };
+        let edge = Edge::bind(door, deps, limits).await.unwrap();
         let (addr, metrics) = (edge.local_addr(), edge.metrics());
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(edge.serve(shutdown.clone()));

@@ -61,6 +61,61 @@ impl fmt::Display for UserName {
     }
 }
 
+/// A part of the house whose alerts are heard together: 1 to 32 of `a-z`, `0-9`, `-`. No patient is named by it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Ward(String);
+
+impl Ward {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Alerts of the installation itself, not of a ward.
+    #[must_use]
+    pub fn system() -> Self {
+        Self("system".to_owned())
+    }
+}
+
+impl FromStr for Ward {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseError {
+                what: "ward",
+                expected: "1 to 32 of a-z, 0-9, '-'",
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for Ward {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        text.parse()
+    }
+}
+
+impl From<Ward> for String {
+    fn from(ward: Ward) -> Self {
+        ward.0
+    }
+}
+
+impl fmt::Display for Ward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What a person is here to do. A role alone opens no reading; see [`AccessPolicy`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

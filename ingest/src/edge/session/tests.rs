@@ -1,5 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
+use super::super::acl::Subscription;
+use super::super::fanout::{Logs, Topic};
 use super::*;
 
 const STORED: Outcome = Outcome::Stored {
@@ -8,12 +12,17 @@ const STORED: Outcome = Outcome::Stored {
 };
 
 fn session(version: Version) -> Session {
-    Session::new(
-        version,
-        &"mon-7".parse().unwrap(),
-        4,
-        SessionState::default(),
-    )
+    resumed(version, SessionState::default())
+}
+
+fn resumed(version: Version, state: SessionState) -> Session {
+    on(&Arc::default(), version, state)
+}
+
+fn on(logs: &Arc<Logs>, version: Version, state: SessionState) -> Session {
+    let permissions = Permissions::of_device(&"mon-7".parse().unwrap());
+    let feed = Feed::new(Arc::clone(logs), state.feed);
+    Session::new(version, permissions, 4, feed, state.received)
 }
 
 fn publish(qos: Qos, id: u16) -> Inbound {
@@ -59,7 +68,7 @@ fn exactly_once_is_answered_once_and_remembered_until_released() {
         });
         assert_eq!(session.on_outcome(delivery, STORED), received);
         // Repeated after that, perhaps on a new connection: the pipeline says whether it is the same message.
-        let mut session = Session::new(version, &"mon-7".parse().unwrap(), 4, session.into_state());
+        let mut session = resumed(version, session.into_state());
         let again = submitted(&mut session, Qos::ExactlyOnce, 5);
         assert_eq!(session.on_outcome(again, Outcome::Duplicate), received);
 
@@ -178,8 +187,7 @@ fn what_is_repeated_after_a_reconnect_is_not_counted_twice() {
         let delivery = submitted(&mut before, Qos::ExactlyOnce, id);
         before.on_outcome(delivery, STORED);
     }
-    let device = "mon-7".parse().unwrap();
-    let mut session = Session::new(Version::V5, &device, 4, before.into_state());
+    let mut session = resumed(Version::V5, before.into_state());
     for id in 1..=4 {
         let repeated = submitted(&mut session, Qos::ExactlyOnce, id);
         session.on_outcome(repeated, Outcome::Duplicate);
@@ -196,8 +204,7 @@ fn a_reboot_that_reuses_an_identifier_gets_its_own_message_stored() {
     let first = submitted(&mut before, Qos::ExactlyOnce, 1);
     before.on_outcome(first, STORED);
     // The PUBREC was lost and so was the device's memory; identifier 1 now carries another message.
-    let device = "mon-7".parse().unwrap();
-    let mut session = Session::new(Version::V311, &device, 4, before.into_state());
+    let mut session = resumed(Version::V311, before.into_state());
     submitted(&mut session, Qos::ExactlyOnce, 1);
 }
 
@@ -211,10 +218,16 @@ fn the_retained_certificate_comes_as_the_subscriber_asked() {
         }],
         has_identifier: false,
     };
-    let mut session = session(Version::V5);
-    let mut delivered = |retained| match session.on_packet(subscribe(retained)) {
-        Ok(Step::Subscribed { retained, .. }) => retained,
-        other => panic!("{other:?}"),
+    let logs = Arc::new(Logs::default());
+    logs.append(&Topic::Recipient, Bytes::from_static(b"certificate"));
+    let mut session = on(&logs, Version::V5, SessionState::default());
+    let mut delivered = |retained| {
+        session.on_packet(subscribe(retained)).unwrap();
+        session
+            .feed()
+            .next()
+            .unwrap()
+            .is_some_and(|message| message.retained)
     };
     assert!(!delivered(RetainedOnSubscribe::Never));
     assert!(!delivered(RetainedOnSubscribe::IfNew), "there already");
@@ -226,7 +239,11 @@ fn the_retained_certificate_comes_as_the_subscriber_asked() {
         answer,
         Ok(Step::Send(Outbound::UnsubAck { id: 2, existed }))
     );
-    assert!(!session.is_subscribed(Subscription::Recipient));
+    assert!(
+        !session
+            .feed()
+            .is_subscribed(&Subscription::Topic(Topic::Recipient))
+    );
 }
 
 /// What a model of the session does next.
