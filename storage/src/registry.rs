@@ -10,6 +10,7 @@ mod devices;
 mod incidents;
 mod patients;
 mod rotation;
+mod standing;
 mod users;
 
 use std::fmt;
@@ -20,9 +21,10 @@ use vitalseal_crypto::{BackendError, DeviceId, SubjectPseudonym};
 
 pub use self::assignments::Assignment;
 use self::devices::DeviceCache;
-pub use self::devices::{DeviceRecord, DeviceRow, DeviceState};
+pub use self::devices::{DeviceRecord, DeviceRow};
 pub use self::patients::{PatientIdentity, PatientRow, PatientState, PatientStateRow};
 pub use self::rotation::KekRotation;
+pub use self::standing::DeviceState;
 pub use self::users::{NewUser, UserRow};
 use crate::keys::{KeyError, KeyStore};
 use crate::ports::UserName;
@@ -56,6 +58,12 @@ pub enum RegistryError {
     /// There is no such device.
     #[error("there is no device {0}; enrol it first")]
     UnknownDevice(DeviceId),
+    /// The device is suspended.
+    #[error("device {0} is suspended; reinstate it first")]
+    DeviceSuspended(DeviceId),
+    /// The device is not suspended.
+    #[error("device {0} is not suspended (`vitalseal device list`)")]
+    DeviceActive(DeviceId),
     /// The device was revoked, which is for ever.
     #[error("device {0} was revoked; enrol it under a new id")]
     DeviceRevoked(DeviceId),

@@ -37,7 +37,7 @@ use crate::space::Space;
 use crate::sqlite::{self, Database, parsed, us};
 
 /// Version of the registry's and the inbox's tables that this program reads and writes.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// A store could not be made, opened, flushed or read.
 #[derive(Debug, thiserror::Error)]

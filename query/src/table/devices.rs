@@ -12,7 +12,6 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::error::Result;
-use vitalseal_storage::registry::DeviceState;
 
 use super::instant;
 use super::registry::RegistryTable;
@@ -52,10 +51,7 @@ async fn rows(run: Arc<QueryRun>, schema: SchemaRef) -> Result<RecordBatch> {
         };
         run.shown(&assigned, false);
         device.append_value(row.id.as_str());
-        state.append_value(match row.state {
-            DeviceState::Active => "active",
-            DeviceState::Revoked => "revoked",
-        });
+        state.append_value(row.state.as_str());
         patient.append_value(assigned.as_str());
         enrolled_at.append_value(row.enrolled_at.as_microsecond());
     }

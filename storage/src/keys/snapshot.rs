@@ -3,7 +3,7 @@
 //!
 //! A copy of the data directory from before an erasure needs a root that the erasure destroyed. What it lacks is small:
 //! the wraps of today's tree, which lead to today's root and to nobody who was erased. A snapshot is that, the ledger of
-//! erasures, and the devices that were revoked. [`write`] brings it to every place and reads it back before an old root
+//! erasures, and the devices that are suspended or revoked. [`write`] brings it to every place and reads it back before an old root
 //! dies; [`join`] puts it in the place of an older tree, and the ledger with it, before anything opens.
 //!
 //! What never stands in a snapshot: a key that is not wrapped, an identity, a pseudonym outside of what is sealed. It is
@@ -100,23 +100,24 @@ const LEDGER: Table = Table {
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
 };
 
-/// A revoked id must not come back, even where its device was never heard of.
+/// A device that was shut out must not come back, even where it was never heard of.
 const CERTIFICATES: Table = Table {
     name: "device_certificates",
     read: "SELECT c.thumbprint, c.device, c.der, c.enrolled_at_us FROM device_certificates c \
-           JOIN devices d ON d.certificate = c.thumbprint WHERE d.state = 'revoked' ORDER BY c.device",
+           JOIN devices d ON d.device = c.device WHERE d.state <> 'active' ORDER BY c.device, c.thumbprint",
     write: "INSERT INTO device_certificates (thumbprint, device, der, enrolled_at_us) VALUES ($1, $2, $3, $4) \
             ON CONFLICT DO NOTHING",
 };
 
-const REVOKED: Table = Table {
+/// A device that is suspended here and not in the snapshot stays so: whether it was reinstated since is not known.
+const SHUT_OUT: Table = Table {
     name: "devices",
-    read: "SELECT device, certificate, enrolled_at_us, revoked_at_us, revoked_reason FROM devices \
-           WHERE state = 'revoked' ORDER BY device",
-    write: "INSERT INTO devices (device, certificate, enrolled_at_us, revoked_at_us, revoked_reason, state) \
-            VALUES ($1, $2, $3, $4, $5, 'revoked') ON CONFLICT (device) DO UPDATE SET state = 'revoked', \
-            revoked_at_us = excluded.revoked_at_us, revoked_reason = excluded.revoked_reason \
-            WHERE devices.state <> 'revoked'",
+    read: "SELECT device, certificate, enrolled_at_us, state, state_since_us, state_reason FROM devices \
+           WHERE state <> 'active' ORDER BY device",
+    write: "INSERT INTO devices (device, certificate, enrolled_at_us, state, state_since_us, state_reason) \
+            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device) DO UPDATE SET state = excluded.state, \
+            state_since_us = excluded.state_since_us, state_reason = excluded.state_reason \
+            WHERE devices.state <> 'revoked' AND devices.state <> excluded.state",
 };
 
 /// What the sealed body of a manifest holds.
@@ -127,7 +128,7 @@ const TABLES: [Table; 7] = [
     RECIPIENTS,
     LEDGER,
     CERTIFICATES,
-    REVOKED,
+    SHUT_OUT,
 ];
 
 /// A key snapshot could not be written, read or believed. No text here holds key material or a pseudonym.

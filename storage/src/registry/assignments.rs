@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
-use super::devices::{DeviceState, state_of};
+use super::standing::{DeviceState, state_of};
 use super::{Registry, RegistryError};
 use crate::sqlite::{at, at_opt, parsed, us};
 
@@ -26,7 +26,7 @@ impl Registry {
     /// Lets a device measure this patient from now on, and nobody else.
     ///
     /// # Errors
-    /// When device or patient are not there, revoked or erased; others when it is not durable.
+    /// When device or patient are not there, suspended, revoked or erased; others when it is not durable.
     pub async fn assign_device(
         &self,
         device: &DeviceId,
@@ -37,6 +37,9 @@ impl Registry {
         let conn = tx.connection();
         match state_of(device, &mut *conn).await? {
             Some(DeviceState::Active) => {}
+            Some(DeviceState::Suspended) => {
+                return Err(RegistryError::DeviceSuspended(device.clone()));
+            }
             Some(DeviceState::Revoked) => return Err(RegistryError::DeviceRevoked(device.clone())),
             None => return Err(RegistryError::UnknownDevice(device.clone())),
         }

@@ -1,47 +1,17 @@
-//! Devices: their certificates, and whether they may still connect.
+//! Devices: their certificates, and what the hot path needs to know of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use tokio::sync::broadcast;
 use vitalseal_crypto::{DeviceCertificate, DeviceId, SubjectPseudonym, Thumbprint};
 
 use super::assignments::{self, Assignment};
+use super::standing::{DeviceState, state_of};
 use super::{Registry, RegistryError};
 use crate::sqlite::{at, at_opt, damaged, parsed, us};
-
-/// Whether a device may connect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceState {
-    /// It may.
-    Active,
-    /// It may not, for ever.
-    Revoked,
-}
-
-impl DeviceState {
-    /// The stored spelling.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Revoked => "revoked",
-        }
-    }
-
-    fn read(text: &str) -> Self {
-        // Anything but the one word that lets in keeps out.
-        if text == "active" {
-            Self::Active
-        } else {
-            Self::Revoked
-        }
-    }
-}
 
 /// What the hot path needs to know of a device.
 #[derive(Clone, Debug)]
@@ -88,10 +58,10 @@ pub struct DeviceRow {
     pub assigned_since: Option<Timestamp>,
     /// First enrolment.
     pub enrolled_at: Timestamp,
-    /// When revoked.
-    pub revoked_at: Option<Timestamp>,
-    /// Why revoked.
-    pub revoked_reason: Option<String>,
+    /// Since when it is in its state.
+    pub state_since: Timestamp,
+    /// Why, as an operator or an alarm said; `None` when it was only ever enrolled.
+    pub state_reason: Option<String>,
 }
 
 const SELECT_RECORD: &str = "SELECT d.state, c.der FROM devices d \
@@ -121,7 +91,7 @@ impl DeviceCache {
 
 impl Registry {
     /// Notes a device's certificate, which becomes its present one. A renewed certificate keeps the
-    /// assignment.
+    /// assignment and the state.
     ///
     /// # Errors
     /// [`RegistryError::DeviceRevoked`]: a revoked id never comes back. Others when it is not
@@ -149,7 +119,8 @@ impl Registry {
         .execute(&mut *conn)
         .await?;
         sqlx::query(
-            "INSERT INTO devices (device, state, certificate, enrolled_at_us) VALUES ($1, 'active', $2, $3) \
+            "INSERT INTO devices (device, state, certificate, enrolled_at_us, state_since_us) \
+             VALUES ($1, 'active', $2, $3, $3) \
              ON CONFLICT (device) DO UPDATE SET certificate = excluded.certificate",
         )
         .bind(device.as_str())
@@ -157,38 +128,6 @@ impl Registry {
         .bind(us(now))
         .execute(conn)
         .await?;
-        tx.commit().await?;
-        self.changed(device);
-        Ok(())
-    }
-
-    /// Shuts a device out, for ever. Its certificates stay known, so that what it signed before
-    /// stays verifiable.
-    ///
-    /// # Errors
-    /// [`RegistryError::UnknownDevice`]; others when it is not durable.
-    pub async fn revoke_device(
-        &self,
-        device: &DeviceId,
-        reason: &str,
-        now: Timestamp,
-    ) -> Result<(), RegistryError> {
-        let mut tx = self.db.begin().await?;
-        let conn = tx.connection();
-        // Revoked twice: the first instant and reason stay.
-        let known = sqlx::query(
-            "UPDATE devices SET state = 'revoked', revoked_at_us = COALESCE(revoked_at_us, $1), \
-             revoked_reason = COALESCE(revoked_reason, $2) WHERE device = $3",
-        )
-        .bind(us(now))
-        .bind(reason)
-        .bind(device.as_str())
-        .execute(&mut *conn)
-        .await?;
-        if known.rows_affected() == 0 {
-            return Err(RegistryError::UnknownDevice(device.clone()));
-        }
-        assignments::end(device, now, conn).await?;
         tx.commit().await?;
         self.changed(device);
         Ok(())
@@ -216,8 +155,8 @@ impl Registry {
                 patient: patient.map(parsed).transpose()?,
                 assigned_since: at_opt(row.try_get("from_us")?)?,
                 enrolled_at: at(row.try_get("enrolled_at_us")?)?,
-                revoked_at: at_opt(row.try_get("revoked_at_us")?)?,
-                revoked_reason: row.try_get("revoked_reason")?,
+                state_since: at(row.try_get("state_since_us")?)?,
+                state_reason: row.try_get("state_reason")?,
             });
         }
         Ok(devices)
@@ -286,7 +225,7 @@ impl Registry {
         Ok(Some(certificate))
     }
 
-    /// Tells of every device that was enrolled, assigned or revoked from now on, after it was
+    /// Tells of every device that was enrolled, assigned or changed its state from now on, after it was
     /// committed. Who is told that it lagged must look at all its devices again.
     #[must_use]
     pub fn subscribe_devices(&self) -> broadcast::Receiver<DeviceId> {
@@ -302,16 +241,4 @@ impl Registry {
         // Without subscribers there is nobody to tell.
         let _ = self.changes.send(device.clone());
     }
-}
-
-/// What a device is now; `None` if it was never enrolled.
-pub(super) async fn state_of(
-    device: &DeviceId,
-    conn: &mut SqliteConnection,
-) -> Result<Option<DeviceState>, RegistryError> {
-    let state: Option<String> = sqlx::query_scalar("SELECT state FROM devices WHERE device = $1")
-        .bind(device.as_str())
-        .fetch_optional(conn)
-        .await?;
-    Ok(state.as_deref().map(DeviceState::read))
 }

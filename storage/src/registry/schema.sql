@@ -117,11 +117,17 @@ CREATE TABLE device_certificates (
 
 CREATE TABLE devices (
   device         TEXT   PRIMARY KEY,
-  state          TEXT   NOT NULL CHECK (state IN ('active', 'revoked')),
+  state          TEXT   NOT NULL CHECK (state IN ('active', 'suspended', 'revoked')),
   certificate    BLOB   NOT NULL REFERENCES device_certificates (thumbprint),
   enrolled_at_us BIGINT NOT NULL,
-  revoked_at_us  BIGINT,
-  revoked_reason TEXT
+  state_since_us BIGINT NOT NULL,
+  state_reason   TEXT
+);
+
+-- The newest list of the issuing authority (RFC 5280), which names the certificates of all devices that are not active.
+CREATE TABLE revocation_list (
+  id  BIGINT PRIMARY KEY CHECK (id = 1),
+  der BLOB   NOT NULL
 );
 
 CREATE TABLE assignments (
@@ -189,4 +195,4 @@ CREATE TABLE inbox_watermark (
 INSERT INTO inbox_watermark (id, high) VALUES (1, 0);
 
 PRAGMA application_id = 1448296274; -- "VSLR"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

@@ -211,8 +211,8 @@ async fn a_device_s_record_is_never_staler_than_the_last_write() {
     }
     let row = registry.devices().await.unwrap().remove(0);
     assert_eq!(
-        (row.revoked_at, row.revoked_reason.as_deref()),
-        (Some(at(6)), Some("stolen"))
+        (row.state_since, row.state_reason.as_deref()),
+        (at(6), Some("stolen"))
     );
     let mut told = 0;
     while changes.try_recv().is_ok() {

@@ -7,9 +7,9 @@
 //! | the newest is damaged, forged or its root is not there, at every place that has it | refused: an older one might bring somebody back |
 //!
 //! One transaction, in this order: the ledger (every erased patient becomes a tombstone), the tree (roots, pages, KEKs,
-//! secrets, envelope keys), revoked devices. Then the check: every active patient has a current KEK, every KEK of theirs
-//! that the registry knew is among the snapshot's, and nobody erased has one. If it fails nothing happened. Tokens go:
-//! whoever was logged in at the time of the copy logs in again.
+//! secrets, envelope keys), devices that were shut out. Then the check: every active patient has a current KEK, every
+//! KEK of theirs that the registry knew is among the snapshot's, and nobody erased has one. If it fails nothing
+//! happened. Tokens go: whoever was logged in at the time of the copy logs in again.
 //!
 //! What the replayed erasures left in the inbox is deleted before the store serves, by [`super::super::erasure::finish`],
 //! which also destroys roots from before the snapshot that some provider still has.
@@ -28,7 +28,7 @@ use super::joined::{self, Joined};
 use super::own::Own;
 use super::rows::{self, Cell, Row, WrongCell};
 use super::{
-    CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, REVOKED, ROOTS, SECRETS, SnapshotError,
+    CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, ROOTS, SECRETS, SHUT_OUT, SnapshotError,
     Table,
 };
 use crate::keys::erasure::entomb;
@@ -224,9 +224,9 @@ async fn apply(
             patients_added += put_keks(snapshot, &page, conn).await?;
         }
     }
-    let devices_revoked = write(&REVOKED, body.rows(REVOKED.name), conn).await?;
+    let devices_revoked = write(&SHUT_OUT, body.rows(SHUT_OUT.name), conn).await?;
     rows::write(
-        "UPDATE assignments SET until_us = (SELECT revoked_at_us FROM devices d \
+        "UPDATE assignments SET until_us = (SELECT state_since_us FROM devices d \
          WHERE d.device = assignments.device) WHERE until_us IS NULL AND device IN \
          (SELECT device FROM devices WHERE state = 'revoked')",
         &[],

@@ -24,7 +24,7 @@ pub struct Joined {
     pub erasures_replayed: u64,
     /// Patients that it did not know; their identity is not in a snapshot.
     pub patients_added: u64,
-    /// Devices that were revoked since.
+    /// Devices that were suspended or revoked since.
     pub devices_revoked: u64,
     /// Active patients now; each has a key that unwraps.
     pub patients: u64,
