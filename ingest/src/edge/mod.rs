@@ -13,6 +13,8 @@ mod closing;
 mod codec;
 mod connection;
 mod directory;
+#[expect(dead_code, reason = "the session is about to ask it")]
+mod downlink;
 mod fanout;
 mod frame;
 mod identity;
