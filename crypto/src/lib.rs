@@ -120,12 +120,12 @@ pub use backend::aws_lc;
 pub use backend::{Backend, BackendError, P256Point, P256Secret, default_backend, rust_crypto};
 #[cfg(feature = "authority")]
 pub use certificate::authority::{
-    AuthorityError, CertificateAuthority, IssuedCertificate, NewAuthority, NewChain,
-    ServerIdentity, new_device_key_and_csr,
+    AuthorityError, CertificateAuthority, IssuedCertificate, IssuedSubscriber, NewAuthority,
+    NewChain, ServerIdentity, new_device_key_and_csr,
 };
 pub use certificate::{
-    CertificateError, DeviceCertificate, RecipientCertificate, certificates_in_pem,
-    verify_authority,
+    CertificateError, DeviceCertificate, NoSubscriber, RecipientCertificate, Subscriber,
+    SubscriberCertificate, SubscriberRole, certificates_in_pem, verify_authority,
 };
 #[cfg(feature = "authority")]
 pub use certificate::{RevocationList, RevocationReason, RevokedCertificate};

@@ -16,8 +16,8 @@ use common::{authority, backends, later, now};
 use vitalseal_crypto::certificate::{certificates_in_pem, verify_authority};
 use vitalseal_crypto::{
     AuthorityError, CertificateAuthority, CertificateError, DeviceCertificate, DeviceId,
-    DeviceSigner, KeyEpoch, KeyError, P256Secret, RecipientCertificate, RemoteSigner,
-    default_backend, new_device_key_and_csr,
+    DeviceSigner, KeyEpoch, KeyError, P256Secret, RecipientCertificate, RemoteSigner, Subscriber,
+    SubscriberCertificate, default_backend, new_device_key_and_csr,
 };
 
 fn device() -> DeviceId {
@@ -186,6 +186,27 @@ fn the_kinds_of_certificate_do_not_mix() {
     assert!(DeviceCertificate::from_pem(&server.chain_pem).is_err());
     assert!(DeviceCertificate::from_der(recipient.der()).is_err());
     assert!(DeviceCertificate::from_der(authority.root_der()).is_err());
+    let display: Subscriber = "display:monitor-001".parse().unwrap();
+    let shown = authority.issue_subscriber(&csr, &display, now()).unwrap();
+    assert!(DeviceCertificate::from_pem(&shown.pem).is_err());
+    assert!(RecipientCertificate::from_pem(&shown.pem).is_err());
+    assert!(SubscriberCertificate::from_der(leaf.der()).is_err());
+    assert!(SubscriberCertificate::from_pem(&server.chain_pem).is_err());
+    assert!(SubscriberCertificate::from_der(recipient.der()).is_err());
+    let read = SubscriberCertificate::from_pem(&shown.pem).unwrap();
+    assert_eq!((read.subscriber(), &read), (&display, &shown.certificate));
+    for no_subscriber in [
+        "display",
+        "display:",
+        "screen:icu",
+        "display:a:b",
+        "monitor-001",
+    ] {
+        assert!(
+            no_subscriber.parse::<Subscriber>().is_err(),
+            "{no_subscriber}"
+        );
+    }
 
     assert_eq!(
         RecipientCertificate::from_pem(&recipient.to_pem()).as_ref(),

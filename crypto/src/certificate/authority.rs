@@ -14,7 +14,10 @@ use zeroize::Zeroizing;
 
 use super::issuing_key::IssuingKey;
 use super::revocation::{self, RevocationList, RevokedCertificate};
-use super::{CertificateError, DeviceCertificate, RecipientCertificate, parsed};
+use super::{
+    CertificateError, DeviceCertificate, RecipientCertificate, Subscriber, SubscriberCertificate,
+    parsed,
+};
 use crate::backend::{Backend, BackendError, P256Point, default_backend};
 use crate::ids::{DeviceId, KeyEpoch};
 use crate::keys::{KeyError, RecipientKey, blank_debug};
@@ -108,6 +111,15 @@ pub struct IssuedCertificate {
     pub pem: String,
     /// The leaf.
     pub certificate: DeviceCertificate,
+}
+
+/// A subscriber's new certificate.
+#[derive(Clone, Debug)]
+pub struct IssuedSubscriber {
+    /// The leaf and the issuing CA, as a TLS client sends them.
+    pub pem: String,
+    /// The leaf.
+    pub certificate: SubscriberCertificate,
 }
 
 /// A TLS server's key and chain.
@@ -229,18 +241,45 @@ impl CertificateAuthority {
         device: &DeviceId,
         now: Timestamp,
     ) -> Result<IssuedCertificate, AuthorityError> {
-        let request = CertificateSigningRequestParams::from_pem(csr_pem)
-            .map_err(|_| AuthorityError::Request)?;
-        let key = PublicKey::of_request(&request)?;
-        let mut params = leaf_params(device.as_str());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        let der = self.sign(params, &key, backdated(now)?, self.leaf_end(now)?)?;
+        let der = self.sign_client(csr_pem, device.as_str(), now)?;
         let certificate = DeviceCertificate::from_der(&der)?;
         Ok(IssuedCertificate {
             pem: certificate.to_pem() + &self.issuing_pem(),
             certificate,
         })
+    }
+
+    /// Issues a display's or a service's certificate for one year; of the request only the public key is taken.
+    ///
+    /// # Errors
+    /// As [`Self::issue_device`].
+    pub fn issue_subscriber(
+        &self,
+        csr_pem: &str,
+        subscriber: &Subscriber,
+        now: Timestamp,
+    ) -> Result<IssuedSubscriber, AuthorityError> {
+        let der = self.sign_client(csr_pem, &subscriber.to_string(), now)?;
+        let certificate = SubscriberCertificate::from_der(&der)?;
+        Ok(IssuedSubscriber {
+            pem: certificate.to_pem() + &self.issuing_pem(),
+            certificate,
+        })
+    }
+
+    fn sign_client(
+        &self,
+        csr_pem: &str,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Vec<u8>, AuthorityError> {
+        let request = CertificateSigningRequestParams::from_pem(csr_pem)
+            .map_err(|_| AuthorityError::Request)?;
+        let key = PublicKey::of_request(&request)?;
+        let mut params = leaf_params(name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params, &key, backdated(now)?, self.leaf_end(now)?)
     }
 
     /// Issues a TLS server's certificate for one year, with a new key. The names are DNS names or IP addresses.

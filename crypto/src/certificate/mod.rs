@@ -4,12 +4,14 @@
 //! root CA (10 years, kept offline)
 //!   └─ issuing CA (5 years)
 //!       ├─ device certificate      CN = device id, digitalSignature, clientAuth       signs envelopes, opens TLS
+//!       ├─ subscriber certificate  CN = display:NAME or service:NAME, clientAuth      opens TLS, to listen
 //!       ├─ server certificate      DNS names, digitalSignature, serverAuth            TLS only
 //!       └─ recipient certificate   keyAgreement only, short-lived                     what devices seal for
 //! ```
 //!
-//! All keys are P-256 and all signatures ECDSA with SHA-256: nothing else is parsed. The three kinds of leaf are kept
-//! apart by key usage, so that a device's own certificate can never pass as the one that others seal for.
+//! All keys are P-256 and all signatures ECDSA with SHA-256: nothing else is parsed. The kinds of leaf are kept apart by
+//! key usage, so that a device's own certificate can never pass as the one that others seal for; devices and subscribers
+//! by their names, of which none is both.
 //!
 //! What never stands here: who is revoked or enrolled (the registry knows), the present time (an argument).
 
@@ -22,6 +24,7 @@ mod parsed;
 mod recipient;
 #[cfg(feature = "authority")]
 mod revocation;
+mod subscriber;
 
 use jiff::Timestamp;
 
@@ -29,6 +32,7 @@ pub use self::device::DeviceCertificate;
 pub use self::recipient::RecipientCertificate;
 #[cfg(feature = "authority")]
 pub use self::revocation::{RevocationList, RevocationReason, RevokedCertificate};
+pub use self::subscriber::{NoSubscriber, Subscriber, SubscriberCertificate, SubscriberRole};
 use crate::backend::Backend;
 use crate::pem;
 
@@ -81,7 +85,7 @@ pub fn certificates_in_pem(text: &str) -> Result<Vec<Vec<u8>>, CertificateError>
     }
 }
 
-/// What both kinds of certificate say about themselves.
+/// What every kind of certificate says about itself.
 macro_rules! certificate_accessors {
     ($kind:ident) => {
         impl $kind {
