@@ -51,13 +51,13 @@ pub use pkcs11::{
     Pkcs11RootProvider, Pkcs11Signer, SigningPurpose, Token, TokenError, TokenSettings,
 };
 pub use ports::{
-    AccessPolicy, Actor, AuditError, AuditEvent, AuditRecord, AuditSink, AuthenticationError,
-    Authenticator, Authorized, Clock, Identity, ParseError, PolicyError, Purpose, QuarantineReason,
-    QueryOutcome, Role, SystemClock, UserName, Ward,
+    AccessPolicy, Actor, AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated,
+    AuthenticationError, Authenticator, Authorized, Clock, Identity, ParseError, PolicyError,
+    Purpose, QuarantineReason, QueryOutcome, Role, SystemClock, UserName, Ward, Wards,
 };
 pub use registry::{
     Assignment, DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity,
-    PatientRow, PatientState, Registry, RegistryError, UserRow,
+    PatientRow, PatientState, Registry, RegistryError, SubscriberRow, UserRow,
 };
 pub use restore::{RestoreError, Restored};
 pub use space::Space;

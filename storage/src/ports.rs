@@ -12,8 +12,8 @@ use std::fmt;
 use jiff::Timestamp;
 
 pub use self::access::{
-    AccessPolicy, AuthenticationError, Authenticator, Authorized, Identity, PolicyError, Purpose,
-    Role, UserName, Ward,
+    AccessPolicy, Authenticated, AuthenticationError, Authenticator, Authorized, Identity,
+    PolicyError, Purpose, Role, UserName, Ward, Wards,
 };
 pub use self::audit::{
     Actor, AuditError, AuditEvent, AuditRecord, AuditSink, QuarantineReason, QueryOutcome,

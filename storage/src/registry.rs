@@ -11,13 +11,14 @@ mod incidents;
 mod patients;
 mod rotation;
 mod standing;
+mod subscribers;
 mod users;
 
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::broadcast;
-use vitalseal_crypto::{BackendError, DeviceId, SubjectPseudonym};
+use tokio::sync::{broadcast, watch};
+use vitalseal_crypto::{BackendError, DeviceId, SubjectPseudonym, Subscriber};
 
 pub use self::assignments::Assignment;
 use self::devices::DeviceCache;
@@ -25,6 +26,7 @@ pub use self::devices::{DeviceRecord, DeviceRow};
 pub use self::patients::{PatientIdentity, PatientRow, PatientState, PatientStateRow};
 pub use self::rotation::KekRotation;
 pub use self::standing::DeviceState;
+pub use self::subscribers::SubscriberRow;
 pub use self::users::{NewUser, UserRow};
 use crate::keys::{KeyError, KeyStore};
 use crate::ports::UserName;
@@ -67,6 +69,12 @@ pub enum RegistryError {
     /// The device was revoked, which is for ever.
     #[error("device {0} was revoked; enrol it under a new id")]
     DeviceRevoked(DeviceId),
+    /// There is no such display or service.
+    #[error("there is no {0} (`vitalseal display list`)")]
+    UnknownSubscriber(Subscriber),
+    /// The name is taken, or was.
+    #[error("{0} was enrolled already; choose another name")]
+    SubscriberExists(Subscriber),
     /// There is no such user.
     #[error("there is no user {0} (`vitalseal user list`)")]
     UnknownUser(UserName),
@@ -82,6 +90,7 @@ pub struct Registry {
     keys: KeyStore,
     devices: Arc<DeviceCache>,
     changes: broadcast::Sender<DeviceId>,
+    listeners: watch::Sender<()>,
 }
 
 impl Registry {
@@ -92,6 +101,7 @@ impl Registry {
             keys,
             devices: Arc::default(),
             changes,
+            listeners: watch::Sender::new(()),
         }
     }
 }

@@ -22,6 +22,8 @@ mod rotation;
 mod snapshot;
 
 use std::collections::BTreeSet;
+mod standing;
+mod subscribers;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

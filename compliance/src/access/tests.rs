@@ -80,13 +80,13 @@ async fn a_login_yields_a_token_that_opens_the_door_until_it_ends() {
 
     let door = &ward.authenticator;
     let almost = token.expires_at - SignedDuration::from_micros(1);
-    let identity = door
+    let login = door
         .authenticate("n.okafor", &token.token, almost)
         .await
         .unwrap();
     assert_eq!(
-        (identity.user.as_str(), identity.role),
-        ("n.okafor", Role::Clinician)
+        (login.who.user.as_str(), login.who.role, login.until),
+        ("n.okafor", Role::Clinician, token.expires_at)
     );
     let mut other = token.token.to_string();
     other.replace_range(10..11, if &other[10..11] == "A" { "B" } else { "A" });

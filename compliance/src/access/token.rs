@@ -7,7 +7,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 use vitalseal_storage::Registry;
-use vitalseal_storage::ports::{AuthenticationError, Authenticator, Identity};
+use vitalseal_storage::ports::{Authenticated, AuthenticationError, Authenticator, Identity};
 use zeroize::Zeroizing;
 
 use super::password::PasswordError;
@@ -25,7 +25,7 @@ const LENGTH: usize = PREFIX.len() + 43;
 
 /// A token, shown once.
 pub struct Token {
-    /// What is given as the password of the SQL door.
+    /// What is given as the password of the SQL door, and of the WebSocket door.
     pub token: Zeroizing<String>,
     /// The instant from which it is refused.
     pub expires_at: Timestamp,
@@ -57,7 +57,7 @@ pub(super) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Checks tokens at the SQL door.
+/// Checks tokens at the doors that people come to.
 ///
 /// The look-up is by the token's SHA-256: how far a comparison inside the database got tells a guesser something about
 /// a hash that they can not steer towards a stored one, so no constant-time comparison of the token itself is needed.
@@ -80,7 +80,7 @@ impl Authenticator for TokenAuthenticator {
         user: &str,
         token: &str,
         now: Timestamp,
-    ) -> Result<Identity, AuthenticationError> {
+    ) -> Result<Authenticated, AuthenticationError> {
         if token.len() != LENGTH {
             return Err(AuthenticationError::Refused);
         }
@@ -91,7 +91,10 @@ impl Authenticator for TokenAuthenticator {
             .map_err(|error| AuthenticationError::Unavailable(Box::new(error)))?;
         match found {
             Some((owner, role, expires_at)) if owner.as_str() == user && now < expires_at => {
-                Ok(Identity { user: owner, role })
+                Ok(Authenticated {
+                    who: Identity { user: owner, role },
+                    until: expires_at,
+                })
             }
             _ => Err(AuthenticationError::Refused),
         }

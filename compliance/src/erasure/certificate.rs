@@ -224,6 +224,7 @@ fn actor(actor: &Actor) -> String {
     match actor {
         Actor::System => "vitalseal".into(),
         Actor::Device(device) => format!("device {device}"),
+        Actor::Subscriber(subscriber) => subscriber.to_string(),
         Actor::User(user) => format!("user {user}"),
         Actor::Local { uid } => format!("local administrator (uid {uid})"),
     }

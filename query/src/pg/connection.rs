@@ -59,7 +59,7 @@ impl Connection {
                 .authenticator
                 .authenticate(&connection.user, &connection.token, now);
         match checked.await {
-            Ok(who) if who == *connection.session.identity() => Ok(connection),
+            Ok(login) if login.who == *connection.session.identity() => Ok(connection),
             _ => Err(fatal(
                 "28P01",
                 "the token is not valid any more: log in again",

@@ -94,7 +94,7 @@ impl Login {
             .authenticate(&user, &token, deps.clock.now())
             .await;
         let who = match checked {
-            Ok(who) => who,
+            Ok(login) => login.who,
             Err(AuthenticationError::Refused) => {
                 self.record_failure(&user).await?;
                 tokio::time::sleep(REFUSAL_DELAY).await;

@@ -21,7 +21,7 @@ use vitalseal_query::{QueryDeps, QueryError, QueryLimits, QueryService, QuerySes
 use vitalseal_storage::Store;
 use vitalseal_storage::inbox::{Admission, Judgement};
 use vitalseal_storage::ports::{
-    AccessPolicy, AuditError, AuditEvent, AuditRecord, AuditSink, AuthenticationError,
+    AccessPolicy, AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated, AuthenticationError,
     Authenticator, Authorized, Clock, Identity, PolicyError, Purpose, Role,
 };
 use vitalseal_storage::{FileRootProvider, StorePaths};
@@ -72,11 +72,14 @@ impl Authenticator for Tokens {
         user: &str,
         token: &str,
         _now: Timestamp,
-    ) -> Result<Identity, AuthenticationError> {
+    ) -> Result<Authenticated, AuthenticationError> {
         if self.revoked.load(Ordering::Relaxed) || token != format!("token-of-{user}") {
             return Err(AuthenticationError::Refused);
         }
-        Ok(identity(user))
+        Ok(Authenticated {
+            who: identity(user),
+            until: Timestamp::MAX,
+        })
     }
 }
 

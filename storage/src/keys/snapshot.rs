@@ -120,8 +120,19 @@ const SHUT_OUT: Table = Table {
             WHERE devices.state <> 'revoked' AND devices.state <> excluded.state",
 };
 
+/// Displays and services are revoked for ever.
+const SUBSCRIBERS_OUT: Table = Table {
+    name: "subscribers",
+    read: "SELECT subscriber, der, enrolled_at_us, revoked_at_us, revoked_reason FROM subscribers \
+           WHERE revoked_at_us IS NOT NULL ORDER BY subscriber",
+    write: "INSERT INTO subscribers (subscriber, der, enrolled_at_us, revoked_at_us, revoked_reason) \
+            VALUES ($1, $2, $3, $4, $5) ON CONFLICT (subscriber) DO UPDATE SET \
+            revoked_at_us = excluded.revoked_at_us, revoked_reason = excluded.revoked_reason \
+            WHERE subscribers.revoked_at_us IS NULL",
+};
+
 /// What the sealed body of a manifest holds.
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     ROOTS,
     KEY_PAGES,
     SECRETS,
@@ -129,6 +140,7 @@ const TABLES: [Table; 7] = [
     LEDGER,
     CERTIFICATES,
     SHUT_OUT,
+    SUBSCRIBERS_OUT,
 ];
 
 /// A key snapshot could not be written, read or believed. No text here holds key material or a pseudonym.

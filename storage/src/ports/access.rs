@@ -116,6 +116,21 @@ impl fmt::Display for Ward {
     }
 }
 
+/// The wards whose alerts somebody may hear.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wards {
+    /// These, and no other.
+    These(BTreeSet<Ward>),
+    /// Every ward, also those to come.
+    All,
+}
+
+impl Default for Wards {
+    fn default() -> Self {
+        Self::These(BTreeSet::new())
+    }
+}
+
 /// What a person is here to do. A role alone opens no reading; see [`AccessPolicy`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -167,6 +182,15 @@ pub struct Identity {
     pub user: UserName,
     /// Role at the time of the check.
     pub role: Role,
+}
+
+/// A login that was checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Authenticated {
+    /// Who logged in.
+    pub who: Identity,
+    /// The first instant at which the token does not hold any more.
+    pub until: Timestamp,
 }
 
 /// The declared reason of an access (GDPR 5(1)(b)): no access without one. Codes of HL7
@@ -280,7 +304,7 @@ pub trait AccessPolicy: Send + Sync + fmt::Debug {
     ) -> Result<Authorized, PolicyError>;
 }
 
-/// Turns a name and a short-lived token into an [`Identity`].
+/// Turns a name and a short-lived token into an [`Identity`], until that token ends.
 #[async_trait]
 pub trait Authenticator: Send + Sync + fmt::Debug {
     /// # Errors
@@ -291,7 +315,7 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
         user: &str,
         token: &str,
         now: Timestamp,
-    ) -> Result<Identity, AuthenticationError>;
+    ) -> Result<Authenticated, AuthenticationError>;
 }
 
 /// The policy could not decide.

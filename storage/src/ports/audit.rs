@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use vitalseal_crypto::envelope::Rule;
-use vitalseal_crypto::{DeviceId, KeyEpoch, Kid, SubjectPseudonym, Thumbprint};
+use vitalseal_crypto::{DeviceId, KeyEpoch, Kid, SubjectPseudonym, Subscriber, Thumbprint};
 
-use super::{ParseError, Purpose, Role, UserName};
+use super::{ParseError, Purpose, Role, UserName, Ward};
 
 /// Takes audit records.
 #[async_trait]
@@ -58,6 +58,8 @@ pub enum Actor {
     System,
     /// A device, known by its certificate.
     Device(DeviceId),
+    /// A display or a service, known by its certificate.
+    Subscriber(Subscriber),
     /// A person who logged in.
     User(UserName),
     /// An administrator on the local socket.
@@ -265,6 +267,23 @@ pub enum AuditEvent {
     /// `sql`.
     QueryStarted {
         query: String,
+    /// A display or a service got a certificate; no wards stands for every ward.
+    SubscriberEnrolled {
+        subscriber: Subscriber,
+        certificate: Thumbprint,
+        wards: Vec<Ward>,
+    },
+    /// It may not connect any more.
+    SubscriberRevoked {
+        subscriber: Subscriber,
+        reason: String,
+    },
+    /// A person may hear a ward's alerts.
+    WardGranted { user: UserName, ward: Ward },
+    /// Every device was told something; `sha256` is of the text.
+    NoticeSent { sha256: String, bytes: u64 },
+    /// Displays were sent an alert to see whether it arrives.
+    AlertTested { ward: Ward },
         user: UserName,
         purpose: Purpose,
         patients: Vec<SubjectPseudonym>,

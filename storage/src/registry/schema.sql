@@ -163,6 +163,29 @@ CREATE TABLE tokens (
   expires_at_us BIGINT NOT NULL
 );
 
+CREATE TABLE user_wards (
+  user_name     TEXT   NOT NULL REFERENCES users (name),
+  ward          TEXT   NOT NULL,
+  granted_at_us BIGINT NOT NULL,
+  PRIMARY KEY (user_name, ward)
+);
+
+-- Displays and services: 'display:<name>' or 'service:<name>', as in the certificate.
+CREATE TABLE subscribers (
+  subscriber     TEXT   PRIMARY KEY,
+  der            BLOB   NOT NULL,
+  enrolled_at_us BIGINT NOT NULL,
+  revoked_at_us  BIGINT,
+  revoked_reason TEXT
+);
+
+-- '+' stands for every ward.
+CREATE TABLE subscriber_wards (
+  subscriber TEXT NOT NULL REFERENCES subscribers (subscriber),
+  ward       TEXT NOT NULL,
+  PRIMARY KEY (subscriber, ward)
+);
+
 CREATE TABLE incidents (
   id            TEXT   PRIMARY KEY,
   json          TEXT   NOT NULL,

@@ -117,8 +117,8 @@ impl Registry {
         Ok(())
     }
 
-    /// What the revocation list has to name at `now`: every certificate of every device that is not active, in a fixed
-    /// order, unless it ran out some time ago.
+    /// What the revocation list has to name at `now`: every certificate of every device and subscriber that is not
+    /// active, in a fixed order, unless it ran out some time ago.
     ///
     /// # Errors
     /// When the registry cannot be read.
@@ -148,6 +148,7 @@ impl Registry {
                 },
             });
         }
+        revoked.extend(self.revoked_subscribers(now, LISTED_AFTER_END).await?);
         Ok(revoked)
     }
 

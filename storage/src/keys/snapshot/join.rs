@@ -28,8 +28,8 @@ use super::joined::{self, Joined};
 use super::own::Own;
 use super::rows::{self, Cell, Row, WrongCell};
 use super::{
-    CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, ROOTS, SECRETS, SHUT_OUT, SnapshotError,
-    Table,
+    CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, ROOTS, SECRETS, SHUT_OUT, SUBSCRIBERS_OUT,
+    SnapshotError, Table,
 };
 use crate::keys::erasure::entomb;
 use crate::keys::{KeyCustody, KeySlot};
@@ -225,6 +225,7 @@ async fn apply(
         }
     }
     let devices_revoked = write(&SHUT_OUT, body.rows(SHUT_OUT.name), conn).await?;
+    write(&SUBSCRIBERS_OUT, body.rows(SUBSCRIBERS_OUT.name), conn).await?;
     rows::write(
         "UPDATE assignments SET until_us = (SELECT state_since_us FROM devices d \
          WHERE d.device = assignments.device) WHERE until_us IS NULL AND device IN \
