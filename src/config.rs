@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use vitalseal_compliance::incident::Parties;
+use jiff::SignedDuration;
 use vitalseal_query::LONGEST_DEADLINE;
 
 /// The whole file.
@@ -56,6 +57,15 @@ pub struct Mqtt {
 impl Default for Mqtt {
     fn default() -> Self {
         Self {
+    /// A message of this age, in hours, is taken by its own clock; an older one only if its device's chain proves its
+    /// order.
+    pub fresh_h: u32,
+    /// The longest time that a device may be offline, in days: nothing older is taken.
+    pub offline_days: u32,
+    /// By how much two boots of a device may lie over each other, by its own clock, in seconds.
+    pub boot_overlap_s: u32,
+    /// Refused messages that are kept, in MiB.
+    pub quarantine_mib: u32,
             listen: loopback(8883),
             connections: 10_000,
         }
@@ -68,6 +78,10 @@ impl Default for Mqtt {
 pub struct Sql {
     /// Address to listen on (TLS required).
     pub listen: SocketAddr,
+            fresh_h: 24,
+            offline_days: 60,
+            boot_overlap_s: 600,
+            quarantine_mib: 512,
     /// Live connections at most.
     pub connections: usize,
     /// Memory of all running queries together, in MiB; a query beyond it fails, nothing spills.
@@ -324,6 +338,15 @@ snapshots = {snapshots}
 {pkcs11}
 [recipient]
 # The server's envelope key lives this long and is then destroyed; its successor is published
+# A message of up to fresh_h is taken by its own clock. An older one, from a device that was offline, is taken if the
+# device's chain proves its order, and nothing older than offline_days is. Boots of a device that lie over each other by
+# more than boot_overlap_s, by its own clock, are taken for a clone.
+fresh_h = {fresh}
+offline_days = {offline}
+boot_overlap_s = {overlap_s}
+# Refused messages are kept for a review (`vitalseal quarantine`). When they fill this, none is dropped: what could be
+# released is not acknowledged until there is room, and its device keeps it.
+quarantine_mib = {quarantine}
 # overlap_h before, so that no device in flight is refused.
 epoch_h = {epoch}
 overlap_h = {overlap}
@@ -376,6 +399,10 @@ fn commented_out(lines: &str) -> String {
 }
 
 #[cfg(test)]
+            fresh = mqtt.fresh_h,
+            offline = mqtt.offline_days,
+            overlap_s = mqtt.boot_overlap_s,
+            quarantine = mqtt.quarantine_mib,
 mod tests {
     use super::*;
 

@@ -11,7 +11,9 @@ use vitalseal_crypto::{
     CertificateAuthority, DeviceId, DeviceSigner, KeyEpoch, MessageId, NoSenderKeys,
     SubjectPseudonym, default_backend, new_device_key_and_csr,
 };
-use vitalseal_storage::{Admission, FileRootProvider, Judgement, Store, StorePaths};
+use vitalseal_storage::{
+    Admission, FileRootProvider, Judgement, Required, Store, StorePaths,
+};
 
 use crate::audit::AuditLog;
 
@@ -181,6 +183,8 @@ impl World {
             previous: None,
             introduced: None,
             subject: subject.clone(),
+            issued_at: received_at,
+            required: Required::default(),
             received_at,
             first_at: received_at - SignedDuration::from_mins(2),
             last_at: received_at - SignedDuration::from_mins(1),

@@ -15,9 +15,11 @@
 //! link between two messages, are [`Judgement::Fork`].
 
 mod admission;
+mod boots;
 mod chain;
 mod evidence;
 mod quarantine;
+mod review;
 pub(crate) mod rows;
 mod senders;
 mod writer;
@@ -27,7 +29,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::ConnectOptions as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -37,13 +39,14 @@ use vitalseal_crypto::{
 
 pub use self::chain::BootChain;
 pub use self::evidence::KeptProof;
-use self::quarantine::SealedQuarantine;
-pub use self::quarantine::{NewQuarantine, QuarantineRow};
+pub use self::quarantine::{NewQuarantine, Place};
+use self::quarantine::{Room, SealedQuarantine};
+pub use self::review::{QuarantineFilter, QuarantineRow, QuarantineState, Settled};
 pub use self::senders::Senders;
 use self::writer::{Command, Writer};
 use crate::lock::StoreLock;
-use crate::sqlite::{self, Database, count, damaged, number};
 use crate::space::Space;
+use crate::sqlite::{self, Database, count, damaged, number};
 use crate::store::StoreError;
 
 /// Commands that may wait for the writer. Four full batches: enough to fill the next one while one
@@ -63,6 +66,10 @@ pub struct Admission {
     pub introduced: Option<(SenderKeyId, P256Point)>,
     /// Patient.
     pub subject: SubjectPseudonym,
+    /// When the device sealed it, by its own clock.
+    pub issued_at: Timestamp,
+    /// What it has to show of its place among the device's messages.
+    pub required: Required,
     /// When it arrived.
     pub received_at: Timestamp,
     /// Earliest instant measured.
@@ -73,6 +80,17 @@ pub struct Admission {
     pub readings: u32,
     /// At-rest COSE envelope.
     pub envelope: Vec<u8>,
+}
+
+/// What a message has to show of its place among its device's other messages before it is stored; by default nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Required {
+    /// The chain has to prove its place: it is the first of its boot, or it and a message beside it are linked. For what
+    /// is too old for its own instant to be enough.
+    pub link: bool,
+    /// By how much boots may lie over each other, by the device's clock. `None`: not asked, and the message's instant
+    /// does not count for others either.
+    pub boot_overlap: Option<SignedDuration>,
 }
 
 impl fmt::Debug for Admission {
@@ -94,6 +112,13 @@ pub enum Judgement {
     Duplicate,
     /// It contradicts a stored message: two devices hold one key. Nothing was stored.
     Fork(Fork),
+    /// It was sealed while another boot ran: two devices hold one key. Nothing was stored.
+    BootsOverlap {
+        /// The nearest boot that ran then.
+        other: u64,
+    },
+    /// It is old, and the chain does not prove its place. Nothing was stored.
+    Stale,
 }
 
 impl Judgement {
@@ -124,6 +149,12 @@ pub enum InboxError {
     /// The batch that this was part of did not commit; nothing of it is stored.
     #[error("making a batch of messages durable")]
     Batch(#[source] Arc<sqlx::Error>),
+    /// As [`InboxError::Batch`], because the disk is full.
+    #[error(
+        "making a batch of messages durable: the disk is full; free some space, and messages are taken again within \
+         seconds"
+    )]
+    Full(#[source] Arc<sqlx::Error>),
     /// A counter above 2^53 - 1, an instant or a size that does not fit.
     #[error("the message's {0} is out of range")]
     OutOfRange(&'static str),
@@ -134,6 +165,11 @@ pub enum InboxError {
     /// The refused body could not be sealed, or a kept one not opened.
     #[error("sealing or opening a quarantined body")]
     Seal(#[from] vitalseal_crypto::keys::KeyError),
+    /// No room for the body of a refused message that a review might release.
+    #[error(
+        "the quarantine is full; review it (`vitalseal quarantine list`) or raise mqtt.quarantine_mib"
+    )]
+    QuarantineFull,
     /// The store is closing or its writer is gone.
     #[error("the inbox is closed")]
     Closed,
@@ -146,13 +182,8 @@ pub struct Inbox {
     commands: mpsc::Sender<Command>,
     quarantine_key: Arc<PageKey>,
     senders: Senders,
+    room: Room,
 }
-    /// As [`InboxError::Batch`], because the disk is full.
-    #[error(
-        "making a batch of messages durable: the disk is full; free some space, and messages are taken again within \
-         seconds"
-    )]
-    Full(#[source] Arc<sqlx::Error>),
 
 impl Inbox {
     /// Makes an empty inbox.
@@ -171,11 +202,13 @@ impl Inbox {
         path: &Path,
         quarantine_key: Arc<PageKey>,
         erased: HashSet<SubjectPseudonym>,
+        space: Space,
         lock: Arc<StoreLock>,
     ) -> Result<(Self, JoinHandle<()>), InboxError> {
         let db = Database::connect(path).await?;
         let senders = Senders::load(db.pool()).await?;
-        let writer = Writer::new(path, erased, senders.clone(), space).await?;
+        let room = Room::load(db.pool()).await?;
+        let writer = Writer::new(path, erased, senders.clone(), room.clone(), space).await?;
         let (commands, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
             writer.run(queue).await;
@@ -187,13 +220,13 @@ impl Inbox {
                 commands,
                 quarantine_key,
                 senders,
+                room,
             },
             task,
         ))
     }
 
     /// Makes a message durable, once; resolves after the commit is on disk.
-        space: Space,
     ///
     /// # Errors
     /// When it is not durable: [`InboxError::Batch`], [`InboxError::Full`], [`InboxError::Closed`]; when it never can be:
@@ -243,14 +276,6 @@ impl Inbox {
         Ok(hash
             .map(|h| <[u8; 32]>::try_from(h.as_slice()).map_err(damaged))
             .transpose()?)
-    }
-
-    /// Refused messages, newest first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantineRow>, InboxError> {
-        Ok(quarantine::list(limit, self.db.pool()).await?)
     }
 
     /// What is here of a device's messages, boot by boot, and what is missing.

@@ -38,8 +38,8 @@ pub use catalog::{Catalog, DataFile, Holding};
 pub use durable::FileError;
 pub use flush::FlushReport;
 pub use inbox::{
-    Admission, BootChain, Fork, Inbox, InboxError, Judgement, KeptProof, NewQuarantine,
-    QuarantineRow, Senders,
+    Admission, BootChain, Fork, Inbox, InboxError, Judgement, KeptProof, NewQuarantine, Place,
+    QuarantineFilter, QuarantineRow, QuarantineState, Required, Senders, Settled,
 };
 pub use keys::{
     FileRootProvider, JoinRefused, Joined, KeyCustody, KeyErasure, KeyError, KeySlot, KeyStatus,

@@ -16,14 +16,16 @@ mod flush;
 mod intake;
 mod join;
 mod opening;
+mod order;
 mod places;
 mod restore;
+mod review;
 mod rotation;
 mod snapshot;
-
-use std::collections::BTreeSet;
 mod standing;
 mod subscribers;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +37,7 @@ use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
 use errors::chain;
 use files::{copy_tree, files_below};
 
-use crate::inbox::Admission;
+use crate::inbox::{Admission, Required};
 use crate::keys::{FileRootProvider, KeySlot, RootProvider};
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
@@ -131,6 +133,8 @@ fn admission(subject: &SubjectPseudonym, sequence: u64) -> Admission {
         previous: None,
         introduced: None,
         subject: subject.clone(),
+        issued_at: at(seconds),
+        required: Required::default(),
         received_at: at(seconds + 1),
         first_at: at(seconds - 60),
         last_at: at(seconds),

@@ -1,17 +1,17 @@
 //! Last stage: durable.
 
-use jiff::Timestamp;
 use vitalseal_storage::{Admission, Inbox, InboxError, Judgement, QuarantineReason};
 
 use super::order::Turn;
 use super::quarantine::Refusal;
 use super::rewrapped::Rewrapped;
+use super::time::Terms;
 use super::{Outcome, Stop};
 
 /// A message that is on disk now, and was not before. Only [`Rewrapped::admit`] makes one.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    readings: u32,
+    pub(super) readings: u32,
     gap: bool,
 }
 
@@ -26,12 +26,12 @@ impl Rewrapped {
     /// message may both get this far; the inbox stores one, and `None` is the other.
     ///
     /// # Errors
-    /// `Fork` when it contradicts a stored message, `PatientErased` when the erasure won the race; a failed write.
+    /// `Fork` and `BootsOverlap` when it contradicts stored messages, `Stale` when it is old and nothing proves its order, `PatientErased` when the erasure won the race; a failed write.
     pub(super) async fn admit(
         self,
         inbox: &Inbox,
         turn: Turn,
-        received_at: Timestamp,
+        terms: &Terms,
     ) -> Result<Option<Admitted>, Stop> {
         let (readings, introduced) = (self.readings, self.introduced);
         let header = self.envelope.header().clone();
@@ -41,7 +41,9 @@ impl Rewrapped {
             previous: header.previous,
             introduced,
             subject: self.subject,
-            received_at,
+            issued_at: header.issued_at,
+            required: terms.required(&header),
+            received_at: terms.received_at,
             first_at: self.first_at,
             last_at: self.last_at,
             readings,
@@ -65,6 +67,14 @@ impl Rewrapped {
             }
             Ok(Judgement::Duplicate) => return Ok(None),
             Ok(Judgement::Fork(fork)) => Refusal::fork(fork),
+            Ok(Judgement::BootsOverlap { other }) => Refusal::new(
+                QuarantineReason::BootsOverlap,
+                format!("sealed while boot {other} of the device ran"),
+            ),
+            Ok(Judgement::Stale) => Refusal::new(
+                QuarantineReason::Stale,
+                "old, and the chain does not prove its order",
+            ),
             // The erasure came between the key and the row.
             Err(InboxError::Erased(_)) => {
                 Refusal::new(QuarantineReason::PatientErased, "subject was erased")

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use vitalseal_crypto::{Backend, DeviceCertificate, PatientKeys, SubjectPseudonym, envelope};
-use vitalseal_storage::{DeviceState, PatientState, QuarantineReason, Store};
+use vitalseal_storage::{Assignment, DeviceState, PatientState, QuarantineReason, Store};
 
 use super::quarantine::Refusal;
 use super::received::Received;
+use super::time::Terms;
 use super::{PipelineError, Stop};
 
 /// An envelope of an active device that is not stored yet, with what is needed to verify and open it.
@@ -34,9 +35,9 @@ pub(super) enum Replay {
 /// How the envelope's subject stands to the device.
 #[derive(Debug)]
 pub(super) enum Patient {
-    /// The device is assigned to this patient, whose key is here.
-    Assigned(Arc<PatientKeys>),
-    /// It is not.
+    /// The device is or was assigned to this patient, whose key is here; when, its assignments say.
+    Assigned(Arc<PatientKeys>, Arc<[Assignment]>),
+    /// It never was.
     NotAssigned,
     /// The patient was erased. Late messages never make a new key.
     Erased,
@@ -51,16 +52,20 @@ impl Received {
         self,
         store: &Store,
         backend: &dyn Backend,
+        terms: &Terms,
     ) -> Result<Option<Expected>, Stop> {
         let envelope = self.envelope;
         let header = envelope.header();
         let record = store.registry.device(&header.device).await?;
-        let Some(record) = record.filter(|record| record.state == DeviceState::Active) else {
-            let detail = "device is not enrolled, or revoked";
-            return Err(Refusal::new(QuarantineReason::DeviceNotActive, detail)
-                .about(header)
-                .into());
-        };
+        let not_active =
+            |detail| Refusal::new(QuarantineReason::DeviceNotActive, detail).about(header);
+        let record = record.ok_or_else(|| not_active("device is not enrolled"))?;
+        match record.state {
+            DeviceState::Active => {}
+            _ if terms.waives(QuarantineReason::DeviceNotActive) => {}
+            DeviceState::Suspended => return Err(not_active("device is suspended").into()),
+            DeviceState::Revoked => return Err(not_active("device is revoked").into()),
+        }
         let replay = match store.inbox.seen(&header.message_id()).await? {
             None => Replay::New,
             Some(hash) if hash == envelope.signed_hash(backend) => return Ok(None),
@@ -72,7 +77,7 @@ impl Received {
                 .about(header)
                 .into());
         };
-        let patient = patient(store, record.patient(), &header.subject).await?;
+        let patient = patient(store, record.assignments, &header.subject).await?;
         Ok(Some(Expected {
             envelope,
             certificate,
@@ -84,13 +89,13 @@ impl Received {
 
 async fn patient(
     store: &Store,
-    assigned: Option<&SubjectPseudonym>,
+    assignments: Arc<[Assignment]>,
     subject: &SubjectPseudonym,
 ) -> Result<Patient, PipelineError> {
-    if assigned == Some(subject)
+    if assignments.iter().any(|of| of.subject == *subject)
         && let Some(keys) = store.keys.patient_keys(subject).await?
     {
-        return Ok(Patient::Assigned(keys));
+        return Ok(Patient::Assigned(keys, assignments));
     }
     // A pseudonym that never existed was not erased.
     let row = store.registry.patient(subject).await?;

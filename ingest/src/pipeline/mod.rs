@@ -24,7 +24,9 @@ mod opened;
 mod order;
 mod quarantine;
 mod received;
+mod release;
 mod rewrapped;
+mod time;
 mod verified;
 mod workers;
 
@@ -42,7 +44,10 @@ pub use self::order::Order;
 use self::order::Turn;
 use self::quarantine::Refusal;
 use self::received::Received;
+pub use self::release::Released;
 use self::rewrapped::Rewrapped;
+use self::time::Terms;
+pub use self::time::TimeLimits;
 use self::workers::Workers;
 
 /// Bytes of envelopes between arrival and outcome, over all connections. 64 MiB is 256 envelopes of the largest size or
@@ -114,6 +119,8 @@ pub struct PipelineDeps {
     pub audit: Arc<dyn AuditSink>,
     /// Gives `received_at`.
     pub clock: Arc<dyn Clock>,
+    /// How old messages may be.
+    pub times: TimeLimits,
     /// Primitives.
     pub backend: &'static dyn Backend,
 }
@@ -220,18 +227,14 @@ impl Shared {
         body: Bytes,
         mut turn: Turn,
     ) -> Result<Outcome, PipelineError> {
-        let received_at = self.deps.clock.now();
-        let passed = self.stages(&device, &body).await;
+        let terms = Terms::new(self.deps.clock.now(), self.deps.times);
+        let passed = self.stages(&device, &body, &terms).await;
         // Also for what goes no further: whoever comes next waits for this turn alone.
         turn.come().await;
-        let admitted = match passed {
+        let (admitted, _turn) = match passed {
             Ok(Some(rewrapped)) => {
                 let inbox = &self.deps.store.inbox;
-                rewrapped.admit(inbox, turn, received_at).await
-            }
-            ended => {
-                drop(turn);
-                ended.map(|_| None)
+                (rewrapped.admit(inbox, turn, &terms).await, None)
             }
         };
         match admitted {
@@ -242,7 +245,8 @@ impl Shared {
                     true => Some(self.searching.lock().await),
                     false => None,
                 };
-                let kept = quarantine::keep(&self.deps, &device, refusal, &body, received_at).await;
+                let kept =
+                    quarantine::keep(&self.deps, &device, refusal, &body, terms.received_at).await;
                 drop(searching);
                 kept
             }
@@ -251,10 +255,16 @@ impl Shared {
     }
 
     /// What is to be admitted; `None` for what was before.
-    async fn stages(&self, device: &DeviceId, body: &Bytes) -> Result<Option<Rewrapped>, Stop> {
+    async fn stages(
+        &self,
+        device: &DeviceId,
+        body: &Bytes,
+        terms: &Terms,
+    ) -> Result<Option<Rewrapped>, Stop> {
+        let terms = *terms;
         let (store, backend) = (&self.deps.store, self.deps.backend);
         let received = Received::decode(device, body)?;
-        let Some(expected) = received.expect(store, backend).await? else {
+        let Some(expected) = received.expect(store, backend, &terms).await? else {
             return Ok(None);
         };
         let ring = store
@@ -268,7 +278,9 @@ impl Shared {
             .run(move || {
                 expected
                     .verify(backend)?
-                    .open(&ring, &senders, backend)?
+            // Kept aside before its turn ends: the message after it may name it.
+            ended => (ended.map(|_| None), Some(turn)),
+                    .open(&ring, &senders, backend, &terms)?
                     .rewrap(backend)
             })
             .await

@@ -1,4 +1,5 @@
-//! Fourth stage: the content opens, is a payload that we know, and is physically possible.
+//! Fourth stage: the content opens, is a payload that we know, is physically possible, and of a time that the device
+//! may speak of. What a review may waive comes last, so that it is never asked of what has another fault.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use vitalseal_storage::{QuarantineReason, Senders};
 use vitalseal_vitals::{Reading, check_hard, senml, waveform};
 
 use super::quarantine::Refusal;
+use super::time::Terms;
 use super::verified::Verified;
 use super::{PipelineError, Stop};
 
@@ -31,14 +33,17 @@ impl Verified {
     ///
     /// # Errors
     /// `UnknownKey`, `Unwrap`, `Commitment`, `Open`; `Payload` when it does not decode or is empty, `Implausible` when a
-    /// value is outside its hard range. [`PipelineError::UnknownSender`] is no refusal: in full, it opens.
+    /// value is outside its hard range or measured after it was sealed; `NotYet`, `Stale`; `NotAssigned` when the patient
+    /// was another's at the time. [`PipelineError::UnknownSender`] is no refusal: in full, it opens.
     pub(super) fn open(
         self,
         ring: &RecipientKeyRing,
         senders: &Senders,
         backend: &dyn Backend,
+        terms: &Terms,
     ) -> Result<Opened, Stop> {
         let header = self.envelope.header().clone();
+        let place = terms.place(&header, *self.envelope.signed_hash());
         let asked = Asked {
             senders,
             in_vain: Cell::new(false),
@@ -46,10 +51,13 @@ impl Verified {
         let envelope = match self.envelope.open(ring, &asked, backend) {
             Ok(envelope) => envelope,
             Err(_) if asked.in_vain.get() => return Err(PipelineError::UnknownSender.into()),
-            Err(rejection) => return Err(Refusal::from(rejection).about(&header).into()),
+            Err(rejection) => {
+                return Err(Refusal::from(rejection).about(&header).placed(place).into());
+            }
         };
         let introduced = envelope.introduced_sender();
-        let refuse = |refusal: Refusal| refusal.about(&header).introducing(introduced);
+        let refuse =
+            |refusal: Refusal| refusal.about(&header).introducing(introduced).placed(place);
         let readings = plausible(header.content_type, envelope.payload()).map_err(refuse)?;
         let first_at = readings.iter().map(|reading| reading.at).min();
         let last_at = readings.iter().map(|reading| reading.at).max();
@@ -57,6 +65,12 @@ impl Verified {
         let (Some(first_at), Some(last_at), Some(readings)) = (first_at, last_at, count) else {
             return Err(refuse(Refusal::new(QuarantineReason::Payload, "no readings")).into());
         };
+        terms
+            .judge_issued(&header, last_at)
+            .and_then(|()| {
+                terms.judge_measured(&self.assignments, &header.subject, first_at, last_at)
+            })
+            .map_err(refuse)?;
         Ok(Opened {
             envelope,
             keys: self.keys,

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use vitalseal_crypto::{
     CloneKind, DeviceId, Header, MessageId, P256Point, Rejection, SenderKeyId, SubjectPseudonym,
 };
-use vitalseal_storage::{Actor, AuditEvent, AuditRecord, Fork, NewQuarantine, QuarantineReason};
+use vitalseal_storage::{
+    Actor, AuditEvent, AuditRecord, Fork, NewQuarantine, Place, QuarantineReason,
+};
 
 use super::{Outcome, PipelineDeps, PipelineError, evidence};
 
@@ -24,6 +26,8 @@ pub(super) struct Refusal {
     /// The stored message that it contradicts, if that is why.
     fork: Option<Fork>,
 }
+    /// What the message after it may name, if its device signed it and its place is not what is wrong with it.
+    place: Option<Box<Place>>,
 
 impl Refusal {
     pub(super) fn new(reason: QuarantineReason, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -35,6 +39,7 @@ impl Refusal {
             introduced: None,
             fork: None,
         }
+            place: None,
     }
 
     /// Validly signed, and contradicting a stored message: two devices share one key.
@@ -57,6 +62,17 @@ impl Refusal {
     }
 
     /// Whether evidence of it is to be looked for.
+    /// Adds its place in the chain. One that is stale proves no order itself.
+    pub(super) fn placed(mut self, place: Place) -> Self {
+        self.place = (self.reason != QuarantineReason::Stale).then(|| Box::new(place));
+        self
+    }
+
+    /// Why, and more words.
+    pub(super) fn into_reason(self) -> (QuarantineReason, Cow<'static, str>) {
+        (self.reason, self.detail)
+    }
+
     pub(super) fn is_fork(&self) -> bool {
         self.fork.is_some()
     }
@@ -93,6 +109,7 @@ pub(super) async fn keep(
         introduced,
         fork,
     } = refusal;
+        place,
     // A body that names no patient is most likely about the one whom the device measures: it must go with
     // that patient, and not come in after them.
     let subject = match subject {
@@ -139,6 +156,7 @@ pub(super) async fn keep(
             body: Some(body.to_vec()),
             introduced: introduced.map(|key| *key),
             clone_proof,
+            place: place.map(|place| *place),
         })
         .await?;
     let (boot, sequence) = counters.unzip();

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use vitalseal_crypto::{Backend, CloneKind, PatientKeys, envelope};
-use vitalseal_storage::{Fork, QuarantineReason};
+use vitalseal_storage::{Assignment, Fork, QuarantineReason};
 
 use super::expected::{Expected, Patient, Replay};
 use super::quarantine::Refusal;
 
-/// A signed envelope of an active device about the patient that it is assigned to.
+/// A signed envelope of an active device about a patient that it is or was assigned to.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) envelope: envelope::Verified,
     pub(super) keys: Arc<PatientKeys>,
+    pub(super) assignments: Arc<[Assignment]>,
 }
 
 impl Expected {
@@ -30,10 +31,14 @@ impl Expected {
             return Err(Refusal::fork(Fork { kind, other }).about(&header));
         }
         match self.patient {
-            Patient::Assigned(keys) => Ok(Verified { envelope, keys }),
+            Patient::Assigned(keys, assignments) => Ok(Verified {
+                envelope,
+                keys,
+                assignments,
+            }),
             Patient::NotAssigned => Err(Refusal::new(
                 QuarantineReason::NotAssigned,
-                "device is not assigned to the envelope's subject",
+                "device was never assigned to the envelope's subject",
             )
             .about(&header)),
             Patient::Erased => Err(Refusal::new(

@@ -19,7 +19,7 @@ use vitalseal_crypto::{
 };
 use vitalseal_query::{QueryDeps, QueryError, QueryLimits, QueryService, QuerySession};
 use vitalseal_storage::Store;
-use vitalseal_storage::inbox::{Admission, Judgement};
+use vitalseal_storage::inbox::{Admission, Judgement, Required};
 use vitalseal_storage::ports::{
     AccessPolicy, AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated, AuthenticationError,
     Authenticator, Authorized, Clock, Identity, PolicyError, Purpose, Role,
@@ -320,6 +320,8 @@ impl Ward {
             previous: None,
             introduced: None,
             subject,
+            issued_at: self.clock.now(),
+            required: Required::default(),
             received_at: self.clock.now(),
             first_at: instant(readings.first()),
             last_at: instant(readings.last()),

@@ -1,11 +1,12 @@
-//! Whether a message is new, a repetition, after a gap, or the proof of a clone: decided inside the
-//! transaction that stores it, with three statements a batch.
+//! Whether a message is new, a repetition, after a gap, out of its time, or the proof of a clone: decided
+//! inside the transaction that stores it, with a handful of statements a batch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use vitalseal_crypto::{CloneKind, Link};
 
+use super::boots::Boots;
 use super::{Admission, Fork, Judgement};
 use crate::sqlite::{count, damaged, number, us};
 
@@ -34,11 +35,14 @@ pub(super) async fn admit(
         keys.push((message.device.as_str(), boot, sequence));
     }
     let mut known = neighbours(conn, &keys).await?;
+    let aside = kept_aside(conn, admissions, &keys).await?;
+    let mut boots = Boots::load(conn, &keys).await?;
     let mut judgements = Vec::with_capacity(admissions.len());
     let mut new = Vec::with_capacity(admissions.len());
     for (at, (admission, key)) in admissions.iter().zip(&keys).enumerate() {
-        let judgement = judge(admission, *key, &known)?;
+        let judgement = judge(admission, *key, &known, &aside, &boots)?;
         if judgement.is_stored() {
+            boots.extend(key.0, key.1, admission);
             let awaits = admission.previous;
             known.insert(
                 *key,
@@ -53,14 +57,18 @@ pub(super) async fn admit(
     }
     if !new.is_empty() {
         insert(conn, admissions, &keys, &known, &new).await?;
+        boots.save(conn).await?;
     }
     Ok(judgements)
 }
 
-fn judge(
+/// A clone first: a message that proves one is neither old nor late.
+fn judge<'a>(
     admission: &Admission,
-    (device, boot, sequence): Counters<'_>,
-    known: &HashMap<Counters<'_>, Known>,
+    (device, boot, sequence): Counters<'a>,
+    known: &HashMap<Counters<'a>, Known>,
+    aside: &HashSet<(Counters<'a>, [u8; 32])>,
+    boots: &Boots<'a>,
 ) -> Result<Judgement, sqlx::Error> {
     let hash = &admission.signed_hash;
     let fork = |kind, other| {
@@ -78,11 +86,24 @@ fn judge(
         return fork(CloneKind::BrokenLink, sequence + 1);
     }
     let before = neighbour(sequence - 1).map(|before| &before.signed_hash);
-    match Link::judge(count(sequence)?, admission.previous.as_ref(), before) {
-        Link::First | Link::Unchained | Link::Holds => Ok(Judgement::Stored),
-        Link::Gap => Ok(Judgement::StoredAfterGap),
-        Link::Fork => fork(CloneKind::BrokenLink, sequence - 1),
+    let previous = admission.previous.as_ref();
+    let link = Link::judge(count(sequence)?, previous, before);
+    if link == Link::Fork {
+        return fork(CloneKind::BrokenLink, sequence - 1);
     }
+    if let Some(other) = boots.contradicted(device, boot, admission) {
+        let other = count(other)?;
+        return Ok(Judgement::BootsOverlap { other });
+    }
+    // Named by the message after it is as good as naming the one before it.
+    let linked = matches!(link, Link::First | Link::Holds)
+        || awaited.is_some()
+        || previous.is_some_and(|hash| aside.contains(&((device, boot, sequence - 1), *hash)));
+    Ok(match link {
+        _ if admission.required.link && !linked => Judgement::Stale,
+        Link::Gap => Judgement::StoredAfterGap,
+        _ => Judgement::Stored,
+    })
 }
 
 /// What was seen with these counters, and directly before and after them. One bound JSON array: parameters have a limit.
@@ -119,6 +140,37 @@ async fn neighbours<'a>(
         );
     }
     Ok(known)
+}
+
+/// The messages directly before those that need a link, which were refused for another fault than their place in the
+/// chain: their device sent them in order all the same.
+async fn kept_aside<'a>(
+    conn: &mut SqliteConnection,
+    admissions: &[&Admission],
+    keys: &[Counters<'a>],
+) -> Result<HashSet<(Counters<'a>, [u8; 32])>, sqlx::Error> {
+    let mut found = HashSet::new();
+    // Seldom any: what is fresh needs no link.
+    for (admission, (device, boot, sequence)) in admissions.iter().zip(keys) {
+        let (true, Some(previous)) = (admission.required.link, admission.previous) else {
+            continue;
+        };
+        let before = sequence - 1;
+        let here: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM quarantine WHERE device = $1 AND boot = $2 \
+             AND sequence = $3 AND signed_hash = $4)",
+        )
+        .bind(*device)
+        .bind(boot)
+        .bind(before)
+        .bind(previous.as_slice())
+        .fetch_one(&mut *conn)
+        .await?;
+        if here {
+            found.insert(((*device, *boot, before), previous));
+        }
+    }
+    Ok(found)
 }
 
 /// Stores the admissions at `new`, in the order of arrival, so that row numbers follow it.

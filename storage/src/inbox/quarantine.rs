@@ -13,12 +13,14 @@
 //! its device measures.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use jiff::Timestamp;
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
-use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{
-    DeviceId, Kek, Kid, MAX_ENVELOPE_BYTES, P256Point, Received, SenderKeyId, SubjectPseudonym,
+    DeviceId, Kek, Kid, MAX_ENVELOPE_BYTES, P256Point, SenderKeyId, Signed, SubjectPseudonym,
 };
 use zeroize::Zeroizing;
 
@@ -26,11 +28,15 @@ use super::senders::Remembered;
 use super::{InboxError, evidence};
 use crate::ports::QuarantineReason;
 use crate::registry::PatientState;
-use crate::sqlite::{at, count, damaged, number, parsed, us};
+use crate::sqlite::{number, us};
 use crate::store::{Store, StoreError};
 
 /// Longest kept detail: it is one of our own sentences, never a peer's text at length.
 const DETAIL_CHARS: usize = 512;
+
+/// Kept bodies together, unless set otherwise: 2,000 of the largest envelopes or some 500,000 ordinary ones, which is
+/// more than anybody reviews, and little beside the inbox.
+const QUARANTINE_BYTES: i64 = 512 << 20;
 
 /// A refused message that is to be kept aside.
 #[derive(Clone)]
@@ -54,6 +60,8 @@ pub struct NewQuarantine {
     /// Of a message that opened, the session key that it carried in full, and the name that later messages may give it:
     /// the device takes it to be known once this one is acknowledged.
     pub introduced: Option<(SenderKeyId, P256Point)>,
+    /// Its place in the chain, if its device signed it and that place is not what is wrong with it.
+    pub place: Option<Place>,
     /// Of a fork, the encoded proof: kept with it, once a boot.
     pub clone_proof: Option<Vec<u8>>,
 }
@@ -67,25 +75,16 @@ impl fmt::Debug for NewQuarantine {
     }
 }
 
-/// A message that was kept aside.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct QuarantineRow {
-    /// Row number.
-    pub id: i64,
-    /// Device.
-    pub device: DeviceId,
-    /// Boot and sequence, as far as they could be read.
-    pub message: Option<(u64, u64)>,
-    /// Why.
-    pub reason: QuarantineReason,
-    /// More words.
-    pub detail: String,
-    /// When it first arrived.
-    pub received_at: Timestamp,
-    /// Bytes of the message as it came.
-    pub size: u64,
-    /// How often it came.
-    pub times: u64,
+/// Of a refused message that its device signed: what the message after it may name, so that one fault in a backlog does
+/// not take the proof of its order from all that follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// SHA-256 of the countersigned bytes.
+    pub signed_hash: [u8; 32],
+    /// Signed hash of the message before it, if it names one.
+    pub previous: Option<[u8; 32]>,
+    /// As [`Required::link`](super::Required::link): if so, the place counts only when the chain proves it.
+    pub must_link: bool,
 }
 
 impl Store {
@@ -93,15 +92,15 @@ impl Store {
     ///
     /// # Errors
     /// When it is not durable.
-    pub async fn quarantine(&self, refused: NewQuarantine) -> Result<(), StoreError> {
-        let body = refused.body.map(Zeroizing::new);
+    pub async fn quarantine(&self, mut refused: NewQuarantine) -> Result<(), StoreError> {
+        let body = refused.body.take().map(Zeroizing::new);
         let size = body.as_ref().map_or(0, |b| b.len());
         // What no envelope can be is counted, not kept: a device must not fill the disk with it.
         let body = body.filter(|b| b.len() <= MAX_ENVELOPE_BYTES);
-        let named = body.as_ref().and_then(|b| Received::decode(b).ok());
+        let named = body.as_ref().and_then(|b| Signed::decode(b).ok());
         let subject = named
             .map(|r| r.header().subject.clone())
-            .or(refused.subject);
+            .or(refused.subject.take());
         let keys = match &subject {
             Some(subject) => self.keys.patient_keys(subject).await?,
             None => None,
@@ -110,6 +109,17 @@ impl Store {
             // Nothing new is kept about whoever was erased.
             Some(subject) if keys.is_none() && self.is_erased(subject).await? => (None, 0),
             _ => (body, size),
+        };
+        // What can never be stored is not worth a place that something else needs: its row says all that there is to
+        // say. What could be stored after a review must not be lost, so its device keeps it for now.
+        let body = match body {
+            Some(_) if self.inbox.room.is_full(size) && !self.is_kept(&refused).await? => {
+                if refused.reason.is_releasable() {
+                    return Err(InboxError::QuarantineFull.into());
+                }
+                None
+            }
+            body => body,
         };
         let kek = keys.as_ref().map(|keys| keys.current());
         let received_at_us = us(refused.received_at);
@@ -136,45 +146,26 @@ impl Store {
             kid: kek.map(Kek::kid).cloned(),
             body: sealed,
             introduced: refused.introduced,
+            place: refused.place,
             clone_proof: refused.clone_proof,
         };
         Ok(self.inbox.keep_aside(refused).await?)
     }
 
-    /// A refused message as it came; `None` when its body was not kept, or its key is gone.
-    ///
-    /// # Errors
-    /// When a database cannot be read or the body does not open.
-    pub async fn quarantined_body(
-        &self,
-        id: i64,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        let row = sqlx::query(
-            "SELECT device, received_at_us, subject, kid, body FROM quarantine WHERE id = $1",
+    /// Whether this only repeats a row, which takes no room.
+    async fn is_kept(&self, refused: &NewQuarantine) -> Result<bool, InboxError> {
+        let Some((boot, sequence)) = refused.message else {
+            return Ok(false);
+        };
+        let kept = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM quarantine WHERE device = $1 AND boot = $2 \
+             AND sequence = $3 AND reason = $4)",
         )
-        .bind(id)
-        .fetch_optional(self.inbox.db.pool())
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let Some(sealed) = row.try_get::<Option<&[u8]>, _>("body")? else {
-            return Ok(None);
-        };
-        let context = context(row.try_get("device")?, row.try_get("received_at_us")?);
-        let opened = match row.try_get::<Option<&[u8]>, _>("kid")? {
-            None => self.inbox.quarantine_key.open(&context, sealed),
-            Some(kid) => {
-                let kid = Kid::from_bytes(kid).map_err(damaged)?;
-                let keys = self
-                    .keys
-                    .patient_keys(&parsed(row.try_get("subject")?)?)
-                    .await?;
-                let Some(kek) = keys.as_ref().and_then(|keys| keys.find(&kid)) else {
-                    return Ok(None);
-                };
-                kek.open(&context, sealed)
-            }
-        };
-        Ok(Some(opened.map_err(InboxError::from)?))
+        .bind(refused.device.as_str())
+        .bind(number(boot)?)
+        .bind(number(sequence)?)
+        .bind(refused.reason.as_str());
+        Ok(kept.fetch_one(self.inbox.db.pool()).await?)
     }
 
     /// A pseudonym that never existed was not erased.
@@ -195,10 +186,11 @@ pub(super) struct SealedQuarantine {
     kid: Option<Kid>,
     pub(super) body: Option<Vec<u8>>,
     pub(super) introduced: Option<Remembered>,
+    place: Option<Place>,
     clone_proof: Option<Vec<u8>>,
 }
 
-fn context(device: &str, received_at_us: i64) -> Vec<u8> {
+pub(super) fn context(device: &str, received_at_us: i64) -> Vec<u8> {
     let instant = received_at_us.to_be_bytes();
     [
         b"vitalseal/quarantine/1\0",
@@ -210,12 +202,19 @@ fn context(device: &str, received_at_us: i64) -> Vec<u8> {
 }
 
 impl SealedQuarantine {
-    pub(super) async fn insert(&self, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        sqlx::query(
+    /// Returns the bytes by which the kept bodies grew.
+    pub(super) async fn insert(&self, conn: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
+        let signed_hash = match &self.place {
+            Some(place) => self.proven(place, &mut *conn).await?,
+            None => None,
+        };
+        let times: i64 = sqlx::query_scalar(
             "INSERT INTO quarantine (device, boot, sequence, reason, detail, received_at_us, times, size, \
-             subject, kid, body) VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9, $10) \
+             subject, kid, body, signed_hash, state) \
+             VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9, $10, $11, 'held') \
              ON CONFLICT (device, boot, sequence, reason) \
-             WHERE boot IS NOT NULL AND sequence IS NOT NULL DO UPDATE SET times = times + 1",
+             WHERE boot IS NOT NULL AND sequence IS NOT NULL DO UPDATE SET times = times + 1 \
+             RETURNING times",
         )
         .bind(self.device.as_str())
         .bind(self.counters.map(|(boot, _)| boot))
@@ -227,40 +226,90 @@ impl SealedQuarantine {
         .bind(self.subject.as_ref().map(SubjectPseudonym::as_str))
         .bind(self.kid.as_ref().map(Kid::as_bytes))
         .bind(self.body.as_deref())
-        .execute(&mut *conn)
+        .bind(signed_hash.map(|hash| hash.to_vec()))
+        .fetch_one(&mut *conn)
         .await?;
         if let (Some(proof), Some((boot, _))) = (&self.clone_proof, self.counters) {
             let device = self.device.as_str();
             evidence::keep(device, boot, self.received_at_us, proof, conn).await?;
         }
-        Ok(())
+        let is_new = times == 1 && self.body.is_some();
+        Ok(if is_new { self.size } else { 0 })
+    }
+
+    /// Its signed hash, if the message after it may name it: it is fresh, the first of its boot, or names a message that
+    /// is stored or was itself kept aside with its place proven.
+    async fn proven(
+        &self,
+        place: &Place,
+        conn: &mut SqliteConnection,
+    ) -> Result<Option<[u8; 32]>, sqlx::Error> {
+        let Some((boot, sequence)) = self.counters else {
+            return Ok(None);
+        };
+        if !place.must_link || sequence == 0 {
+            return Ok(Some(place.signed_hash));
+        }
+        let Some(previous) = place.previous else {
+            return Ok(None);
+        };
+        let holds: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM seen WHERE device = $1 AND boot = $2 AND sequence = $3 \
+             AND signed_hash = $4) OR EXISTS (SELECT 1 FROM quarantine WHERE device = $1 \
+             AND boot = $2 AND sequence = $3 AND signed_hash = $4)",
+        )
+        .bind(self.device.as_str())
+        .bind(boot)
+        .bind(sequence - 1)
+        .bind(previous.as_slice())
+        .fetch_one(conn)
+        .await?;
+        Ok(holds.then_some(place.signed_hash))
     }
 }
 
-pub(super) async fn list(limit: u32, pool: &SqlitePool) -> Result<Vec<QuarantineRow>, sqlx::Error> {
-    let rows = sqlx::query(
-        "SELECT id, device, boot, sequence, reason, detail, received_at_us, size, times FROM quarantine \
-         ORDER BY id DESC LIMIT $1",
-    )
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await?;
-    let mut refused = Vec::with_capacity(rows.len());
-    for row in rows {
-        let counters: (Option<i64>, Option<i64>) = (row.try_get("boot")?, row.try_get("sequence")?);
-        refused.push(QuarantineRow {
-            id: row.try_get("id")?,
-            device: parsed(row.try_get("device")?)?,
-            message: match counters {
-                (Some(boot), Some(sequence)) => Some((count(boot)?, count(sequence)?)),
-                _ => None,
-            },
-            reason: parsed(row.try_get("reason")?)?,
-            detail: row.try_get("detail")?,
-            received_at: at(row.try_get("received_at_us")?)?,
-            size: count(row.try_get("size")?)?,
-            times: count(row.try_get("times")?)?,
-        });
+/// Room for kept bodies; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<RoomState>);
+
+#[derive(Debug)]
+struct RoomState {
+    kept_bytes: AtomicI64,
+    limit_bytes: AtomicI64,
+}
+
+impl Room {
+    pub(super) async fn load(pool: &SqlitePool) -> Result<Self, sqlx::Error> {
+        let kept: i64 = sqlx::query_scalar(
+            "SELECT COALESCE(SUM(size), 0) FROM quarantine WHERE body IS NOT NULL",
+        )
+        .fetch_one(pool)
+        .await?;
+        Ok(Self(Arc::new(RoomState {
+            kept_bytes: AtomicI64::new(kept),
+            limit_bytes: AtomicI64::new(QUARANTINE_BYTES),
+        })))
     }
-    Ok(refused)
+
+    pub(super) fn limit(&self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.0.limit_bytes.store(bytes, Relaxed);
+    }
+
+    /// After the commit.
+    pub(super) fn change(&self, bytes: i64) {
+        self.0.kept_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn kept_bytes(&self) -> u64 {
+        u64::try_from(self.0.kept_bytes.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// Whether a body of this size has no room. Messages on their way at the same time may pass together: the limit is
+    /// overshot by what is in flight at most.
+    fn is_full(&self, size: usize) -> bool {
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        let after = self.0.kept_bytes.load(Relaxed).saturating_add(size);
+        after > self.0.limit_bytes.load(Relaxed)
+    }
 }

@@ -24,6 +24,15 @@ CREATE TABLE seen (
   PRIMARY KEY (device, boot, sequence)
 ) WITHOUT ROWID;
 
+-- When the stored messages of a boot were sealed, by the device's own clock (iat): boots do not lie over each other.
+CREATE TABLE boots (
+  device       TEXT   NOT NULL,
+  boot         BIGINT NOT NULL,
+  first_iat_us BIGINT NOT NULL,
+  last_iat_us  BIGINT NOT NULL,
+  PRIMARY KEY (device, boot)
+) WITHOUT ROWID;
+
 -- One proof a boot is enough; it holds two signed messages without recipients, so no way to a reading.
 CREATE TABLE clone_proofs (
   device      TEXT   NOT NULL,
@@ -44,7 +53,9 @@ CREATE TABLE sender_keys (
 );
 
 -- body is sealed under the KEK kid of the patient whom it is about, or, kid being NULL, under the quarantine page key.
--- It is NULL when there was none to keep, or after the erasure of its patient.
+-- It is NULL when there was none to keep, after the erasure of its patient, and once the row is settled.
+-- signed_hash is there when the device signed it and its place in the chain is not what is wrong with it: the message
+-- after it may name it.
 CREATE TABLE quarantine (
   id             INTEGER PRIMARY KEY AUTOINCREMENT,
   device         TEXT    NOT NULL,
@@ -57,11 +68,17 @@ CREATE TABLE quarantine (
   size           BIGINT  NOT NULL,
   subject        TEXT,
   kid            BLOB,
-  body           BLOB
+  body           BLOB,
+  signed_hash    BLOB,
+  state          TEXT    NOT NULL CHECK (state IN ('held', 'released', 'dropped')),
+  settled_at_us  BIGINT,
+  settled_by     TEXT,
+  settled_reason TEXT
 );
 -- A device repeats what was not acknowledged: the same refusal is one row.
 CREATE UNIQUE INDEX quarantine_once ON quarantine (device, boot, sequence, reason)
   WHERE boot IS NOT NULL AND sequence IS NOT NULL;
+CREATE INDEX quarantine_held ON quarantine (device) WHERE state = 'held';
 
 PRAGMA application_id = 1448296270; -- "VSLN"
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

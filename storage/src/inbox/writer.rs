@@ -8,7 +8,8 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use vitalseal_crypto::{DeviceId, SenderKeys as _, SubjectPseudonym};
 
-use super::quarantine::SealedQuarantine;
+use super::quarantine::{Room, SealedQuarantine};
+use super::review::{self, Settlement};
 use super::senders::{self, Remembered, Senders};
 use super::{Admission, InboxError, Judgement, admission};
 use crate::space::Space;
@@ -26,6 +27,7 @@ type Answer<T> = oneshot::Sender<Result<T, InboxError>>;
 pub(super) enum Command {
     Admit(Box<Admission>, Answer<Judgement>),
     Quarantine(Box<SealedQuarantine>, Answer<()>),
+    Settle(Box<Settlement>, Answer<bool>),
     Purge(SubjectPseudonym, Answer<()>),
     ForgetSenders(DeviceId, Answer<()>),
     DeleteFlushed(i64, Answer<u64>),
@@ -40,6 +42,7 @@ pub(super) struct Writer {
     /// Tombstones: what was on its way when a patient was erased must not come in after the purge.
     erased: HashSet<SubjectPseudonym>,
     senders: Senders,
+    room: Room,
 }
 
 /// A batch, sorted by kind. Purges come after admissions: they take along what was queued before
@@ -48,6 +51,7 @@ pub(super) struct Writer {
 struct Batch {
     admissions: Vec<(Admission, Answer<Judgement>)>,
     quarantines: Vec<(SealedQuarantine, Answer<()>)>,
+    settlements: Vec<(Settlement, Answer<bool>)>,
     purges: Vec<(SubjectPseudonym, Answer<()>)>,
     forgotten: Vec<(DeviceId, Answer<()>)>,
     deletions: Vec<(i64, Answer<u64>)>,
@@ -58,6 +62,7 @@ impl Writer {
         path: &Path,
         erased: HashSet<SubjectPseudonym>,
         senders: Senders,
+        room: Room,
         space: Space,
     ) -> Result<Self, sqlx::Error> {
         Ok(Self {
@@ -66,6 +71,7 @@ impl Writer {
             space,
             erased,
             senders,
+            room,
         })
     }
 
@@ -82,6 +88,9 @@ impl Writer {
                     }
                     Command::Quarantine(refused, answer) => {
                         batch.quarantines.push((*refused, answer));
+                    }
+                    Command::Settle(settlement, answer) => {
+                        batch.settlements.push((*settlement, answer));
                     }
                     Command::Purge(subject, answer) => batch.purges.push((subject, answer)),
                     Command::ForgetSenders(device, answer) => {
@@ -123,6 +132,7 @@ impl Writer {
         match self.write(&batch).await {
             Ok(outcome) => {
                 self.remember(&batch, &outcome.judged);
+                self.room.change(outcome.kept_bytes);
                 for ((_, answer), judgement) in batch.admissions.into_iter().zip(outcome.judged) {
                     // A sender that stopped waiting will learn it from the device's repetition.
                     let _ = answer.send(Ok(judgement));
@@ -132,6 +142,9 @@ impl Writer {
                 let forgotten = batch.forgotten.into_iter().map(|(_, answer)| answer);
                 for answer in quarantined.chain(purged).chain(forgotten) {
                     let _ = answer.send(Ok(()));
+                }
+                for ((_, answer), settled) in batch.settlements.into_iter().zip(outcome.settled) {
+                    let _ = answer.send(Ok(settled));
                 }
                 for ((_, answer), deleted) in batch.deletions.into_iter().zip(outcome.deleted) {
                     let _ = answer.send(Ok(deleted));
@@ -206,6 +219,9 @@ impl Batch {
         for (_, answer) in self.quarantines {
             let _ = answer.send(Err(failed()));
         }
+        for (_, answer) in self.settlements {
+            let _ = answer.send(Err(failed()));
+        }
         for (_, answer) in self.purges {
             let _ = answer.send(Err(failed()));
         }
@@ -220,7 +236,10 @@ impl Batch {
 
 struct Outcome {
     judged: Vec<Judgement>,
+    settled: Vec<bool>,
     deleted: Vec<u64>,
+    /// By how much the kept bodies of refused messages grew.
+    kept_bytes: i64,
 }
 
 async fn write(
@@ -236,18 +255,22 @@ async fn write(
             senders::insert(&mut tx, device, key).await?;
         }
     }
+    let mut kept_bytes = 0;
     for (refused, _) in &batch.quarantines {
-        refused.insert(&mut tx).await?;
+        kept_bytes += refused.insert(&mut tx).await?;
+    }
+    let mut settled = Vec::with_capacity(batch.settlements.len());
+    for (settlement, _) in &batch.settlements {
+        let (now, freed) = settlement.write(&mut tx).await?;
+        kept_bytes -= freed;
+        settled.push(now);
     }
     for (subject, _) in &batch.purges {
         sqlx::query("DELETE FROM inbox WHERE subject = $1")
             .bind(subject.as_str())
             .execute(&mut *tx)
             .await?;
-        sqlx::query("UPDATE quarantine SET body = NULL WHERE subject = $1")
-            .bind(subject.as_str())
-            .execute(&mut *tx)
-            .await?;
+        kept_bytes -= review::purge(subject, &mut tx).await?;
     }
     for (device, _) in &batch.forgotten {
         sqlx::query("DELETE FROM sender_keys WHERE device = $1")
@@ -267,5 +290,10 @@ async fn write(
         deleted.push(done.rows_affected());
     }
     tx.commit().await?;
-    Ok(Outcome { judged, deleted })
+    Ok(Outcome {
+        judged,
+        settled,
+        deleted,
+        kept_bytes,
+    })
 }

@@ -108,18 +108,25 @@ pub enum QuarantineReason {
     Implausible,
     /// The device is not enrolled, or revoked.
     DeviceNotActive,
-    /// The device is not assigned to the patient that the envelope names.
+    /// The device is not assigned to the patient that the envelope names, or was not when it measured.
     NotAssigned,
     /// The patient was erased.
     PatientErased,
     /// It contradicts a stored message of its device, in its counters or in the chain: proof of a clone.
     Fork,
+    /// It was sealed while another boot of its device ran: proof of a clone, or of a clock that went back.
+    BootsOverlap,
+    /// Sealed later than it came, by more than clocks differ.
+    NotYet,
+    /// Too old, or old and without a chain that proves its order.
+    Stale,
     /// Larger than an envelope may be.
     TooLarge,
 }
 
 impl QuarantineReason {
-    const ALL: [Self; 15] = [
+    /// All of them.
+    pub const ALL: [Self; 18] = [
         Self::Shape,
         Self::Algorithm,
         Self::Identity,
@@ -134,8 +141,26 @@ impl QuarantineReason {
         Self::NotAssigned,
         Self::PatientErased,
         Self::Fork,
+        Self::BootsOverlap,
+        Self::NotYet,
+        Self::Stale,
         Self::TooLarge,
     ];
+
+    /// Whether a person may decide to store such a message all the same: what speaks against it is a time, an order or a
+    /// state of which they may know better. Never what its bytes, keys or signature say, and never an implausible value:
+    /// whoever reads stored values relies on the hard range.
+    #[must_use]
+    pub fn is_releasable(self) -> bool {
+        matches!(
+            self,
+            Self::DeviceNotActive
+                | Self::NotAssigned
+                | Self::NotYet
+                | Self::Stale
+                | Self::BootsOverlap
+        )
+    }
 
     /// The stored spelling.
     #[must_use]
@@ -155,6 +180,9 @@ impl QuarantineReason {
             Self::NotAssigned => "not_assigned",
             Self::PatientErased => "patient_erased",
             Self::Fork => "fork",
+            Self::BootsOverlap => "boots_overlap",
+            Self::NotYet => "not_yet",
+            Self::Stale => "stale",
             Self::TooLarge => "too_large",
         }
     }

@@ -119,6 +119,7 @@ async fn of_two_histories_under_one_key_no_two_neighbours_that_disagree_are_stor
                         CloneKind::BrokenLink => kinds.1 += 1,
                     }
                 }
+                other => panic!("round {round}: {sequence} is {other:?}"),
             }
         }
         for (sequence, message) in &stored {
@@ -199,6 +200,7 @@ fn forked(boot: u64, sequence: u64, clone_proof: Option<&[u8]>) -> NewQuarantine
         subject: None,
         body: None,
         introduced: None,
+        place: None,
         clone_proof: clone_proof.map(<[u8]>::to_vec),
     }
 }
@@ -316,6 +318,7 @@ async fn a_refused_body_ends_with_its_patients_key_even_in_an_older_inbox_beside
             subject: subject.cloned(),
             body: Some(b"pulse 71".to_vec()),
             introduced: None,
+            place: None,
             clone_proof: None,
         };
         store.quarantine(refused).await.unwrap();

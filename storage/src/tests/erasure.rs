@@ -322,6 +322,7 @@ async fn an_unreadable_body_goes_with_the_patient_whom_its_device_measures() {
         subject: Some(ward.gone.clone()),
         body: Some(b"not an envelope".to_vec()),
         introduced: None,
+        place: None,
         clone_proof: None,
     };
     store.quarantine(refused).await.unwrap();

@@ -177,6 +177,7 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
         subject: None,
         body: Some(CLEARTEXT.to_vec()),
         introduced: None,
+        place: None,
         clone_proof: None,
     };
     store.quarantine(refused.clone()).await.unwrap();
