@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use vitalseal_compliance::incident::Parties;
-use jiff::SignedDuration;
+use vitalseal_ingest::cluster::SHARED_FILTER;
+use vitalseal_ingest::OnClone;
+use vitalseal_ingest::TimeLimits;
 use vitalseal_query::LONGEST_DEADLINE;
 
 /// The whole file.
@@ -50,13 +53,6 @@ pub struct Config {
 pub struct Mqtt {
     /// Address to listen on (TLS, client certificates required).
     pub listen: SocketAddr,
-    /// Live connections at most.
-    pub connections: usize,
-}
-
-impl Default for Mqtt {
-    fn default() -> Self {
-        Self {
     /// A message of this age, in hours, is taken by its own clock; an older one only if its device's chain proves its
     /// order.
     pub fresh_h: u32,
@@ -66,8 +62,33 @@ impl Default for Mqtt {
     pub boot_overlap_s: u32,
     /// Refused messages that are kept, in MiB.
     pub quarantine_mib: u32,
+    /// Live connections at most.
+    pub connections: usize,
+}
+
+impl Default for Mqtt {
+    fn default() -> Self {
+        Self {
             listen: loopback(8883),
+            fresh_h: 24,
+            offline_days: 60,
+            boot_overlap_s: 600,
+            quarantine_mib: 512,
             connections: 10_000,
+            on_clone: OnClone::default(),
+            cluster: None,
+        }
+    }
+}
+
+impl Mqtt {
+    /// What of it judges messages by their time.
+    #[must_use]
+    pub fn times(&self) -> TimeLimits {
+        TimeLimits {
+            fresh: SignedDuration::from_hours(i64::from(self.fresh_h)),
+            offline: SignedDuration::from_hours(24 * i64::from(self.offline_days)),
+            boot_overlap: SignedDuration::from_secs(i64::from(self.boot_overlap_s)),
         }
     }
 }
@@ -78,10 +99,6 @@ impl Default for Mqtt {
 pub struct Sql {
     /// Address to listen on (TLS required).
     pub listen: SocketAddr,
-            fresh_h: 24,
-            offline_days: 60,
-            boot_overlap_s: 600,
-            quarantine_mib: 512,
     /// Live connections at most.
     pub connections: usize,
     /// Memory of all running queries together, in MiB; a query beyond it fails, nothing spills.
@@ -308,6 +325,15 @@ names = {names}
 [mqtt]
 # Devices connect here (TLS, client certificate required). Use 0.0.0.0:8883 to leave this machine.
 listen = "{mqtt_listen}"
+# A message of up to fresh_h is taken by its own clock. An older one, from a device that was offline, is taken if the
+# device's chain proves its order, and nothing older than offline_days is. Boots of a device that lie over each other by
+# more than boot_overlap_s, by its own clock, are taken for a clone.
+fresh_h = {fresh}
+offline_days = {offline}
+boot_overlap_s = {overlap_s}
+# Refused messages are kept for a review (`vitalseal quarantine`). When they fill this, none is dropped: what could be
+# released is not acknowledged until there is room, and its device keeps it.
+quarantine_mib = {quarantine}
 connections = {mqtt_connections}
 
 [sql]
@@ -338,15 +364,6 @@ snapshots = {snapshots}
 {pkcs11}
 [recipient]
 # The server's envelope key lives this long and is then destroyed; its successor is published
-# A message of up to fresh_h is taken by its own clock. An older one, from a device that was offline, is taken if the
-# device's chain proves its order, and nothing older than offline_days is. Boots of a device that lie over each other by
-# more than boot_overlap_s, by its own clock, are taken for a clone.
-fresh_h = {fresh}
-offline_days = {offline}
-boot_overlap_s = {overlap_s}
-# Refused messages are kept for a review (`vitalseal quarantine`). When they fill this, none is dropped: what could be
-# released is not acknowledged until there is room, and its device keeps it.
-quarantine_mib = {quarantine}
 # overlap_h before, so that no device in flight is refused.
 epoch_h = {epoch}
 overlap_h = {overlap}
@@ -359,6 +376,10 @@ overlap_h = {overlap}
             names = toml::Value::from(names.clone()),
             root = toml::Value::String(root_keys.display().to_string()),
             mqtt_listen = mqtt.listen,
+            fresh = mqtt.fresh_h,
+            offline = mqtt.offline_days,
+            overlap_s = mqtt.boot_overlap_s,
+            quarantine = mqtt.quarantine_mib,
             mqtt_connections = mqtt.connections,
             sql_listen = sql.listen,
             sql_connections = sql.connections,
@@ -399,10 +420,6 @@ fn commented_out(lines: &str) -> String {
 }
 
 #[cfg(test)]
-            fresh = mqtt.fresh_h,
-            offline = mqtt.offline_days,
-            overlap_s = mqtt.boot_overlap_s,
-            quarantine = mqtt.quarantine_mib,
 mod tests {
     use super::*;
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use vitalseal_compliance::access::{CareTeamPolicy, Login, TokenAuthenticator};
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_crypto::{CertificateAuthority, default_backend};
-use vitalseal_ingest::{Alerts, Clones, Door, ClusterConsumers, ClusterMetrics, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
+use vitalseal_ingest::{Alerts, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
 use vitalseal_query::{QueryDeps, QueryLimits, QueryService, SqlServer};
 use vitalseal_storage::ports::{
     Actor, AuditEvent, AuditRecord, AuditSink as _, Clock, SystemClock,
@@ -30,8 +30,7 @@ use vitalseal_storage::ports::{
 use vitalseal_storage::{Store, StorePaths};
 
 use crate::config::Config;
-pub use self::revocations::Revocations;
-use crate::{admin, custody, recipient};
+use crate::{admin, custody, recipient, tls};
 
 /// Addresses given on the command line, which win over the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,8 +46,8 @@ pub struct Overrides {
 /// Where the server listens.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Addresses {
-    /// MQTT over TLS; not where devices connect to a cluster only.
-    pub mqtt: Option<SocketAddr>,
+    /// MQTT over TLS.
+    pub mqtt: SocketAddr,
     /// PostgreSQL protocol over TLS.
     pub sql: SocketAddr,
     /// Health and metrics.
@@ -84,14 +83,8 @@ pub struct System {
     pub alerts: Alerts,
     /// Counters of the edge.
     pub edge: Arc<EdgeMetrics>,
-    /// The newest revocation list, and what the doors show.
-    pub revocations: Revocations,
-    /// What an operator must hear of.
-    pub alerts: Alerts,
 }
 
-    /// Counters of the consumers, if there is a cluster.
-    pub cluster: Option<Arc<ClusterMetrics>>,
 /// What moved from the inbox into files.
 #[derive(Debug, Default, Serialize)]
 pub struct Flushed {
@@ -132,7 +125,7 @@ impl Server {
         let audit = custody::open_audit(&config, &store, &paths).await?;
         tell_of_join(&store, &audit, clock.now()).await?;
         let authority = custody::open_authority(&config, &store, &paths).await?;
-        let revocations = Revocations::open(&store, &authority, &config.names, clock.now()).await?;
+        let (mutual, server) = tls_configs(&authority, &config, clock.now())?;
 
         recipient::tend(&store, &authority, &*audit, &config.recipient, clock.now()).await?;
         let certificate = recipient::current(&store, clock.now()).await?;
@@ -142,49 +135,39 @@ impl Server {
         let pipeline = Pipeline::start(
             PipelineDeps {
                 store: store.clone(),
+                times: config.mqtt.times(),
                 audit: Arc::clone(&audit) as _,
                 clock: Arc::clone(&clock),
                 backend: default_backend(),
-                times: config.mqtt.times(),
             },
             workers,
-                clones: Clones::new(
-                    store.registry.clone(),
-                    Arc::clone(&audit) as _,
-                    Arc::clone(&clock),
-                    alerts.clone(),
-                    config.mqtt.on_clone,
-                ),
         )
         .context("starting the verification workers")?;
         // Every door is bound before any is served: an address in use leaves nothing half-started.
         let mqtt = overrides.mqtt.unwrap_or(config.mqtt.listen);
-        let consumers = cluster::consumers(&config, &pipeline, &alerts, &clock, &published)?;
+        let alerts = Alerts::default();
+        let (mutual, presented) = watch::channel(mutual);
         let edge = Edge::bind(
             Door {
                 listen: mqtt,
-                tls: revocations.mutual(),
+                tls: presented,
             },
             EdgeDeps {
                 pipeline,
                 store: store.clone(),
+                times: config.mqtt.times(),
                 audit: Arc::clone(&audit) as _,
                 clock: Arc::clone(&clock),
                 recipient: published,
-                times: config.mqtt.times(),
                 alerts: alerts.clone(),
             },
             EdgeLimits {
                 connections: config.mqtt.connections,
                 ..EdgeLimits::default()
             },
-        );
-        let edge = match &config.mqtt.cluster {
-            Some(cluster) if cluster.only => None,
-            _ => Some(edge.await.with_context(|| {
-                format!("opening the MQTT edge on {mqtt} (another: `--mqtt ADDR`)")
-            })?),
-        };
+        )
+        .await
+        .with_context(|| format!("opening the MQTT edge on {mqtt} (another: `--mqtt ADDR`)"))?;
         let query = QueryService::new(
             QueryDeps {
                 store: store.clone(),
@@ -200,7 +183,7 @@ impl Server {
             },
         );
         let sql = overrides.sql.unwrap_or(config.sql.listen);
-        let sql = SqlServer::bind(sql, revocations.server()?, Arc::clone(&query))
+        let sql = SqlServer::bind(sql, server, Arc::clone(&query))
             .await
             .with_context(|| format!("opening the SQL door on {sql} (another: `--sql ADDR`)"))?;
         let http = overrides.http.unwrap_or(config.http.listen);
@@ -209,7 +192,7 @@ impl Server {
         })?;
         let socket = admin::listen(&paths.admin_socket())?;
         let addresses = Addresses {
-            mqtt: edge.as_ref().map(Edge::local_addr),
+            mqtt: edge.local_addr(),
             sql: sql.local_addr(),
             http: http.local_addr().context("reading the health address")?,
         };
@@ -227,29 +210,22 @@ impl Server {
             recipient,
             mutual,
             alerts,
-            edge: edge.as_ref().map(Edge::metrics).unwrap_or_default(),
-            cluster: consumers.as_ref().map(ClusterConsumers::metrics),
+            edge: edge.metrics(),
         });
         system.audited(Actor::System, started()).await?;
-        Ok(Self::serve(system, edge, consumers, sql, http, socket))
+        Ok(Self::serve(system, edge, sql, http, socket))
     }
 
     fn serve(
         system: Arc<System>,
-        edge: Option<Edge>,
-        consumers: Option<ClusterConsumers>,
+        edge: Edge,
         sql: SqlServer,
         http: TcpListener,
         socket: UnixListener,
     ) -> Self {
         let stop = CancellationToken::new();
         let mut doors = JoinSet::new();
-        if let Some(edge) = edge {
-            doors.spawn(edge.serve(stop.clone()));
-        }
-        if let Some(consumers) = consumers {
-            doors.spawn(consumers.serve(stop.clone()));
-        }
+        doors.spawn(edge.serve(stop.clone()));
         doors.spawn(sql.serve(stop.clone()));
         doors.spawn(http::serve(http, Arc::clone(&system), stop.clone()));
         doors.spawn(admin::serve(socket, Arc::clone(&system), stop.clone()));
@@ -260,12 +236,8 @@ impl Server {
             stop.clone(),
         ));
         let addresses = system.addresses;
-        tracing::info!(mqtt = ?addresses.mqtt, sql = %addresses.sql, http = %addresses.http, "serving");
+        tracing::info!(mqtt = %addresses.mqtt, sql = %addresses.sql, http = %addresses.http, "serving");
         Self {
-        background.spawn(background::tend_revocations(
-            Arc::clone(&system),
-            stop.clone(),
-        ));
             addresses,
             system,
             stop,
@@ -319,17 +291,6 @@ impl System {
     /// Moves the inbox into Parquet and audits the file.
     ///
     /// # Errors
-    /// Brings the revocation list up to what the registry says, and the doors to the list.
-    ///
-    /// # Errors
-    /// The registry cannot be read or written, or the authority does not sign; the list before is shown.
-    pub async fn renew_revocations(&self) -> anyhow::Result<()> {
-        let now = self.clock.now();
-        self.revocations
-            .renew(&self.store, &self.authority, now)
-            .await
-    }
-
     /// The file, the catalog or the audit log cannot be written; the inbox keeps its rows.
     pub async fn flush(&self) -> anyhow::Result<Flushed> {
         let mut flushed = Flushed::default();
@@ -391,4 +352,24 @@ async fn tell_of_join(store: &Store, audit: &AuditLog, now: Timestamp) -> anyhow
         .await
         .context("recording the restore")?;
     Ok(store.keys.join_recorded().await?)
+}
+
+/// The server's certificate is issued anew at every start: it cannot run out while nobody looks, and its
+/// key never rests.
+fn tls_configs(
+    authority: &CertificateAuthority,
+    config: &Config,
+    now: Timestamp,
+) -> anyhow::Result<(Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>)> {
+    let names: Vec<&str> = config.names.iter().map(String::as_str).collect();
+    let identity = authority
+        .issue_server(&names, now)
+        .context("issuing the server certificate")?;
+    let authorities = authority.bundle_pem();
+    let pems = tls::ServerPems {
+        chain: &identity.chain_pem,
+        key: &identity.key_pem,
+        authorities: &authorities,
+    };
+    Ok((tls::mutual(&pems)?, tls::server(&pems)?))
 }

@@ -115,12 +115,12 @@ pub enum PipelineError {
 pub struct PipelineDeps {
     /// Registry, keys and inbox.
     pub store: Store,
+    /// How old messages may be.
+    pub times: TimeLimits,
     /// Where refusals are recorded.
     pub audit: Arc<dyn AuditSink>,
     /// Gives `received_at`.
     pub clock: Arc<dyn Clock>,
-    /// How old messages may be.
-    pub times: TimeLimits,
     /// Primitives.
     pub backend: &'static dyn Backend,
 }
@@ -236,6 +236,8 @@ impl Shared {
                 let inbox = &self.deps.store.inbox;
                 (rewrapped.admit(inbox, turn, &terms).await, None)
             }
+            // Kept aside before its turn ends: the message after it may name it.
+            ended => (ended.map(|_| None), Some(turn)),
         };
         match admitted {
             Ok(Some(admitted)) => Ok(admitted.into()),
@@ -278,8 +280,6 @@ impl Shared {
             .run(move || {
                 expected
                     .verify(backend)?
-            // Kept aside before its turn ends: the message after it may name it.
-            ended => (ended.map(|_| None), Some(turn)),
                     .open(&ring, &senders, backend, &terms)?
                     .rewrap(backend)
             })

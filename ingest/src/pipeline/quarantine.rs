@@ -25,9 +25,9 @@ pub(super) struct Refusal {
     introduced: Option<Box<(SenderKeyId, P256Point)>>,
     /// The stored message that it contradicts, if that is why.
     fork: Option<Fork>,
-}
     /// What the message after it may name, if its device signed it and its place is not what is wrong with it.
     place: Option<Box<Place>>,
+}
 
 impl Refusal {
     pub(super) fn new(reason: QuarantineReason, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -38,8 +38,8 @@ impl Refusal {
             subject: None,
             introduced: None,
             fork: None,
-        }
             place: None,
+        }
     }
 
     /// Validly signed, and contradicting a stored message: two devices share one key.
@@ -61,7 +61,6 @@ impl Refusal {
         self
     }
 
-    /// Whether evidence of it is to be looked for.
     /// Adds its place in the chain. One that is stale proves no order itself.
     pub(super) fn placed(mut self, place: Place) -> Self {
         self.place = (self.reason != QuarantineReason::Stale).then(|| Box::new(place));
@@ -73,6 +72,7 @@ impl Refusal {
         (self.reason, self.detail)
     }
 
+    /// Whether evidence of it is to be looked for.
     pub(super) fn is_fork(&self) -> bool {
         self.fork.is_some()
     }
@@ -108,8 +108,8 @@ pub(super) async fn keep(
         subject,
         introduced,
         fork,
-    } = refusal;
         place,
+    } = refusal;
     // A body that names no patient is most likely about the one whom the device measures: it must go with
     // that patient, and not come in after them.
     let subject = match subject {
@@ -155,8 +155,8 @@ pub(super) async fn keep(
             subject,
             body: Some(body.to_vec()),
             introduced: introduced.map(|key| *key),
-            clone_proof,
             place: place.map(|place| *place),
+            clone_proof,
         })
         .await?;
     let (boot, sequence) = counters.unzip();
