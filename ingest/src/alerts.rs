@@ -46,6 +46,10 @@ pub enum Alert {
     QuarantineFull,
     /// There is room for them again.
     QuarantineFree,
+    /// The revocation list could not be renewed for days: whoever fetches it will stop to believe it.
+    RevocationListStale,
+    /// It was.
+    RevocationListRenewed,
     /// An operator tries whether alerts arrive.
     Test,
 }
@@ -62,6 +66,8 @@ impl Alert {
             Self::ClusterReachable => "cluster_reachable",
             Self::QuarantineFull => "quarantine_full",
             Self::QuarantineFree => "quarantine_free",
+            Self::RevocationListStale => "revocation_list_stale",
+            Self::RevocationListRenewed => "revocation_list_renewed",
             Self::Test => "test",
         }
     }

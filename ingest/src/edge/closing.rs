@@ -17,7 +17,7 @@ pub enum Closing {
     UnsupportedVersion,
     /// The certificate carries no usable device id, or is outside its validity.
     Certificate,
-    /// Not enrolled, revoked, or enrolled with another certificate.
+    /// Not enrolled, suspended, revoked, or enrolled with another certificate.
     NotActive,
     /// The client identifier is not the certificate's device id.
     ClientId,
@@ -45,7 +45,7 @@ pub enum Closing {
     Lagged,
     /// The same device connected again [MQTT-3.1.4-3].
     TakenOver,
-    /// The device was revoked, or given another certificate, while connected.
+    /// The device was suspended, revoked, or given another certificate, while connected.
     Revoked,
     /// A message could not be made durable, so it must not be acknowledged.
     Storage,

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::DeviceCertificate;
 use vitalseal_storage::{Clock, DeviceState, Store};
 
+use super::clones::Takeovers;
 use super::closing::Closing;
 use super::codec::{self, HelloError};
 use super::directory::Directory;
@@ -50,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
 }
 
+    pub(crate) takeovers: Takeovers,
 impl Context {
     /// Is this principal still welcome, with this very certificate?
     ///

@@ -4,11 +4,13 @@
 //! * `connection` takes one peer from TLS handshake to session, `serving` runs the session; `session` is the protocol
 //!   itself, without I/O.
 //! * `frame` and `codec` turn bytes into packets; `acl` says which topics exist.
-//! * `directory` knows who is connected, so that a device is there once and a revoked one not at all.
+//! * `directory` knows who is connected, so that a device is there once and a revoked one not at all; `clones` notices
+//!   two who take a session from each other.
 //! * `fanout` owns the router for what the server says to many.
 
 mod accept;
 mod acl;
+mod clones;
 mod closing;
 mod codec;
 mod connection;
@@ -49,6 +51,7 @@ use self::connection::Context;
 use self::directory::Directory;
 use self::fanout::{Fanout, Topic};
 use self::identity::ClientId;
+use self::clones::Takeovers;
 use self::refusals::Refusals;
 use self::slots::Slots;
 use crate::alerts::Alerts;
@@ -140,6 +143,7 @@ impl Edge {
         };
         Ok(Self {
             listener,
+            takeovers: Takeovers::default(),
             local_addr,
             tls: door.tls,
             alerts: deps.alerts,

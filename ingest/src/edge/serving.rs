@@ -9,6 +9,7 @@ use futures::stream::{FuturesOrdered, StreamExt};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::clones;
 use super::closing::Closing;
 use super::codec;
 use super::connection::Context;
@@ -91,10 +92,19 @@ impl<'a> Serving<'a> {
             self.ticket
                 .park(session.into_state(), self.session_expiry, Instant::now());
         }
-        let Self { ticket, out, .. } = self;
+        let Self {
+            context,
+            ticket,
+            principal,
+            out,
+            ..
+        } = self;
         drop(ticket);
         drop(connected);
-        wire.close(out).await;
+        let answered = wire.close(out).await;
+        if closing == Closing::TakenOver && answered {
+            clones::taken_over(context, &principal).await;
+        }
         closing
     }
 

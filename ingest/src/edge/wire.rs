@@ -3,6 +3,7 @@
 //! Never here: a packet. Here are bytes that were read and not used yet, bytes that go out within a deadline, and the
 //! end of a connection.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -88,7 +89,9 @@ impl Wire {
                 match self.stream.read(&mut unread).await {
                     Ok(0) => return true,
                     Ok(_) => {}
-                    Err(_) => return false,
+                    // Closed without a word of TLS, as many clients do. A reset is none of it: it comes from a device that
+                    // was started anew, too.
+                    Err(error) => return error.kind() == ErrorKind::UnexpectedEof,
                 }
             }
         });

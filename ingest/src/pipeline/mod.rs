@@ -49,6 +49,7 @@ use self::rewrapped::Rewrapped;
 use self::time::Terms;
 pub use self::time::TimeLimits;
 use self::workers::Workers;
+use crate::clones::{CloneError, Clones};
 
 /// Bytes of envelopes between arrival and outcome, over all connections. 64 MiB is 256 envelopes of the largest size or
 /// about 60,000 ordinary ones: more than two seconds of the fastest verification measured on two cores, so storage is
@@ -93,6 +94,9 @@ pub enum PipelineError {
     /// The refusal could not be recorded.
     #[error("recording the refusal in the audit log")]
     Audit(#[from] AuditError),
+    /// A clone was found, and the alarm could not be given.
+    #[error("giving the alarm of a cloned device")]
+    Clone(#[from] CloneError),
     /// The primitives failed at wrapping.
     #[error("re-wrapping the content key for the patient")]
     Rewrap(#[from] BackendError),
@@ -121,6 +125,8 @@ pub struct PipelineDeps {
     pub audit: Arc<dyn AuditSink>,
     /// Gives `received_at`.
     pub clock: Arc<dyn Clock>,
+    /// Hears of messages that show a clone.
+    pub clones: Clones,
     /// Primitives.
     pub backend: &'static dyn Backend,
 }
@@ -162,6 +168,11 @@ impl Pipeline {
                 searching: Mutex::default(),
             }),
         })
+    }
+
+    /// Where signs of clones are reported.
+    pub(crate) fn clones(&self) -> &Clones {
+        &self.shared.deps.clones
     }
 
     /// Takes a device's message to its outcome. `device` is the one that the connection proved to be.

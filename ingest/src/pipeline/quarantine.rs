@@ -12,6 +12,7 @@ use vitalseal_storage::{
 };
 
 use super::{Outcome, PipelineDeps, PipelineError, evidence};
+use crate::clones::CloneSignal;
 
 /// Why a message is refused, with as much of its identity as could be read.
 #[derive(Debug)]
@@ -177,6 +178,9 @@ pub(super) async fn keep(
         detail,
     };
     record(deps, device, received_at, event).await?;
+    if let Some(signal) = CloneSignal::of_refusal(reason) {
+        deps.clones.suspect(device, signal).await?;
+    }
     Ok(Outcome::Quarantined(reason))
 }
 

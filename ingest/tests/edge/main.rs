@@ -9,6 +9,7 @@
 )]
 
 mod chain;
+mod clones;
 mod delivery;
 mod doors;
 mod epochs;

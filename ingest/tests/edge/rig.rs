@@ -23,7 +23,8 @@ use vitalseal_crypto::{
     default_backend, new_device_key_and_csr, seal,
 };
 use vitalseal_ingest::{
-    Alerts, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Outcome, Pipeline, PipelineDeps,
+    Alerts, Clones, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, OnClone, Outcome, Pipeline,
+    PipelineDeps, TimeLimits,
 };
 use vitalseal_storage::{
     AuditError, AuditEvent, AuditRecord, AuditSink, Clock, FileRootProvider, QuarantineReason,
@@ -75,6 +76,17 @@ impl TestAudit {
         records.iter().filter_map(reason).collect()
     }
 
+    /// What was recorded of clones and what came of it.
+    pub(crate) fn of_clones(&self) -> Vec<String> {
+        let records = self.records.lock().unwrap();
+        let event = |record: &AuditRecord| match &record.event {
+            AuditEvent::CloneSuspected { device, signal } => Some(format!("{device} {signal}")),
+            AuditEvent::DeviceSuspended { device, .. } => Some(format!("{device} suspended")),
+            _ => None,
+        };
+        records.iter().filter_map(event).collect()
+    }
+
     pub(crate) fn refused(&self) -> Vec<String> {
         let records = self.records.lock().unwrap();
         let reason = |record: &AuditRecord| match &record.event {
@@ -89,6 +101,7 @@ pub(crate) struct Rig {
     pub(crate) store: Store,
     pub(crate) pipeline: Pipeline,
     pub(crate) audit: Arc<TestAudit>,
+    pub(crate) alerts: Alerts,
     pub(crate) authority: CertificateAuthority,
     pub(crate) recipient: RecipientCertificate,
     pub(crate) recipient_pem: watch::Sender<Bytes>,
@@ -115,7 +128,12 @@ impl Rig {
         Self::with_limits(EdgeLimits::default()).await
     }
 
+    /// Clones raise an alert and nothing more, so that tests can go on after one.
     pub(crate) async fn with_limits(limits: EdgeLimits) -> Self {
+        Self::with(limits, OnClone::Alert).await
+    }
+
+    pub(crate) async fn with(limits: EdgeLimits, on_clone: OnClone) -> Self {
         let now = SystemClock.now();
         let dir = tempfile::tempdir().unwrap();
         let (data, root_keys) = directories(dir.path());
@@ -147,7 +165,8 @@ impl Rig {
         });
         let sink: Arc<dyn AuditSink> = Arc::clone(&audit) as _;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let pipeline = pipeline(&store, &audit);
+        let alerts = Alerts::default();
+        let pipeline = pipeline(&store, &audit, &alerts, on_clone);
         let server = authority.issue_server(&["localhost"], now).unwrap();
         let tls = server_config(&server.chain_pem, &server.key_pem, &authority.bundle_pem());
         let recipient_pem = watch::Sender::new(Bytes::from(recipient.to_pem()));
@@ -157,7 +176,7 @@ impl Rig {
             audit: sink,
             clock,
             recipient: recipient_pem.subscribe(),
-            alerts: Alerts::default(),
+            alerts: alerts.clone(),
         };
         let door = Door {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -171,6 +190,7 @@ impl Rig {
             store,
             pipeline,
             audit,
+            alerts,
             authority,
             recipient,
             recipient_pem,
@@ -325,7 +345,7 @@ impl Rig {
         let paths = StorePaths::new(data, Some(&root_keys));
         let roots = Arc::new(FileRootProvider::new(&root_keys));
         self.store = Store::open(&paths, roots, SystemClock.now()).await.unwrap();
-        self.pipeline = pipeline(&self.store, &self.audit);
+        self.pipeline = pipeline(&self.store, &self.audit, &self.alerts, OnClone::Alert);
     }
 
     pub(crate) async fn rows(&self) -> u64 {
@@ -367,11 +387,21 @@ fn directories(dir: &Path) -> (PathBuf, PathBuf) {
     (dir.join("data"), dir.join("root"))
 }
 
-fn pipeline(store: &Store, audit: &Arc<TestAudit>) -> Pipeline {
+fn pipeline(store: &Store, audit: &Arc<TestAudit>, alerts: &Alerts, on_clone: OnClone) -> Pipeline {
+    let sink: Arc<dyn AuditSink> = Arc::clone(audit) as _;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let deps = PipelineDeps {
         store: store.clone(),
-        audit: Arc::clone(audit) as _,
-        clock: Arc::new(SystemClock),
+        times: TimeLimits::default(),
+        clones: Clones::new(
+            store.registry.clone(),
+            Arc::clone(&sink),
+            Arc::clone(&clock),
+            alerts.clone(),
+            on_clone,
+        ),
+        audit: sink,
+        clock,
         backend: default_backend(),
     };
     Pipeline::start(deps, 2).unwrap()

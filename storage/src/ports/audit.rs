@@ -254,6 +254,12 @@ pub enum AuditEvent {
     },
     /// A device may not connect any more.
     DeviceRevoked { device: DeviceId, reason: String },
+    /// A device may not connect until it is reinstated.
+    DeviceSuspended { device: DeviceId, reason: String },
+    /// A suspended device may connect again.
+    DeviceReinstated { device: DeviceId, reason: String },
+    /// A device's key seems to be in two hands; the signal says what shows it.
+    CloneSuspected { device: DeviceId, signal: String },
     /// A person got a login.
     UserAdded { user: UserName, role: Role },
     /// A person may see a patient.

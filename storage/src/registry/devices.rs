@@ -20,6 +20,8 @@ pub struct DeviceRecord {
     pub id: DeviceId,
     /// State.
     pub state: DeviceState,
+    /// Since when it is in that state.
+    pub state_since: Timestamp,
     /// Present certificate.
     pub certificate: Arc<DeviceCertificate>,
     /// Whom it measures and measured, oldest first: what it kept while it was offline is judged by
@@ -64,7 +66,7 @@ pub struct DeviceRow {
     pub state_reason: Option<String>,
 }
 
-const SELECT_RECORD: &str = "SELECT d.state, c.der FROM devices d \
+const SELECT_RECORD: &str = "SELECT d.state, d.state_since_us, c.der FROM devices d \
      JOIN device_certificates c ON c.thumbprint = d.certificate WHERE d.device = $1";
 
 /// Records and certificates that were asked for. Only what is enrolled is kept, so a stranger
@@ -189,6 +191,7 @@ impl Registry {
         let record = DeviceRecord {
             id: device.clone(),
             state: DeviceState::read(row.try_get("state")?),
+            state_since: at(row.try_get("state_since_us")?)?,
             certificate: Arc::clone(&certificate),
             assignments: assignments.into(),
         };
