@@ -17,6 +17,7 @@ mod users;
 use std::fmt;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 use vitalseal_crypto::{BackendError, DeviceId, SubjectPseudonym, Subscriber};
 
@@ -75,6 +76,16 @@ pub enum RegistryError {
     /// The name is taken, or was.
     #[error("{0} was enrolled already; choose another name")]
     SubscriberExists(Subscriber),
+    /// The device measured another patient after the instant from which it was to be assigned.
+    #[error(
+        "device {device} was assigned otherwise until {free_from}; assign it from then on (`vitalseal device assignments`)"
+    )]
+    AssignedOtherwise {
+        /// Device.
+        device: DeviceId,
+        /// The earliest instant at which another assignment may begin.
+        free_from: Timestamp,
+    },
     /// There is no such user.
     #[error("there is no user {0} (`vitalseal user list`)")]
     UnknownUser(UserName),

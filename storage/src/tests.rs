@@ -5,6 +5,7 @@
 //! copy is opened, as a machine finds its disk after a power cut. (What was written but not synced
 //! cannot be lost this way.)
 
+mod assignments;
 mod backup;
 mod chain;
 mod erasure;

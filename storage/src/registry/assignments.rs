@@ -3,13 +3,16 @@
 //! A device measures one patient at a time. What ended stays: a device that was offline sends what it
 //! measured for the patient whom it measured then.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
 use super::standing::{DeviceState, state_of};
 use super::{Registry, RegistryError};
 use crate::sqlite::{at, at_opt, parsed, us};
+
+/// The shortest assignment: beginnings tell them apart.
+const INSTANT: SignedDuration = SignedDuration::from_micros(1);
 
 /// A time in which a device measures one patient.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,15 +26,18 @@ pub struct Assignment {
 }
 
 impl Registry {
-    /// Lets a device measure this patient from now on, and nobody else.
+    /// Lets a device measure this patient from `from` on, and nobody else. `from` may be in the past: the assignment that
+    /// lasts is ended at that instant, and none that ended after it is touched. Assigned to the same patient again, the
+    /// earlier beginning counts.
     ///
     /// # Errors
-    /// When device or patient are not there, suspended, revoked or erased; others when it is not durable.
+    /// When device or patient are not there, suspended, revoked or erased; [`RegistryError::AssignedOtherwise`] when the
+    /// device measured another patient after `from`; others when it is not durable.
     pub async fn assign_device(
         &self,
         device: &DeviceId,
         subject: &SubjectPseudonym,
-        now: Timestamp,
+        from: Timestamp,
     ) -> Result<(), RegistryError> {
         let mut tx = self.db.begin().await?;
         let conn = tx.connection();
@@ -44,17 +50,37 @@ impl Registry {
             None => return Err(RegistryError::UnknownDevice(device.clone())),
         }
         Self::require_active(subject, conn).await?;
-        end(device, now, &mut *conn).await?;
-        // Assigned twice in one microsecond: the later word counts.
-        sqlx::query(
-            "INSERT INTO assignments (device, from_us, subject) VALUES ($1, $2, $3) \
-             ON CONFLICT (device, from_us) DO UPDATE SET subject = excluded.subject, until_us = NULL",
-        )
-        .bind(device.as_str())
-        .bind(us(now))
-        .bind(subject.as_str())
-        .execute(conn)
-        .await?;
+        let assignments = of(device, &mut *conn).await?;
+        let lasting = assignments.last().filter(|last| last.until.is_none());
+        let same = lasting.filter(|last| last.subject == *subject);
+        if same.is_some_and(|last| last.from <= from) {
+            return Ok(());
+        }
+        // What an assignment that lasts ends at is this very instant, unless it is the one that is to begin earlier.
+        let free_from = assignments
+            .iter()
+            .filter(|other| same != Some(*other))
+            .filter_map(|other| other.until.or(other.from.checked_add(INSTANT).ok()))
+            .max();
+        if let Some(free_from) = free_from.filter(|free_from| from < *free_from) {
+            let device = device.clone();
+            return Err(RegistryError::AssignedOtherwise { device, free_from });
+        }
+        match same {
+            Some(_) => {
+                sqlx::query("DELETE FROM assignments WHERE device = $1 AND until_us IS NULL")
+                    .bind(device.as_str())
+                    .execute(&mut *conn)
+                    .await?;
+            }
+            None => end(device, from, &mut *conn).await?,
+        }
+        sqlx::query("INSERT INTO assignments (device, from_us, subject) VALUES ($1, $2, $3)")
+            .bind(device.as_str())
+            .bind(us(from))
+            .bind(subject.as_str())
+            .execute(conn)
+            .await?;
         tx.commit().await?;
         self.changed(device);
         Ok(())

@@ -170,7 +170,7 @@ async fn a_device_s_record_is_never_staler_than_the_last_write() {
             .patient()
             .is_none()
     );
-    for (subject, time) in [(&a, 3), (&b, 4), (&a, 4)] {
+    for (subject, time) in [(&a, 2), (&b, 3), (&a, 4)] {
         registry
             .assign_device(&id, subject, at(time))
             .await
