@@ -39,6 +39,8 @@ pub enum Closing {
     NotAuthorized,
     /// Silent for one and a half keep-alives [MQTT-3.1.2-24].
     KeepAlive,
+    /// A packet began and did not end in time.
+    Stalled,
     /// The peer does not read what we send.
     SlowReader,
     /// So far behind what it subscribed to that messages for it are gone: its session ends with it.
@@ -55,13 +57,15 @@ pub enum Closing {
     Shutdown,
     /// A limit on connections was reached.
     Limit,
+    /// Too many handshakes were to begin before this one.
+    Busy,
     /// Something in this server failed.
     Internal,
 }
 
 impl Closing {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Goodbye,
         Self::Gone,
         Self::Handshake,
@@ -79,6 +83,7 @@ impl Closing {
         Self::ReceiveMaximum,
         Self::NotAuthorized,
         Self::KeepAlive,
+        Self::Stalled,
         Self::SlowReader,
         Self::Lagged,
         Self::TakenOver,
@@ -87,6 +92,7 @@ impl Closing {
         Self::UnknownSender,
         Self::Shutdown,
         Self::Limit,
+        Self::Busy,
         Self::Internal,
     ];
 
@@ -110,6 +116,7 @@ impl Closing {
             Self::ReceiveMaximum => "receive_maximum",
             Self::NotAuthorized => "not_authorized",
             Self::KeepAlive => "keep_alive",
+            Self::Stalled => "stalled",
             Self::SlowReader => "slow_reader",
             Self::Lagged => "lagged",
             Self::TakenOver => "taken_over",
@@ -118,6 +125,7 @@ impl Closing {
             Self::UnknownSender => "unknown_sender",
             Self::Shutdown => "shutdown",
             Self::Limit => "limit",
+            Self::Busy => "busy",
             Self::Internal => "internal",
         }
     }
@@ -143,7 +151,8 @@ impl Closing {
             | Self::ClientId
             | Self::UnsupportedConnect
             | Self::SlowReader
-            | Self::Limit => None,
+            | Self::Limit
+            | Self::Busy => None,
             Self::Malformed => Some(DisconnectCode::Malformed),
             Self::Protocol => Some(DisconnectCode::ProtocolError),
             Self::TooLarge => Some(DisconnectCode::PacketTooLarge),
@@ -153,7 +162,7 @@ impl Closing {
             }
             Self::ReceiveMaximum => Some(DisconnectCode::ReceiveMaximumExceeded),
             Self::NotAuthorized => Some(DisconnectCode::NotAuthorized),
-            Self::KeepAlive => Some(DisconnectCode::KeepAliveTimeout),
+            Self::KeepAlive | Self::Stalled => Some(DisconnectCode::KeepAliveTimeout),
             Self::Lagged => Some(DisconnectCode::QuotaExceeded),
             Self::TakenOver => Some(DisconnectCode::SessionTakenOver),
             Self::Revoked => Some(DisconnectCode::AdministrativeAction),

@@ -28,12 +28,15 @@ use super::directory::Directory;
 use super::fanout::Fanout;
 use super::frame::{self, FrameError};
 use super::identity::Principal;
-use super::limits::EdgeLimits;
+use super::limits::{EdgeLimits, Limits};
+use super::metered::Metered;
 use super::metrics::EdgeMetrics;
 use super::packet::{ConnectAnswer, Hello, Offer, Outbound, Version};
+use super::rate::Throttles;
 use super::refusals::Refusals;
 use super::serving::Serving;
 use super::session::Session;
+use super::slots::Slot;
 use super::wire::Wire;
 use crate::pipeline::Pipeline;
 
@@ -44,14 +47,15 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) refusals: Refusals,
-    pub(crate) limits: EdgeLimits,
+    pub(crate) limits: Limits,
+    pub(crate) throttles: Throttles,
     pub(crate) metrics: Arc<EdgeMetrics>,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) takeovers: Takeovers,
     pub(crate) fanout: Fanout,
     pub(crate) shutdown: CancellationToken,
 }
 
-    pub(crate) takeovers: Takeovers,
 impl Context {
     /// Is this principal still welcome, with this very certificate?
     ///
@@ -78,10 +82,10 @@ pub(crate) async fn run(
     tls: Arc<ServerConfig>,
     tcp: TcpStream,
     peer: SocketAddr,
+    slot: &Slot,
 ) {
-    let _open = context.metrics.connection();
     let mut proven = None;
-    let closing = talk(&context, tls, tcp, peer, &mut proven).await;
+    let closing = talk(&context, tls, tcp, peer, slot, &mut proven).await;
     context.metrics.count_closed(closing);
     let client = proven.as_ref().map(tracing::field::display);
     if closing.is_refusal() {
@@ -96,11 +100,13 @@ async fn talk(
     tls: Arc<ServerConfig>,
     tcp: TcpStream,
     peer: SocketAddr,
+    slot: &Slot,
     proven: &mut Option<Principal>,
 ) -> Closing {
     // Acknowledgements are small and waited for.
     let _ = tcp.set_nodelay(true);
-    let limits = &context.limits;
+    let limits = &*context.limits.get();
+    let tcp = Metered::new(tcp, context.limits.clone(), slot.admitted());
     let handshake = tokio::select! {
         handshake = timeout(limits.handshake_deadline, TlsAcceptor::from(tls).accept(tcp)) => handshake,
         () = context.shutdown.cancelled() => return Closing::Shutdown,
@@ -131,6 +137,7 @@ async fn talk(
     let version = hello.version;
     match open_session(context, &hello, &principal, &certificate).await {
         Ok((serving, session, answer, keep_alive)) => {
+            slot.admit();
             let offer = Offer {
                 receive_maximum: limits.receive_maximum,
                 max_packet: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
@@ -186,7 +193,8 @@ async fn open_session<'a>(
         Err(closing) => Err((closing, ConnectAnswer::ServerUnavailable)),
     };
     welcome(context.is_welcome(principal).await)?;
-    let patience = context.limits.takeover_deadline;
+    let limits = context.limits.get();
+    let patience = limits.takeover_deadline;
     let ticket = context.directory.enter(principal, patience).await;
     // From here on a revocation finds us in the directory; one that came just before is found here.
     welcome(context.is_welcome(principal).await)?;
@@ -199,11 +207,11 @@ async fn open_session<'a>(
     let session = Session::new(
         hello.version,
         principal.permissions(),
-        context.limits.receive_maximum,
+        limits.receive_maximum,
         context.fanout.feed(state.feed),
         state.received,
     );
-    let (keep_alive, told) = keep_alive(hello, &context.limits);
+    let (keep_alive, told) = keep_alive(hello, &limits);
     let serving = Serving::new(context, ticket, principal.clone(), hello, keep_alive);
     Ok((serving, session, answer, told))
 }
@@ -219,7 +227,7 @@ fn keep_alive(hello: &Hello, limits: &EdgeLimits) -> (Duration, Option<u16>) {
 }
 
 /// Who the peer proved to be.
-fn certificate(stream: &TlsStream<TcpStream>) -> Option<DeviceCertificate> {
+fn certificate(stream: &TlsStream<Metered<TcpStream>>) -> Option<DeviceCertificate> {
     let (_, tls) = stream.get_ref();
     let leaf = tls.peer_certificates()?.first()?;
     DeviceCertificate::from_der(leaf).ok()

@@ -1,26 +1,30 @@
 //! Counters of the edge. Numbers only: nothing here names a device or a person.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::closing::Closing;
+use super::slots::Slots;
 
-/// What the edge has done since it started. All counters only grow, but for the two that say "now".
+/// What the edge has done since it started. All counters only grow, but for those that say "now".
 #[derive(Debug, Default)]
 pub struct EdgeMetrics {
-    connections: AtomicU64,
+    pub(super) slots: Arc<Slots>,
     sessions: AtomicU64,
     acked: AtomicU64,
     duplicates: AtomicU64,
     quarantined: AtomicU64,
     chain_gaps: AtomicU64,
     refused: AtomicU64,
+    handshakes: AtomicU64,
+    throttled: AtomicU64,
     closed: [AtomicU64; Closing::ALL.len()],
 }
 
 impl EdgeMetrics {
     /// TCP connections open now, handshaking ones included.
     pub fn connections(&self) -> u64 {
-        self.connections.load(Relaxed)
+        self.slots.connections() as u64
     }
 
     /// MQTT sessions connected now.
@@ -46,6 +50,21 @@ impl EdgeMetrics {
     /// Stored messages whose predecessor, which they name, was not there.
     pub fn chain_gaps(&self) -> u64 {
         self.chain_gaps.load(Relaxed)
+    }
+
+    /// TLS handshakes that began.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.load(Relaxed)
+    }
+
+    /// Connections open now that have no session yet.
+    pub fn strangers(&self) -> u64 {
+        self.slots.strangers() as u64
+    }
+
+    /// Times that a client was too fast for long. It is read no faster than the limits say; nothing is dropped.
+    pub fn throttled(&self) -> u64 {
+        self.throttled.load(Relaxed)
     }
 
     /// Connections that ended for a reason other than an ordinary one.
@@ -85,8 +104,12 @@ impl EdgeMetrics {
         self.chain_gaps.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn connection(&self) -> Gauge<'_> {
-        Gauge::raise(&self.connections)
+    pub(crate) fn count_handshake(&self) {
+        self.handshakes.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_throttled(&self) {
+        self.throttled.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn session(&self) -> Gauge<'_> {
@@ -127,6 +150,6 @@ mod tests {
                 .into_iter()
                 .all(|reason| metrics.closed(reason) == 1)
         );
-        assert_eq!(metrics.refused(), 22);
+        assert_eq!(metrics.refused(), 24);
     }
 }

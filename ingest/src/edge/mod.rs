@@ -21,12 +21,15 @@ mod fanout;
 mod frame;
 mod identity;
 mod limits;
+mod metered;
 mod metrics;
 mod packet;
+mod rate;
 mod refusals;
 mod serving;
 mod session;
 mod slots;
+mod turns;
 mod wire;
 
 use std::io;
@@ -44,16 +47,17 @@ use vitalseal_storage::{AuditSink, Clock, Store, Ward};
 
 pub use self::acl::{NOTICES_TOPIC, RECIPIENT_TOPIC};
 pub use self::closing::Closing;
-pub use self::limits::EdgeLimits;
+pub use self::limits::{EdgeLimits, Limits};
 pub use self::metrics::EdgeMetrics;
+pub use self::rate::Rate;
 
+use self::clones::Takeovers;
 use self::connection::Context;
 use self::directory::Directory;
 use self::fanout::{Fanout, Topic};
 use self::identity::ClientId;
-use self::clones::Takeovers;
+use self::rate::Throttles;
 use self::refusals::Refusals;
-use self::slots::Slots;
 use crate::alerts::Alerts;
 use crate::pipeline::Pipeline;
 
@@ -135,15 +139,16 @@ impl Edge {
             store: deps.store,
             refusals: Refusals::new(deps.audit, Arc::clone(&deps.clock)),
             clock: deps.clock,
-            limits,
+            limits: Limits::new(limits),
+            throttles: Throttles::default(),
             metrics: Arc::default(),
             directory: Arc::new(Directory::default()),
+            takeovers: Takeovers::default(),
             fanout,
             shutdown: CancellationToken::new(),
         };
         Ok(Self {
             listener,
-            takeovers: Takeovers::default(),
             local_addr,
             tls: door.tls,
             alerts: deps.alerts,
@@ -163,6 +168,11 @@ impl Edge {
         Arc::clone(&self.context.metrics)
     }
 
+    /// Its limits, to be changed while it serves.
+    pub fn limits(&self) -> Limits {
+        self.context.limits.clone()
+    }
+
     /// Serves until `shutdown`. Then: no more connections, no more reading, acknowledgements under way are sent for a
     /// bounded time, v5 clients are told 0x8B, and what is left is cut.
     pub async fn serve(self, shutdown: CancellationToken) {
@@ -175,26 +185,17 @@ impl Edge {
             device_changes,
             ..
         } = self;
-        let limits = &context.limits;
-        let slots = Slots::new(limits.connections, limits.connections_per_address);
         let mut connections = JoinSet::new();
         let mut helpers = JoinSet::new();
         helpers.spawn(announce(Arc::clone(&context), recipient));
         helpers.spawn(publish_alerts(Arc::clone(&context), alerts));
         helpers.spawn(watch_devices(Arc::clone(&context), device_changes));
-        accept::until(
-            &shutdown,
-            &listener,
-            &tls,
-            &slots,
-            &context,
-            &mut connections,
-        )
-        .await;
+        accept::until(&shutdown, &listener, &tls, &context, &mut connections).await;
         drop(listener);
         tracing::info!(connections = connections.len(), "edge stops");
         context.shutdown.cancel();
         // Draining, then one write and the last words.
+        let limits = context.limits.get();
         let patience = limits.drain_deadline + limits.write_deadline;
         let ended = tokio::time::timeout(patience, async {
             while connections.join_next().await.is_some() {}

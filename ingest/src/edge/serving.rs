@@ -17,7 +17,9 @@ use super::directory::Ticket;
 use super::fanout::Message;
 use super::frame::{self, Frame, FrameError};
 use super::identity::Principal;
+use super::limits::EdgeLimits;
 use super::packet::{AckReason, Hello, Outbound, Version};
+use super::rate::Throttle;
 use super::session::{Delivery, Session, Step};
 use super::wire::Wire;
 use crate::pipeline::{Order, Outcome, PipelineError};
@@ -37,6 +39,7 @@ pub(crate) struct Serving<'a> {
     out: BytesMut,
     under_way: FuturesOrdered<BoxFuture<'static, (Delivery, Settled)>>,
     order: Order,
+    throttle: Throttle,
 }
 
 /// What became of a delivery.
@@ -56,6 +59,7 @@ impl<'a> Serving<'a> {
         hello: &Hello,
         keep_alive: Duration,
     ) -> Self {
+        let throttle = context.throttles.of(&principal.client_id());
         let max_packet = hello.max_packet.and_then(|max| usize::try_from(max).ok());
         Self {
             context,
@@ -68,6 +72,7 @@ impl<'a> Serving<'a> {
             out: BytesMut::new(),
             under_way: FuturesOrdered::new(),
             order: Order::default(),
+            throttle,
         }
     }
 
@@ -97,8 +102,11 @@ impl<'a> Serving<'a> {
             ticket,
             principal,
             out,
+            throttle,
             ..
         } = self;
+        let throttles = &context.throttles;
+        throttles.leave(principal.client_id(), throttle, Instant::now());
         drop(ticket);
         drop(connected);
         let answered = wire.close(out).await;
@@ -114,14 +122,17 @@ impl<'a> Serving<'a> {
         session: &mut Session,
         greeting: &Outbound,
     ) -> Result<std::convert::Infallible, Closing> {
-        let limits = &self.context.limits;
         self.send(greeting)?;
         let mut heard_at = Instant::now();
+        let mut begun_at = None;
         loop {
-            while self.under_way.len() < limits.in_flight
+            let limits = &*self.context.limits.get();
+            while self.has_room(limits)
                 && let Some(frame) = next_frame(wire, limits.packet_bytes)?
             {
                 heard_at = Instant::now();
+                begun_at = None;
+                self.count(limits, heard_at);
                 self.on_frame(session, frame).await?;
             }
             while let Some(Some(settled)) = self.under_way.next().now_or_never() {
@@ -132,12 +143,19 @@ impl<'a> Serving<'a> {
             }
             wire.flush(&mut self.out, limits.write_deadline).await?;
 
-            let reading = self.under_way.len() < limits.in_flight;
+            let now = Instant::now();
+            let ready_at = self.throttle.ready_at(limits.packets, now);
+            let throttled = ready_at > now;
+            let reading = !throttled && self.under_way.len() < limits.in_flight;
             if !reading {
-                heard_at = Instant::now();
+                heard_at = now;
+                begun_at = None;
             }
             // [MQTT-3.1.2-24]
             let silent_at = heard_at + self.keep_alive + self.keep_alive / 2;
+            // A packet that has begun has to end, whatever keep-alive was asked for.
+            begun_at = (!wire.buffer.is_empty()).then(|| begun_at.unwrap_or(now));
+            let stalled_at = begun_at.map_or(silent_at, |at| at + limits.packet_deadline);
             tokio::select! {
                 biased;
                 reason = self.ticket.closed() => return Err(reason),
@@ -145,8 +163,27 @@ impl<'a> Serving<'a> {
                 Some(settled) = self.under_way.next() => self.settle(session, settled)?,
                 () = session.feed().news() => {}
                 read = wire.read(), if reading => read?,
+                () = sleep_until(ready_at), if throttled => {}
                 () = sleep_until(silent_at), if reading => return Err(Closing::KeepAlive),
+                () = sleep_until(stalled_at), if reading => return Err(Closing::Stalled),
             }
+        }
+    }
+
+    /// May the next packet be taken in? Not while as many are under way as may be, and not faster than the limits say.
+    fn has_room(&self, limits: &EdgeLimits) -> bool {
+        let now = Instant::now();
+        self.under_way.len() < limits.in_flight
+            && self.throttle.ready_at(limits.packets, now) <= now
+    }
+
+    fn count(&mut self, limits: &EdgeLimits, now: Instant) {
+        if self.throttle.count(limits.packets, now) {
+            self.context.metrics.count_throttled();
+            tracing::warn!(
+                client = %self.principal,
+                "sends more packets a second than it may, for long; it is read no faster, and nothing is dropped"
+            );
         }
     }
 
@@ -232,7 +269,7 @@ impl<'a> Serving<'a> {
 
     /// Lets what is under way end, and acknowledges it, for a bounded time.
     async fn drain(&mut self, wire: &mut Wire, session: &mut Session) -> Closing {
-        let limits = &self.context.limits;
+        let limits = &*self.context.limits.get();
         let drained = timeout(limits.drain_deadline, async {
             while let Some(settled) = self.under_way.next().await {
                 self.settle(session, settled)?;
