@@ -17,11 +17,13 @@
 mod admission;
 mod boots;
 mod chain;
+mod downlink;
 mod evidence;
 mod quarantine;
 mod review;
 pub(crate) mod rows;
 mod senders;
+mod sessions;
 mod writer;
 
 use std::collections::HashSet;
@@ -38,11 +40,16 @@ use vitalseal_crypto::{
 };
 
 pub use self::chain::BootChain;
+use self::downlink::Waiting;
+pub use self::downlink::{
+    DownlinkError, DownlinkRow, Listener, MAX_DOWNLINK_BYTES, MAX_DOWNLINK_WAITING,
+};
 pub use self::evidence::KeptProof;
 pub use self::quarantine::{NewQuarantine, Place};
 use self::quarantine::{Room, SealedQuarantine};
 pub use self::review::{QuarantineFilter, QuarantineRow, QuarantineState, Settled};
 pub use self::senders::Senders;
+pub use self::sessions::{KeptSession, SessionChange};
 use self::writer::{Command, Writer};
 use crate::lock::StoreLock;
 use crate::space::Space;
@@ -183,6 +190,7 @@ pub struct Inbox {
     quarantine_key: Arc<PageKey>,
     senders: Senders,
     room: Room,
+    waiting: Waiting,
 }
 
 impl Inbox {
@@ -208,7 +216,9 @@ impl Inbox {
         let db = Database::connect(path).await?;
         let senders = Senders::load(db.pool()).await?;
         let room = Room::load(db.pool()).await?;
-        let writer = Writer::new(path, erased, senders.clone(), room.clone(), space).await?;
+        let waiting = Waiting::load(db.pool()).await?;
+        let (keys, bodies, queues) = (senders.clone(), room.clone(), waiting.clone());
+        let writer = Writer::new(path, erased, keys, bodies, queues, space).await?;
         let (commands, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
             writer.run(queue).await;
@@ -221,9 +231,19 @@ impl Inbox {
                 quarantine_key,
                 senders,
                 room,
+                waiting,
             },
             task,
         ))
+    }
+
+    /// Of a store that goes on from an older copy: ends every session and empties every queue of what devices are told.
+    /// Before [`Inbox::open`].
+    pub(crate) async fn forget_peers(path: &Path) -> Result<(), InboxError> {
+        let mut conn = sqlite::connect_synced(path).await?;
+        sessions::forget_all(&mut conn).await?;
+        downlink::forget_all(&mut conn).await?;
+        Ok(sqlx::Connection::close(conn).await?)
     }
 
     /// Makes a message durable, once; resolves after the commit is on disk.

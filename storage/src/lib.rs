@@ -38,8 +38,10 @@ pub use catalog::{Catalog, DataFile, Holding};
 pub use durable::FileError;
 pub use flush::FlushReport;
 pub use inbox::{
-    Admission, BootChain, Fork, Inbox, InboxError, Judgement, KeptProof, NewQuarantine, Place,
-    QuarantineFilter, QuarantineRow, QuarantineState, Required, Senders, Settled,
+    Admission, BootChain, DownlinkError, DownlinkRow, Fork, Inbox, InboxError, Judgement,
+    KeptProof, KeptSession, Listener, MAX_DOWNLINK_BYTES, MAX_DOWNLINK_WAITING, NewQuarantine,
+    Place, QuarantineFilter, QuarantineRow, QuarantineState, Required, Senders, SessionChange,
+    Settled,
 };
 pub use keys::{
     FileRootProvider, JoinRefused, Joined, KeyCustody, KeyErasure, KeyError, KeySlot, KeyStatus,

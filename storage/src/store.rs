@@ -343,6 +343,10 @@ impl Store {
         let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let quarantine = Arc::clone(&tree.quarantine);
         let space = Space::new(paths);
+        // Until the audit log knows of a join, and that is after this.
+        if snapshot::is_joined(&db).await? {
+            Inbox::forget_peers(&paths.inbox()).await?;
+        }
         let (inbox, writer) = Inbox::open(
             &paths.inbox(),
             quarantine,

@@ -18,6 +18,7 @@ mod intake;
 mod join;
 mod opening;
 mod order;
+mod peers;
 mod places;
 mod restore;
 mod review;

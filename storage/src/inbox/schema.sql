@@ -80,5 +80,24 @@ CREATE UNIQUE INDEX quarantine_once ON quarantine (device, boot, sequence, reaso
   WHERE boot IS NOT NULL AND sequence IS NOT NULL;
 CREATE INDEX quarantine_held ON quarantine (device) WHERE state = 'held';
 
+-- What devices are told, sealed under the quarantine page key, until they acknowledged it. Numbers are not used again:
+-- a session goes on after the newest that it sent.
+CREATE TABLE downlink (
+  id            INTEGER PRIMARY KEY AUTOINCREMENT,
+  device        TEXT    NOT NULL,
+  body          BLOB    NOT NULL,
+  queued_at_us  BIGINT  NOT NULL,
+  expires_at_us BIGINT  NOT NULL
+);
+CREATE INDEX downlink_of ON downlink (device);
+
+-- MQTT sessions that outlive the process. subscriptions: JSON, [[filter, QoS], …]. left_at_us is NULL while connected.
+CREATE TABLE sessions (
+  client        TEXT   PRIMARY KEY,
+  subscriptions TEXT   NOT NULL,
+  expiry_s      BIGINT NOT NULL,
+  left_at_us    BIGINT
+) WITHOUT ROWID;
+
 PRAGMA application_id = 1448296270; -- "VSLN"
 PRAGMA user_version = 3;

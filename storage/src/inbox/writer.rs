@@ -8,9 +8,11 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use vitalseal_crypto::{DeviceId, SenderKeys as _, SubjectPseudonym};
 
+use super::downlink::{self, Waiting};
 use super::quarantine::{Room, SealedQuarantine};
 use super::review::{self, Settlement};
 use super::senders::{self, Remembered, Senders};
+use super::sessions::SessionChange;
 use super::{Admission, InboxError, Judgement, admission};
 use crate::space::Space;
 use crate::sqlite;
@@ -30,6 +32,8 @@ pub(super) enum Command {
     Settle(Box<Settlement>, Answer<bool>),
     Purge(SubjectPseudonym, Answer<()>),
     ForgetSenders(DeviceId, Answer<()>),
+    Sessions(Vec<SessionChange>, Answer<()>),
+    Downlink(Box<downlink::Change>, Answer<Option<i64>>),
     DeleteFlushed(i64, Answer<u64>),
     Close(oneshot::Sender<()>),
 }
@@ -43,6 +47,7 @@ pub(super) struct Writer {
     erased: HashSet<SubjectPseudonym>,
     senders: Senders,
     room: Room,
+    waiting: Waiting,
 }
 
 /// A batch, sorted by kind. Purges come after admissions: they take along what was queued before
@@ -54,6 +59,8 @@ struct Batch {
     settlements: Vec<(Settlement, Answer<bool>)>,
     purges: Vec<(SubjectPseudonym, Answer<()>)>,
     forgotten: Vec<(DeviceId, Answer<()>)>,
+    sessions: Vec<(Vec<SessionChange>, Answer<()>)>,
+    downlink: Vec<(downlink::Change, Answer<Option<i64>>)>,
     deletions: Vec<(i64, Answer<u64>)>,
 }
 
@@ -63,6 +70,7 @@ impl Writer {
         erased: HashSet<SubjectPseudonym>,
         senders: Senders,
         room: Room,
+        waiting: Waiting,
         space: Space,
     ) -> Result<Self, sqlx::Error> {
         Ok(Self {
@@ -72,6 +80,7 @@ impl Writer {
             erased,
             senders,
             room,
+            waiting,
         })
     }
 
@@ -96,6 +105,8 @@ impl Writer {
                     Command::ForgetSenders(device, answer) => {
                         batch.forgotten.push((device, answer));
                     }
+                    Command::Sessions(changes, answer) => batch.sessions.push((changes, answer)),
+                    Command::Downlink(change, answer) => batch.downlink.push((*change, answer)),
                     Command::DeleteFlushed(high, answer) => batch.deletions.push((high, answer)),
                     Command::Close(answer) => {
                         // What was sent before still gets its answer.
@@ -131,7 +142,7 @@ impl Writer {
         }
         match self.write(&batch).await {
             Ok(outcome) => {
-                self.remember(&batch, &outcome.judged);
+                self.remember(&batch, &outcome);
                 self.room.change(outcome.kept_bytes);
                 for ((_, answer), judgement) in batch.admissions.into_iter().zip(outcome.judged) {
                     // A sender that stopped waiting will learn it from the device's repetition.
@@ -140,8 +151,13 @@ impl Writer {
                 let quarantined = batch.quarantines.into_iter().map(|(_, answer)| answer);
                 let purged = batch.purges.into_iter().map(|(_, answer)| answer);
                 let forgotten = batch.forgotten.into_iter().map(|(_, answer)| answer);
-                for answer in quarantined.chain(purged).chain(forgotten) {
+                let sessions = batch.sessions.into_iter().map(|(_, answer)| answer);
+                let others = purged.chain(forgotten).chain(sessions);
+                for answer in quarantined.chain(others) {
                     let _ = answer.send(Ok(()));
+                }
+                for ((_, answer), queued) in batch.downlink.into_iter().zip(outcome.queued) {
+                    let _ = answer.send(Ok(queued));
                 }
                 for ((_, answer), settled) in batch.settlements.into_iter().zip(outcome.settled) {
                     let _ = answer.send(Ok(settled));
@@ -178,8 +194,11 @@ impl Writer {
     }
 
     /// Before anybody is answered: whoever is told that a message is kept may name its key.
-    fn remember(&self, batch: &Batch, judged: &[Judgement]) {
-        for (device, key) in batch.introduced(judged) {
+    fn remember(&self, batch: &Batch, outcome: &Outcome) {
+        for ((change, _), queued) in batch.downlink.iter().zip(&outcome.queued) {
+            self.waiting.note(change, *queued);
+        }
+        for (device, key) in batch.introduced(&outcome.judged) {
             self.senders.remember(device, *key);
         }
         for (device, _) in &batch.forgotten {
@@ -228,6 +247,12 @@ impl Batch {
         for (_, answer) in self.forgotten {
             let _ = answer.send(Err(failed()));
         }
+        for (_, answer) in self.sessions {
+            let _ = answer.send(Err(failed()));
+        }
+        for (_, answer) in self.downlink {
+            let _ = answer.send(Err(failed()));
+        }
         for (_, answer) in self.deletions {
             let _ = answer.send(Err(failed()));
         }
@@ -237,6 +262,7 @@ impl Batch {
 struct Outcome {
     judged: Vec<Judgement>,
     settled: Vec<bool>,
+    queued: Vec<Option<i64>>,
     deleted: Vec<u64>,
     /// By how much the kept bodies of refused messages grew.
     kept_bytes: i64,
@@ -278,6 +304,13 @@ async fn write(
             .execute(&mut *tx)
             .await?;
     }
+    for change in batch.sessions.iter().flat_map(|(changes, _)| changes) {
+        change.write(&mut tx).await?;
+    }
+    let mut queued = Vec::with_capacity(batch.downlink.len());
+    for (change, _) in &batch.downlink {
+        queued.push(change.write(&mut tx).await?);
+    }
     let mut deleted = Vec::with_capacity(batch.deletions.len());
     for (high, _) in &batch.deletions {
         let done = sqlx::query(
@@ -293,6 +326,7 @@ async fn write(
     Ok(Outcome {
         judged,
         settled,
+        queued,
         deleted,
         kept_bytes,
     })

@@ -32,6 +32,7 @@ use self::format::{Body, Header, Opened, PageFile};
 pub use self::join::JoinRefused;
 pub(crate) use self::join::{join, places, secret};
 pub use self::joined::Joined;
+pub(crate) use self::joined::is_joined;
 use self::own::Own;
 use self::place::Place;
 pub use self::place::SnapshotId;

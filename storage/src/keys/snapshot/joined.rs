@@ -9,7 +9,7 @@ use vitalseal_crypto::KeyEpoch;
 
 use super::place::SnapshotId;
 use crate::keys::{KeyError, KeyStore};
-use crate::sqlite::{at, count, number, us};
+use crate::sqlite::{Database, at, count, number, us};
 
 /// What a key snapshot brought into a registry that was older than it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +66,12 @@ impl KeyStore {
             .await?;
         Ok(tx.commit().await?)
     }
+}
+
+/// Whether the registry was joined, and the audit log does not have it yet.
+pub(crate) async fn is_joined(db: &Database) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query("SELECT 1 FROM joins").fetch_optional(db.pool());
+    Ok(row.await?.is_some())
 }
 
 /// Keeps it, in the transaction of the join.
