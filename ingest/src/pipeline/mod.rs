@@ -106,12 +106,28 @@ pub enum PipelineError {
         "the message only names its session key, which is not known; it has to come with that key in full"
     )]
     UnknownSender,
+    /// The disk has no room for messages.
+    #[error("the disk is full; free some space, and messages are taken again within seconds")]
+    Full,
     /// The operating system refused a thread.
     #[error("starting the pipeline's threads")]
     Threads(#[source] std::io::Error),
     /// A stage panicked, or the runtime or the worker threads are going away.
     #[error("the pipeline is not running")]
     Stopped,
+}
+
+impl PipelineError {
+    /// Whether it failed for want of space: told once by an alert, and not for every message.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(
+            self,
+            Self::Full
+                | Self::Inbox(InboxError::Full(_))
+                | Self::Store(StoreError::Inbox(InboxError::Full(_)))
+        )
+    }
 }
 
 /// What the pipeline works with.
@@ -196,7 +212,7 @@ impl Pipeline {
     /// Waits until a message of `bytes` may come in.
     ///
     /// # Errors
-    /// [`PipelineError::Stopped`].
+    /// [`PipelineError::Full`], [`PipelineError::Stopped`].
     pub async fn reserve(&self, bytes: usize) -> Result<Credit, PipelineError> {
         // A message larger than all credits together would wait for ever; the edge's packet limit is far below.
         let wanted = bytes
@@ -205,6 +221,10 @@ impl Pipeline {
         let wanted = u32::try_from(wanted).map_err(|_| PipelineError::Stopped)?;
         let credits = Arc::clone(&self.shared.credits);
         let permit = credits.acquire_many_owned(wanted).await;
+        // After the wait, which a full disk may have ended.
+        if self.shared.deps.store.space.is_full() {
+            return Err(PipelineError::Full);
+        }
         permit.map(Credit).map_err(|_| PipelineError::Stopped)
     }
 
