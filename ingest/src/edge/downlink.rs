@@ -10,18 +10,22 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vitalseal_storage::{Clock, Store};
+use vitalseal_storage::{Clock, InboxError, Listener, Store};
 
 use super::closing::Closing;
 use super::identity::Principal;
 
 /// One principal's queue. Of whoever is no device it is empty for ever.
 #[derive(Debug)]
-pub(crate) struct Downlink;
+pub(crate) struct Downlink {
+    listener: Option<Listener>,
+    clock: Arc<dyn Clock>,
+}
 
 impl Downlink {
-    pub(crate) fn new(_store: &Store, _clock: Arc<dyn Clock>, _principal: &Principal) -> Self {
-        Self
+    pub(crate) fn new(store: &Store, clock: Arc<dyn Clock>, principal: &Principal) -> Self {
+        let listener = principal.device().map(|device| store.inbox.listen(device));
+        Self { listener, clock }
     }
 
     /// The first message after that of number `id`, if there is one now; numbers begin at 1 and only grow. What expired
@@ -29,22 +33,38 @@ impl Downlink {
     ///
     /// # Errors
     /// [`Closing::Storage`]
-    #[expect(clippy::unused_async, reason = "reads the inbox")]
-    pub(crate) async fn next_after(&mut self, _id: i64) -> Result<Option<(i64, Bytes)>, Closing> {
-        Ok(None)
+    pub(crate) async fn next_after(&mut self, id: i64) -> Result<Option<(i64, Bytes)>, Closing> {
+        let Some(listener) = &mut self.listener else {
+            return Ok(None);
+        };
+        let next = listener.next_after(id, self.clock.now()).await;
+        let next = next.map_err(failed)?;
+        Ok(next.map(|(id, body)| (id, Bytes::copy_from_slice(&body))))
     }
 
     /// Resolves when there may be a next message. Cancel safe.
     pub(crate) async fn news(&mut self) {
-        std::future::pending().await
+        match &mut self.listener {
+            Some(listener) => listener.news().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The client has it: removes it. Durable when this returns; removing it once more is not an error.
     ///
     /// # Errors
     /// [`Closing::Storage`]; it will then come again.
-    #[expect(clippy::unused_async, reason = "writes the inbox")]
-    pub(crate) async fn done(&self, _id: i64) -> Result<(), Closing> {
-        Ok(())
+    pub(crate) async fn done(&self, id: i64) -> Result<(), Closing> {
+        match &self.listener {
+            Some(listener) => listener.done(id).await.map_err(failed),
+            None => Ok(()),
+        }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
+fn failed(error: InboxError) -> Closing {
+    let error = &error as &dyn std::error::Error;
+    tracing::error!(error, "reading or writing what a device is told failed");
+    Closing::Storage
 }
