@@ -4,6 +4,8 @@
 //! nor a shell history. A one-time code does, for it is worth nothing half a minute later; so do a
 //! patient's name and record number in `patient add`, which whoever types them has to keep in mind.
 
+mod quarantine;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -11,6 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 use vitalseal_storage::ports::{Role, UserName};
+
+pub use self::quarantine::{QuarantineCommand, SettleArgs};
 
 /// Sealed vital signs: signed by the device, one key per patient, answered under policy.
 #[derive(Debug, Parser)]
@@ -225,7 +229,7 @@ pub enum DeviceCommand {
         #[arg(long, value_name = "DIR", conflicts_with_all = ["csr", "out"])]
         new_key: Option<PathBuf>,
     },
-    /// Assign a device to a patient from now on.
+    /// Assign a device to a patient, from now on or since an instant in the past.
     Assign {
         /// The store.
         #[command(flatten)]
@@ -235,6 +239,17 @@ pub enum DeviceCommand {
         /// The patient's pseudonym.
         #[arg(long)]
         patient: SubjectPseudonym,
+        /// Since when it measures them, such as 2026-03-01T08:00:00Z [default: now].
+        #[arg(long, value_name = "TIME")]
+        since: Option<Timestamp>,
+    },
+    /// List whom a device measured, and when.
+    Assignments {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
     },
     /// List devices.
     List(DataArgs),
@@ -348,20 +363,6 @@ pub enum TokenCommand {
         /// The six digits that the authenticator shows now.
         #[arg(long, value_name = "CODE")]
         totp: String,
-    },
-}
-
-/// `vitalseal quarantine …`
-#[derive(Debug, Subcommand)]
-pub enum QuarantineCommand {
-    /// List refused messages, newest first.
-    List {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// How many at most.
-        #[arg(long, default_value_t = 100)]
-        limit: u32,
     },
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 mod device;
+mod quarantine;
 mod reserved;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use crate::admin::client::ask;
 use crate::admin::protocol::{Private, Request};
 use crate::cli::{
     AuditCommand, CaCommand, Command, DataArgs, EraseArgs, EraseCommand, IncidentCommand, InitArgs,
-    KeysCommand, PatientCommand, QuarantineCommand, RecipientCommand, ReportFormat, ServeArgs,
+    KeysCommand, PatientCommand, RecipientCommand, ReportFormat, ServeArgs,
     SimulateArgs, TokenCommand, UserCommand,
 };
 use crate::credentials::CredentialsView;
@@ -183,9 +184,7 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
             )
             .await
         }
-        Command::Quarantine(QuarantineCommand::List { at, limit }) => {
-            relay(&at, Request::QuarantineList { limit }, json).await
-        }
+        Command::Quarantine(command) => quarantine::run(command, json).await,
         Command::Audit(AuditCommand::Tail { at, lines }) => audit_tail(&at, lines, json).await,
         Command::Audit(AuditCommand::Verify { at, checkpoint }) => {
             audit_verify(&at, checkpoint.as_deref(), json).await

@@ -5,6 +5,10 @@
 
 mod background;
 mod http;
+mod quarantine;
+mod reload;
+mod revocations;
+mod space;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -75,6 +79,8 @@ pub struct System {
     pub config: Config,
     /// Paths of the store.
     pub paths: StorePaths,
+    /// Takes messages in, and those that a review releases.
+    pub pipeline: Pipeline,
     /// The current envelope certificate (PEM), as published to devices.
     pub recipient: watch::Sender<Bytes>,
     /// TLS of the MQTT edge; a new value is for new connections.
@@ -131,6 +137,11 @@ impl Server {
         let certificate = recipient::current(&store, clock.now()).await?;
         let (recipient, published) = watch::channel(Bytes::from(certificate.to_pem()));
 
+        store
+            .inbox
+            .limit_quarantine(u64::from(config.mqtt.quarantine_mib) << 20);
+
+        let alerts = Alerts::default();
         let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let pipeline = Pipeline::start(
             PipelineDeps {
@@ -145,15 +156,14 @@ impl Server {
         .context("starting the verification workers")?;
         // Every door is bound before any is served: an address in use leaves nothing half-started.
         let mqtt = overrides.mqtt.unwrap_or(config.mqtt.listen);
-        let alerts = Alerts::default();
-        let (mutual, presented) = watch::channel(mutual);
+        let consumers = cluster::consumers(&config, &pipeline, &alerts, &clock, &published)?;
         let edge = Edge::bind(
             Door {
                 listen: mqtt,
                 tls: presented,
             },
             EdgeDeps {
-                pipeline,
+                pipeline: pipeline.clone(),
                 store: store.clone(),
                 times: config.mqtt.times(),
                 audit: Arc::clone(&audit) as _,
@@ -199,6 +209,7 @@ impl Server {
 
         let system = Arc::new(System {
             addresses,
+            pipeline,
             login: Login::new(store.registry.clone(), Arc::clone(&audit) as _),
             store,
             audit,
@@ -231,6 +242,8 @@ impl Server {
         doors.spawn(admin::serve(socket, Arc::clone(&system), stop.clone()));
         let mut background = JoinSet::new();
         background.spawn(background::flush(Arc::clone(&system), stop.clone()));
+        background.spawn(space::watch(Arc::clone(&system), stop.clone()));
+        background.spawn(quarantine::watch(Arc::clone(&system), stop.clone()));
         background.spawn(background::tend_recipient(
             Arc::clone(&system),
             stop.clone(),

@@ -35,6 +35,8 @@ const MESSAGE_SPAN: Duration = Duration::from_secs(60);
 const SAMPLES_PER_MESSAGE: usize = 250;
 /// Minutes that a simulated patient is measured for, one step of five signals a second.
 const SIMULATED_MINUTES: i64 = 10;
+/// Recordings end now, and are shorter than this: their devices measured their patients since then.
+const RECORDED_WITHIN: SignedDuration = SignedDuration::from_hours(24);
 /// Messages per session key of a device in `ss` mode.
 const MESSAGES_PER_SESSION: u32 = 100;
 /// A healthy server on the same machine answers everything well within this.
@@ -334,6 +336,7 @@ pub async fn enrol_for(
         &Request::DeviceAssign {
             device: device.clone(),
             patient: subject,
+            since: Some(SystemClock.now() - RECORDED_WITHIN),
         },
     )
     .await?;

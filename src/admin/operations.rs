@@ -4,6 +4,7 @@
 mod backup;
 mod devices;
 mod keys;
+mod quarantine;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -12,12 +13,13 @@ use serde_json::Value;
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_compliance::{access, erasure, incident};
 use vitalseal_crypto::SubjectPseudonym;
+use vitalseal_storage::QuarantineFilter;
 use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
 
 use super::protocol::Request;
 use super::views::{
     CaView, GrantView, IncidentView, PatientIdentityView, PatientStateView, PatientView,
-    QuarantineView, RecipientView, ReportView, TokenView, UserView, VerifiedView,
+    RecipientView, ReportView, RevocationListView, TokenView, UserView, VerifiedView,
 };
 use crate::credentials::CredentialsView;
 use crate::files;
@@ -50,7 +52,12 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::PatientList => act.patient_list().await,
         Request::PatientShow { patient } => act.patient_show(&patient).await,
         Request::DeviceEnroll { device, csr_pem } => devices::enroll(&act, &device, &csr_pem).await,
-        Request::DeviceAssign { device, patient } => devices::assign(&act, device, patient).await,
+        Request::DeviceAssign {
+            device,
+            patient,
+            since,
+        } => devices::assign(&act, device, patient, since).await,
+        Request::DeviceAssignments { device } => devices::assignments(&act, &device).await,
         Request::DeviceList => devices::list(&act).await,
         Request::DeviceRevoke { device, reason } => devices::revoke(&act, device, &reason).await,
         Request::DeviceChain { device } => devices::chain(&act, &device).await,
@@ -81,7 +88,22 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
                 expires_at: token.expires_at,
             })
         }
-        Request::QuarantineList { limit } => act.quarantine_list(limit).await,
+        Request::QuarantineList {
+            limit,
+            device,
+            reason,
+            state,
+        } => {
+            let filter = QuarantineFilter {
+                device,
+                reason: reason.as_deref().map(str::parse).transpose()?,
+                state: state.as_deref().map(str::parse).transpose()?,
+            };
+            quarantine::list(&act, &filter, limit).await
+        }
+        Request::QuarantineShow { id } => quarantine::show(&act, id).await,
+        Request::QuarantineRelease { id, reason } => quarantine::release(&act, id, &reason).await,
+        Request::QuarantineDrop { id, reason } => quarantine::drop(&act, id, &reason).await,
         Request::AuditTail { lines } => json(&system.audit.tail(lines).await?),
         Request::AuditVerify { checkpoint } => {
             let verified = system.audit.verify(checkpoint.as_deref()).await?;
@@ -257,22 +279,6 @@ impl Act<'_> {
             .map(|(user, role)| UserView {
                 user: user.as_str(),
                 role: role.as_str(),
-            })
-            .collect();
-        json(&view)
-    }
-
-    async fn quarantine_list(&self, limit: u32) -> anyhow::Result<Value> {
-        let rows = self.system.store.inbox.quarantined(limit).await?;
-        let view: Vec<_> = rows
-            .iter()
-            .map(|row| QuarantineView {
-                id: row.id,
-                device: &row.device,
-                reason: row.reason.as_str(),
-                received_at: row.received_at,
-                detail: &row.detail,
-                bytes: row.size,
             })
             .collect();
         json(&view)

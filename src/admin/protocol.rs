@@ -41,6 +41,10 @@ pub enum Request {
     DeviceAssign {
         device: DeviceId,
         patient: SubjectPseudonym,
+        since: Option<Timestamp>,
+    },
+    DeviceAssignments {
+        device: DeviceId,
     },
     DeviceList,
     DeviceRevoke {
@@ -70,6 +74,20 @@ pub enum Request {
     },
     QuarantineList {
         limit: u32,
+        device: Option<DeviceId>,
+        reason: Option<String>,
+        state: Option<String>,
+    },
+    QuarantineShow {
+        id: i64,
+    },
+    QuarantineRelease {
+        id: i64,
+        reason: String,
+    },
+    QuarantineDrop {
+        id: i64,
+        reason: String,
     },
     AuditTail {
         lines: u32,

@@ -1,5 +1,7 @@
 //! What administrative answers show, field by field: nothing is shown because a row happens to hold it.
 
+pub(super) mod quarantine;
+
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -54,6 +56,14 @@ pub(super) struct EnrolledView<'a> {
 pub(super) struct AssignedView<'a> {
     pub(super) device: &'a DeviceId,
     pub(super) patient: &'a str,
+    pub(super) since: Timestamp,
+}
+
+#[derive(Serialize)]
+pub(super) struct AssignmentView<'a> {
+    pub(super) patient: &'a str,
+    pub(super) since: Timestamp,
+    pub(super) until: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
@@ -62,6 +72,8 @@ pub(super) struct DeviceView<'a> {
     pub(super) state: &'a str,
     pub(super) patient: Option<&'a str>,
     pub(super) enrolled_at: Timestamp,
+    pub(super) state_since: Timestamp,
+    pub(super) state_reason: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -101,16 +113,6 @@ pub(super) struct GrantView<'a> {
 pub(super) struct UserView<'a> {
     pub(super) user: &'a str,
     pub(super) role: &'a str,
-}
-
-#[derive(Serialize)]
-pub(super) struct QuarantineView<'a> {
-    pub(super) id: i64,
-    pub(super) device: &'a DeviceId,
-    pub(super) reason: &'a str,
-    pub(super) received_at: Timestamp,
-    pub(super) detail: &'a str,
-    pub(super) bytes: u64,
 }
 
 #[derive(Serialize)]

@@ -45,7 +45,18 @@ pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()
             at,
             device,
             patient,
-        } => relay(&at, Request::DeviceAssign { device, patient }, json).await,
+            since,
+        } => {
+            let request = Request::DeviceAssign {
+                device,
+                patient,
+                since,
+            };
+            relay(&at, request, json).await
+        }
+        DeviceCommand::Assignments { at, device } => {
+            relay(&at, Request::DeviceAssignments { device }, json).await
+        }
         DeviceCommand::List(at) => relay(&at, Request::DeviceList, json).await,
         DeviceCommand::Revoke { at, device, reason } => {
             relay(&at, Request::DeviceRevoke { device, reason }, json).await

@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::System;
+use super::{System, cluster, quarantine, space};
 
 /// Serves `/healthz` and `/metrics` until told to stop.
 pub(super) async fn serve(listener: TcpListener, system: Arc<System>, stop: CancellationToken) {
@@ -69,12 +69,6 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
             edge.duplicates(),
         ),
         (
-            "quarantined_total",
-            "counter",
-            "Acknowledged messages refused",
-            edge.quarantined(),
-        ),
-        (
             "chain_gaps_total",
             "counter",
             "Messages stored while the one before them was missing",
@@ -102,13 +96,20 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
     // A store that cannot be read is what the gauge is for: not being able to tell counts as unfinished.
     let unfinished = system.store.keys.status().await;
     let unfinished = unfinished.map_or(1, |keys| keys.roots_retiring);
-    let all = all.into_iter().chain([(
-        "roots_retiring",
-        "gauge",
-        "Old root keys that still exist because an erasure or rotation is unfinished",
-        unfinished,
-    )]);
+    let cluster = system.cluster.as_deref().map(cluster::metrics);
+    let all = all
+        .into_iter()
+        .chain(space::metrics(&system))
+        .chain(quarantine::metrics(&system).await)
+        .chain(cluster.into_iter().flatten())
+        .chain([(
+            "roots_retiring",
+            "gauge",
+            "Old root keys that still exist because an erasure or rotation is unfinished",
+            unfinished,
+        )]);
     let mut text = String::new();
+    quarantine::write_reasons(&system, &mut text);
     for (name, kind, help, value) in all {
         // Writing to a `String` cannot fail.
         let _ = writeln!(

@@ -10,8 +10,8 @@ pub mod device;
 mod files;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -82,9 +82,11 @@ impl Site {
 
     /// Starts the server on the ports it had before, or on free ones.
     pub fn serve(&mut self) {
-        let port = |name: &str| match &self.server {
-            Some(running) => running.addresses[name].as_str().unwrap().to_owned(),
-            None => "127.0.0.1:0".to_owned(),
+        let port = |name: &str| {
+            // A door that is not open has no address.
+            let before = self.server.as_ref();
+            let before = before.and_then(|running| running.addresses[name].as_str());
+            before.unwrap_or("127.0.0.1:0").to_owned()
         };
         let (mqtt, sql, http) = (port("mqtt"), port("sql"), port("http"));
         let log = File::options()
@@ -121,6 +123,26 @@ impl Site {
     pub fn address(&self, door: &str) -> SocketAddr {
         let running = self.server.as_ref().expect("the server runs");
         running.addresses[door].as_str().unwrap().parse().unwrap()
+    }
+
+    /// What the health door answers: head and body.
+    pub fn get(&self, path: &str) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.address("http")).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let ends = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let body = answer.split_off(ends.unwrap() + 4);
+        (String::from_utf8(answer).unwrap(), body)
+    }
+
+    /// One of the numbers on `/metrics`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let shown = String::from_utf8(self.get("/metrics").1).unwrap();
+        let name = format!("vitalseal_{name} ");
+        let value = shown.lines().find_map(|line| line.strip_prefix(&name));
+        value.expect("the metric is shown").parse().unwrap()
     }
 
     /// Process id of the server.
@@ -191,7 +213,7 @@ impl Site {
             .to_owned()
     }
 
-    /// Enrols a device with a key of its own, assigned to `patient`; its directory.
+    /// Enrols a device with a key of its own, assigned to `patient` for all that tests measure; its directory.
     pub fn device(&self, id: &str, patient: &str) -> PathBuf {
         let directory = self.dir.path().join(id);
         self.json(&[
@@ -201,8 +223,14 @@ impl Site {
             "--new-key",
             directory.to_str().unwrap(),
         ]);
-        self.json(&["device", "assign", id, "--patient", patient]);
+        self.assign(id, patient);
         directory
+    }
+
+    /// Assigns a device to `patient` since before anything that tests measure.
+    pub fn assign(&self, id: &str, patient: &str) {
+        let since = "2026-01-01T00:00:00Z";
+        self.json(&["device", "assign", id, "--patient", patient, "--since", since]);
     }
 
     /// A user who may see `patients`, with a fresh token.

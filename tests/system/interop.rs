@@ -124,7 +124,7 @@ impl Foreign {
         ));
         let (csr, cert) = (text(&csr), text(&cert));
         site.json(&["device", "enroll", FOREIGN, "--csr", csr, "--out", cert]);
-        site.json(&["device", "assign", FOREIGN, "--patient", patient]);
+        site.assign(FOREIGN, patient);
         std::fs::write(
             foreign.path("recipient.pem"),
             site.run(&["recipient", "show"]).stdout,

@@ -33,7 +33,8 @@ impl Rewrapped {
         turn: Turn,
         terms: &Terms,
     ) -> Result<Option<Admitted>, Stop> {
-        let (readings, introduced) = (self.readings, self.introduced);
+        let (measured, introduced) = (self.measured, self.introduced);
+        let readings = measured.readings;
         let header = self.envelope.header().clone();
         let admission = Admission {
             message: self.message,
@@ -44,8 +45,8 @@ impl Rewrapped {
             issued_at: header.issued_at,
             required: terms.required(&header),
             received_at: terms.received_at,
-            first_at: self.first_at,
-            last_at: self.last_at,
+            first_at: measured.first_at,
+            last_at: measured.last_at,
             readings,
             envelope: self.envelope.into_bytes(),
         };

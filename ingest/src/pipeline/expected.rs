@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{Backend, DeviceCertificate, PatientKeys, SubjectPseudonym, envelope};
+use vitalseal_crypto::{
+    Backend, DeviceCertificate, Header, PatientKeys, SubjectPseudonym, Thumbprint, envelope,
+};
 use vitalseal_storage::{Assignment, DeviceState, PatientState, QuarantineReason, Store};
 
 use super::quarantine::Refusal;
@@ -18,6 +20,12 @@ use super::{PipelineError, Stop};
 #[derive(Debug)]
 pub(super) struct Expected {
     pub(super) envelope: envelope::Received,
+    pub(super) known: Known,
+}
+
+/// What is known of a message's device and patient before its signature is looked at.
+#[derive(Debug)]
+pub(super) struct Known {
     pub(super) certificate: Arc<DeviceCertificate>,
     pub(super) replay: Replay,
     pub(super) patient: Patient,
@@ -55,7 +63,22 @@ impl Received {
         terms: &Terms,
     ) -> Result<Option<Expected>, Stop> {
         let envelope = self.envelope;
-        let header = envelope.header();
+        let (header, signer) = (envelope.header(), envelope.signer());
+        let signed_hash = || envelope.signed_hash(backend);
+        let known = Known::of(header, signer, signed_hash, store, terms).await?;
+        Ok(known.map(|known| Expected { envelope, known }))
+    }
+}
+
+impl Known {
+    /// As [`Received::expect`], of an envelope in any form.
+    pub(super) async fn of(
+        header: &Header,
+        signer: &Thumbprint,
+        signed_hash: impl Fn() -> [u8; 32] + Send,
+        store: &Store,
+        terms: &Terms,
+    ) -> Result<Option<Self>, Stop> {
         let record = store.registry.device(&header.device).await?;
         let not_active =
             |detail| Refusal::new(QuarantineReason::DeviceNotActive, detail).about(header);
@@ -68,18 +91,17 @@ impl Received {
         }
         let replay = match store.inbox.seen(&header.message_id()).await? {
             None => Replay::New,
-            Some(hash) if hash == envelope.signed_hash(backend) => return Ok(None),
+            Some(hash) if hash == signed_hash() => return Ok(None),
             Some(_) => Replay::OtherBytes,
         };
-        let Some(certificate) = store.registry.device_certificate(envelope.signer()).await? else {
+        let Some(certificate) = store.registry.device_certificate(signer).await? else {
             let detail = "signed under a certificate that was never enrolled";
             return Err(Refusal::new(QuarantineReason::Signature, detail)
                 .about(header)
                 .into());
         };
         let patient = patient(store, record.assignments, &header.subject).await?;
-        Ok(Some(Expected {
-            envelope,
+        Ok(Some(Self {
             certificate,
             replay,
             patient,

@@ -30,9 +30,11 @@ mod time;
 mod verified;
 mod workers;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use vitalseal_crypto::{Backend, BackendError, DeviceId};
 use vitalseal_storage::{
@@ -125,7 +127,9 @@ impl PipelineError {
             self,
             Self::Full
                 | Self::Inbox(InboxError::Full(_))
-                | Self::Store(StoreError::Inbox(InboxError::Full(_)))
+                | Self::Store(StoreError::Inbox(
+                    InboxError::Full(_) | InboxError::QuarantineFull
+                ))
         )
     }
 }
@@ -161,6 +165,8 @@ struct Shared {
     /// Held while the evidence of a fork is looked for, which reads files, until it is kept: the searches of many forks
     /// wait for each other, and the later ones find that they are spared.
     searching: Mutex<()>,
+    /// Messages refused since the start.
+    refused: std::sync::Mutex<BTreeMap<QuarantineReason, u64>>,
 }
 
 /// Room for one message, given back when its outcome is known. Wait for it *before* reading more from a connection.
@@ -182,6 +188,7 @@ impl Pipeline {
                 workers,
                 credits,
                 searching: Mutex::default(),
+                refused: std::sync::Mutex::default(),
             }),
         })
     }
@@ -207,6 +214,16 @@ impl Pipeline {
         let mut alone = Order::default();
         self.submit_reserved(credit, &mut alone, device.clone(), payload)
             .await
+    }
+
+    /// How many messages were refused since the start, for each reason there is.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<(QuarantineReason, u64)> {
+        // Every change is one addition: a panic elsewhere cannot leave half of one.
+        let refused = self.shared.refused.lock();
+        let refused = refused.unwrap_or_else(PoisonError::into_inner);
+        let count = |reason| (reason, refused.get(&reason).copied().unwrap_or(0));
+        QuarantineReason::ALL.into_iter().map(count).collect()
     }
 
     /// Waits until a message of `bytes` may come in.
@@ -249,6 +266,30 @@ impl Pipeline {
         });
         async move { work.await.map_err(|_| PipelineError::Stopped)? }
     }
+
+    /// Quarantines a message of which [`PipelineError::UnknownSender`] was said. For whoever cannot tell the device to
+    /// send it again with its session key in full, and has waited for that key long enough.
+    ///
+    /// # Errors
+    /// As [`Pipeline::submit`].
+    pub async fn give_up_sender(
+        &self,
+        device: &DeviceId,
+        payload: &Bytes,
+    ) -> Result<Outcome, PipelineError> {
+        let (shared, device, body) = (Arc::clone(&self.shared), device.clone(), payload.clone());
+        let work = tokio::spawn(async move {
+            let detail = "its session key did not come in full";
+            let refusal = Refusal::new(QuarantineReason::UnknownKey, detail);
+            let refusal = match Received::decode(&device, &body) {
+                Ok(received) => refusal.about(received.envelope.header()),
+                Err(refused) => refused,
+            };
+            let now = shared.deps.clock.now();
+            shared.keep(&device, refusal, &body, now).await
+        });
+        work.await.map_err(|_| PipelineError::Stopped)?
+    }
 }
 
 impl Shared {
@@ -278,13 +319,27 @@ impl Shared {
                     true => Some(self.searching.lock().await),
                     false => None,
                 };
-                let kept =
-                    quarantine::keep(&self.deps, &device, refusal, &body, terms.received_at).await;
+                let body = self.to_keep(&device, body, &refusal, &terms).await;
+                let kept = self.keep(&device, refusal, &body, terms.received_at).await;
                 drop(searching);
                 kept
             }
             Err(Stop::Failed(error)) => Err(error),
         }
+    }
+
+    async fn keep(
+        &self,
+        device: &DeviceId,
+        refusal: Refusal,
+        body: &Bytes,
+        received_at: Timestamp,
+    ) -> Result<Outcome, PipelineError> {
+        let reason = refusal.reason();
+        let kept = quarantine::keep(&self.deps, device, refusal, body, received_at).await?;
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry(reason).or_default() += 1;
+        Ok(kept)
     }
 
     /// What is to be admitted; `None` for what was before.

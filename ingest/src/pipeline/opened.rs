@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use vitalseal_crypto::{
-    Backend, ContentType, DeviceId, P256Point, PatientKeys, RecipientKeyRing, SenderKeyId,
+    Backend, ContentType, DeviceId, Header, P256Point, PatientKeys, RecipientKeyRing, SenderKeyId,
     SenderKeys, envelope,
 };
-use vitalseal_storage::{QuarantineReason, Senders};
+use vitalseal_storage::{Assignment, QuarantineReason, Senders};
 use vitalseal_vitals::{Reading, check_hard, senml, waveform};
 
 use super::quarantine::Refusal;
@@ -23,13 +23,19 @@ use super::{PipelineError, Stop};
 pub(super) struct Opened {
     pub(super) envelope: envelope::Opened,
     pub(super) keys: Arc<PatientKeys>,
+    pub(super) measured: Measured,
+}
+
+/// What remains of the readings once they are judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measured {
     pub(super) readings: u32,
     pub(super) first_at: Timestamp,
     pub(super) last_at: Timestamp,
 }
 
 impl Verified {
-    /// The readings are decoded to be judged and counted, and dropped again: storage keeps the device's own bytes.
+    /// Storage keeps the device's own bytes: of the readings, no more than [`Measured`] goes on from here.
     ///
     /// # Errors
     /// `UnknownKey`, `Unwrap`, `Commitment`, `Open`; `Payload` when it does not decode or is empty, `Implausible` when a
@@ -58,22 +64,36 @@ impl Verified {
         let introduced = envelope.introduced_sender();
         let refuse =
             |refusal: Refusal| refusal.about(&header).introducing(introduced).placed(place);
-        let readings = plausible(header.content_type, envelope.payload()).map_err(refuse)?;
+        let measured = Measured::of(&header, envelope.payload(), &self.assignments, terms);
+        Ok(Opened {
+            measured: measured.map_err(refuse)?,
+            envelope,
+            keys: self.keys,
+        })
+    }
+}
+
+impl Measured {
+    /// Judges a payload. The readings are decoded for that and counted, and dropped again.
+    ///
+    /// # Errors
+    /// As [`Verified::open`], from `Payload` on.
+    pub(super) fn of(
+        header: &Header,
+        payload: &[u8],
+        assignments: &[Assignment],
+        terms: &Terms,
+    ) -> Result<Self, Refusal> {
+        let readings = plausible(header.content_type, payload)?;
         let first_at = readings.iter().map(|reading| reading.at).min();
         let last_at = readings.iter().map(|reading| reading.at).max();
         let count = u32::try_from(readings.len()).ok();
         let (Some(first_at), Some(last_at), Some(readings)) = (first_at, last_at, count) else {
-            return Err(refuse(Refusal::new(QuarantineReason::Payload, "no readings")).into());
+            return Err(Refusal::new(QuarantineReason::Payload, "no readings"));
         };
-        terms
-            .judge_issued(&header, last_at)
-            .and_then(|()| {
-                terms.judge_measured(&self.assignments, &header.subject, first_at, last_at)
-            })
-            .map_err(refuse)?;
-        Ok(Opened {
-            envelope,
-            keys: self.keys,
+        terms.judge_issued(header, last_at)?;
+        terms.judge_measured(assignments, &header.subject, first_at, last_at)?;
+        Ok(Self {
             readings,
             first_at,
             last_at,

@@ -68,6 +68,11 @@ impl Refusal {
         self
     }
 
+    /// Why.
+    pub(super) fn reason(&self) -> QuarantineReason {
+        self.reason
+    }
+
     /// Why, and more words.
     pub(super) fn into_reason(self) -> (QuarantineReason, Cow<'static, str>) {
         (self.reason, self.detail)

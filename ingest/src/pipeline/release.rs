@@ -5,12 +5,16 @@
 //! is on record before this is called.
 
 use bytes::Bytes;
-use vitalseal_crypto::DeviceId;
+use vitalseal_crypto::{AtRest, DeviceId};
 use vitalseal_storage::{QuarantineReason, QuarantineRow};
 
+use super::expected::Known;
+use super::opened::Measured;
 use super::order::Order;
+use super::quarantine::Refusal;
+use super::rewrapped::Rewrapped;
 use super::time::Terms;
-use super::{Pipeline, PipelineError, Stop};
+use super::{Pipeline, PipelineError, Shared, Stop};
 
 /// What became of a message that was to be released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,15 +59,39 @@ impl Pipeline {
     }
 }
 
-impl super::Shared {
+impl Shared {
+    /// The body that is kept of a refused message. If all that speaks against it can be overruled, it is kept as it would
+    /// be stored: the server's envelope keys end within days, and nobody could open it then.
+    pub(super) async fn to_keep(
+        &self,
+        device: &DeviceId,
+        body: Bytes,
+        refusal: &Refusal,
+        terms: &Terms,
+    ) -> Bytes {
+        let reason = refusal.reason();
+        if !reason.is_releasable() {
+            return body;
+        }
+        match self.stages(device, &body, &terms.waiving(reason)).await {
+            Ok(Some(rewrapped)) => Bytes::from(rewrapped.envelope.into_bytes()),
+            // Something else is wrong with it as well, or it could not be found out: as it came.
+            _ => body,
+        }
+    }
+
     async fn release(
         &self,
         device: &DeviceId,
         body: &Bytes,
         terms: &Terms,
     ) -> Result<Released, PipelineError> {
+        let passed = match AtRest::decode(body) {
+            Ok(envelope) => self.reopen(device, envelope, terms).await,
+            Err(_) => self.stages(device, body, terms).await,
+        };
         let turn = Order::default().next();
-        let admitted = match self.stages(device, body, terms).await {
+        let admitted = match passed {
             Ok(Some(rewrapped)) => rewrapped.admit(&self.deps.store.inbox, turn, terms).await,
             ended => ended.map(|_| None),
         };
@@ -79,5 +107,43 @@ impl super::Shared {
             }
             Err(Stop::Failed(error)) => Err(error),
         }
+    }
+
+    /// The stages for what is wrapped for its patient already.
+    async fn reopen(
+        &self,
+        device: &DeviceId,
+        envelope: AtRest,
+        terms: &Terms,
+    ) -> Result<Option<Rewrapped>, Stop> {
+        let (backend, terms) = (self.deps.backend, *terms);
+        let header = envelope.header().clone();
+        if header.device != *device {
+            let detail = "issuer is not the device that it was kept for";
+            return Err(Refusal::new(QuarantineReason::Identity, detail).into());
+        }
+        let signed_hash = envelope.signed_hash(backend);
+        let (signer, store) = (envelope.signer(), &self.deps.store);
+        let known = Known::of(&header, signer, || signed_hash, store, &terms).await?;
+        let Some(known) = known else { return Ok(None) };
+        let judged = self.workers.run(move || {
+            envelope.verify(&known.certificate, backend)?;
+            let (keys, assignments) = known.signed(&header)?;
+            let kek = keys.find(envelope.kek_kid()).ok_or_else(|| {
+                let detail = "the patient's key that it was wrapped under is not held";
+                Refusal::new(QuarantineReason::UnknownKey, detail)
+            })?;
+            let payload = envelope.open(kek, backend)?;
+            Ok::<_, Refusal>(Rewrapped {
+                message: header.message_id(),
+                subject: header.subject.clone(),
+                signed_hash,
+                // What it introduced was remembered when it was kept.
+                introduced: None,
+                measured: Measured::of(&header, &payload, &assignments, &terms)?,
+                envelope,
+            })
+        });
+        Ok(Some(judged.await.ok_or(PipelineError::Stopped)??))
     }
 }

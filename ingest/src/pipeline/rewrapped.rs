@@ -1,10 +1,9 @@
 //! Fifth stage: the content key is wrapped again, for the patient, and the plaintext is gone.
 
-use jiff::Timestamp;
 use vitalseal_crypto::{AtRest, Backend, MessageId, P256Point, SenderKeyId, SubjectPseudonym};
 
 use super::Stop;
-use super::opened::Opened;
+use super::opened::{Measured, Opened};
 
 /// What goes into the inbox: the device's signed ciphertext, its key wrapped for the patient, and what a scan needs.
 #[derive(Debug)]
@@ -14,9 +13,7 @@ pub(super) struct Rewrapped {
     pub(super) subject: SubjectPseudonym,
     pub(super) signed_hash: [u8; 32],
     pub(super) introduced: Option<(SenderKeyId, P256Point)>,
-    pub(super) readings: u32,
-    pub(super) first_at: Timestamp,
-    pub(super) last_at: Timestamp,
+    pub(super) measured: Measured,
 }
 
 impl Opened {
@@ -30,9 +27,7 @@ impl Opened {
             subject: header.subject.clone(),
             signed_hash: *self.envelope.signed_hash(),
             introduced: self.envelope.introduced_sender(),
-            readings: self.readings,
-            first_at: self.first_at,
-            last_at: self.last_at,
+            measured: self.measured,
         })
     }
 }

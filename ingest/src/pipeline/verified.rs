@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{Backend, CloneKind, PatientKeys, envelope};
+use vitalseal_crypto::{Backend, CloneKind, Header, PatientKeys, envelope};
 use vitalseal_storage::{Assignment, Fork, QuarantineReason};
 
-use super::expected::{Expected, Patient, Replay};
+use super::expected::{Expected, Known, Patient, Replay};
 use super::quarantine::Refusal;
 
 /// A signed envelope of an active device about a patient that it is or was assigned to.
@@ -24,28 +24,38 @@ impl Expected {
         let header = self.envelope.header().clone();
         let envelope = self
             .envelope
-            .verify(&self.certificate, backend)
+            .verify(&self.known.certificate, backend)
             .map_err(|rejection| Refusal::from(rejection).about(&header))?;
+        let (keys, assignments) = self.known.signed(&header)?;
+        Ok(Verified {
+            envelope,
+            keys,
+            assignments,
+        })
+    }
+}
+
+impl Known {
+    /// What follows once the device's signature held.
+    ///
+    /// # Errors
+    /// `Fork`, `NotAssigned`, `PatientErased`.
+    pub(super) fn signed(
+        self,
+        header: &Header,
+    ) -> Result<(Arc<PatientKeys>, Arc<[Assignment]>), Refusal> {
         if self.replay == Replay::OtherBytes {
             let (kind, other) = (CloneKind::SameCounters, header.sequence);
-            return Err(Refusal::fork(Fork { kind, other }).about(&header));
+            return Err(Refusal::fork(Fork { kind, other }).about(header));
         }
-        match self.patient {
-            Patient::Assigned(keys, assignments) => Ok(Verified {
-                envelope,
-                keys,
-                assignments,
-            }),
-            Patient::NotAssigned => Err(Refusal::new(
+        let (reason, detail) = match self.patient {
+            Patient::Assigned(keys, assignments) => return Ok((keys, assignments)),
+            Patient::NotAssigned => (
                 QuarantineReason::NotAssigned,
                 "device was never assigned to the envelope's subject",
-            )
-            .about(&header)),
-            Patient::Erased => Err(Refusal::new(
-                QuarantineReason::PatientErased,
-                "subject was erased",
-            )
-            .about(&header)),
-        }
+            ),
+            Patient::Erased => (QuarantineReason::PatientErased, "subject was erased"),
+        };
+        Err(Refusal::new(reason, detail).about(header))
     }
 }

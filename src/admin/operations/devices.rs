@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use serde_json::Value;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 use vitalseal_storage::BootChain;
@@ -10,7 +11,7 @@ use vitalseal_storage::ports::AuditEvent;
 
 use super::{Act, json, reason_text};
 use crate::admin::views::{
-    AssignedView, BootView, CloneProofView, DeviceView, EnrolledView, RevokedView,
+    AssignedView, AssignmentView, BootView, CloneProofView, DeviceView, EnrolledView, StandingView,
 };
 
 pub(super) async fn enroll(
@@ -47,16 +48,38 @@ pub(super) async fn assign(
     act: &Act<'_>,
     device: DeviceId,
     patient: SubjectPseudonym,
+    since: Option<Timestamp>,
 ) -> anyhow::Result<Value> {
     let registry = &act.system.store.registry;
-    registry.assign_device(&device, &patient, act.now).await?;
+    let from = since.unwrap_or(act.now);
+    anyhow::ensure!(
+        from <= act.now,
+        "{from} is in the future; assign the device when it is in the patient's hands"
+    );
+    registry.assign_device(&device, &patient, from).await?;
     let view = json(&AssignedView {
         device: &device,
         patient: patient.as_str(),
+        since: from,
     })?;
-    act.audited(AuditEvent::DeviceAssigned { device, patient })
-        .await?;
+    act.audited(AuditEvent::DeviceAssigned {
+        device,
+        patient,
+        since: Some(from),
+    })
+    .await?;
     Ok(view)
+}
+
+pub(super) async fn assignments(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Value> {
+    let record = act.system.store.registry.device(device).await?;
+    let record = record.with_context(|| no_device(device))?;
+    let history = record.assignments.iter().map(|of| AssignmentView {
+        patient: of.subject.as_str(),
+        since: of.from,
+        until: of.until,
+    });
+    json(&history.collect::<Vec<_>>())
 }
 
 pub(super) async fn list(act: &Act<'_>) -> anyhow::Result<Value> {
@@ -68,6 +91,8 @@ pub(super) async fn list(act: &Act<'_>) -> anyhow::Result<Value> {
             state: row.state.as_str(),
             patient: row.patient.as_ref().map(SubjectPseudonym::as_str),
             enrolled_at: row.enrolled_at,
+            state_since: row.state_since,
+            state_reason: row.state_reason.as_deref(),
         })
         .collect();
     json(&view)
@@ -92,9 +117,13 @@ pub(super) async fn revoke(act: &Act<'_>, device: DeviceId, reason: &str) -> any
 pub(super) async fn chain(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Value> {
     let store = &act.system.store;
     let known = store.registry.device(device).await?;
-    known.with_context(|| format!("there is no device {device} here (`vitalseal device list`)"))?;
+    known.with_context(|| no_device(device))?;
     let boots = store.inbox.chain(device).await?;
     json(&boots.iter().map(boot_view).collect::<Vec<_>>())
+}
+
+fn no_device(device: &DeviceId) -> String {
+    format!("there is no device {device} here (`vitalseal device list`)")
 }
 
 fn boot_view(chain: &BootChain) -> BootView {

@@ -307,7 +307,7 @@ impl Room {
 
     /// Whether a body of this size has no room. Messages on their way at the same time may pass together: the limit is
     /// overshot by what is in flight at most.
-    fn is_full(&self, size: usize) -> bool {
+    pub(super) fn is_full(&self, size: usize) -> bool {
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         let after = self.0.kept_bytes.load(Relaxed).saturating_add(size);
         after > self.0.limit_bytes.load(Relaxed)

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
-use vitalseal_crypto::{DeviceId, Kid, SubjectPseudonym};
+use vitalseal_crypto::{DeviceId, Kid, MAX_ENVELOPE_BYTES, SubjectPseudonym};
 use zeroize::Zeroizing;
 
 use super::quarantine::context;
@@ -196,6 +196,12 @@ impl Inbox {
     #[must_use]
     pub fn quarantine_bytes(&self) -> u64 {
         self.room.kept_bytes()
+    }
+
+    /// Whether there may be no room for another one.
+    #[must_use]
+    pub fn is_quarantine_full(&self) -> bool {
+        self.room.is_full(MAX_ENVELOPE_BYTES)
     }
 
     /// Sets how many bytes of refused messages are kept. Beyond it no body is dropped: what can never be stored is

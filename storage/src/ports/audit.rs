@@ -247,10 +247,12 @@ pub enum AuditEvent {
         device: DeviceId,
         certificate: Thumbprint,
     },
-    /// A device measures this patient from now on.
+    /// A device measures this patient from an instant on; records from before that was kept mean their own.
     DeviceAssigned {
         device: DeviceId,
         patient: SubjectPseudonym,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
     },
     /// A device may not connect any more.
     DeviceRevoked { device: DeviceId, reason: String },
@@ -267,6 +269,23 @@ pub enum AuditEvent {
         user: UserName,
         patient: SubjectPseudonym,
     },
+    /// A display or a service got a certificate; no wards stands for every ward.
+    SubscriberEnrolled {
+        subscriber: Subscriber,
+        certificate: Thumbprint,
+        wards: Vec<Ward>,
+    },
+    /// It may not connect any more.
+    SubscriberRevoked {
+        subscriber: Subscriber,
+        reason: String,
+    },
+    /// A person may hear a ward's alerts.
+    WardGranted { user: UserName, ward: Ward },
+    /// Every device was told something; `sha256` is of the text.
+    NoticeSent { sha256: String, bytes: u64 },
+    /// Displays were sent an alert to see whether it arrives.
+    AlertTested { ward: Ward },
     /// Password and second factor were right.
     LoginSucceeded { user: UserName },
     /// They were not.
@@ -297,27 +316,35 @@ pub enum AuditEvent {
         boot: u64,
         sequence: u64,
     },
+    /// Somebody ordered that a message that was kept aside be stored, and overruled what it was refused for.
+    QuarantineReleaseOrdered {
+        quarantine: i64,
+        device: DeviceId,
+        boot: Option<u64>,
+        sequence: Option<u64>,
+        overruled: QuarantineReason,
+        reason: String,
+    },
+    /// It is stored.
+    QuarantineReleased {
+        quarantine: i64,
+        device: DeviceId,
+        boot: Option<u64>,
+        sequence: Option<u64>,
+    },
+    /// A message that was kept aside was given up.
+    QuarantineDropped {
+        quarantine: i64,
+        device: DeviceId,
+        boot: Option<u64>,
+        sequence: Option<u64>,
+        refused: QuarantineReason,
+        reason: String,
+    },
     /// A query was let through; `patients` is the authorized scope, literals are redacted from
     /// `sql`.
     QueryStarted {
         query: String,
-    /// A display or a service got a certificate; no wards stands for every ward.
-    SubscriberEnrolled {
-        subscriber: Subscriber,
-        certificate: Thumbprint,
-        wards: Vec<Ward>,
-    },
-    /// It may not connect any more.
-    SubscriberRevoked {
-        subscriber: Subscriber,
-        reason: String,
-    },
-    /// A person may hear a ward's alerts.
-    WardGranted { user: UserName, ward: Ward },
-    /// Every device was told something; `sha256` is of the text.
-    NoticeSent { sha256: String, bytes: u64 },
-    /// Displays were sent an alert to see whether it arrives.
-    AlertTested { ward: Ward },
         user: UserName,
         purpose: Purpose,
         patients: Vec<SubjectPseudonym>,

@@ -1,0 +1,55 @@
+//! `vitalseal quarantine …`
+
+use clap::{Args, Subcommand};
+use vitalseal_crypto::DeviceId;
+use vitalseal_storage::{QuarantineReason, QuarantineState};
+
+use super::DataArgs;
+
+/// `vitalseal quarantine …`
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// List refused messages, newest first.
+    List {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// How many at most.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Of this device only.
+        #[arg(long)]
+        device: Option<DeviceId>,
+        /// Refused for this reason only, such as `stale`.
+        #[arg(long, value_name = "REASON")]
+        reason: Option<QuarantineReason>,
+        /// In this state only: held, released or dropped.
+        #[arg(long, value_name = "STATE")]
+        state: Option<QuarantineState>,
+    },
+    /// Show what is known of a refused message, but for its content, and whether it can be released.
+    Show {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The number that the list shows.
+        id: i64,
+    },
+    /// Store a message all the same: everything but what it was refused for is judged again.
+    Release(SettleArgs),
+    /// Give a message up: its body is deleted, what is known of it stays.
+    Drop(SettleArgs),
+}
+
+/// `vitalseal quarantine release|drop`
+#[derive(Debug, Clone, Args)]
+pub struct SettleArgs {
+    /// The store.
+    #[command(flatten)]
+    pub at: DataArgs,
+    /// The number that the list shows.
+    pub id: i64,
+    /// Why, for the audit log. Name no patient here.
+    #[arg(long)]
+    pub reason: String,
+}
