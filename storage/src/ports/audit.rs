@@ -238,6 +238,13 @@ pub enum AuditEvent {
     ServerStarted { version: String },
     /// The server stopped in order.
     ServerStopped {},
+    /// The settings were read again: the names of those that changed.
+    ConfigurationReloaded {
+        applied: Vec<String>,
+        needs_restart: Vec<String>,
+    },
+    /// They were read again and are wrong; nothing was changed.
+    ConfigurationRefused {},
     /// A patient got a pseudonym and a key.
     PatientAdded { patient: SubjectPseudonym },
     /// A pseudonym was resolved to a person.
