@@ -61,7 +61,7 @@ pub enum Command {
     /// Patients, known outside this command only by their pseudonym.
     #[command(subcommand)]
     Patient(PatientCommand),
-    /// Devices: enrolment, assignment to a patient, revocation.
+    /// Devices: enrolment, assignment to a patient, suspension, revocation.
     #[command(subcommand)]
     Device(DeviceCommand),
     /// Users and the patients they may see.
@@ -185,6 +185,15 @@ pub enum RecipientCommand {
 /// `vitalseal patient …`
 #[derive(Debug, Subcommand)]
 pub enum PatientCommand {
+    /// Print the newest revocation list (PEM), or write it out.
+    Crl {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// Write the list as DER instead; a new file.
+        #[arg(long, value_name = "FILE")]
+        der: Option<PathBuf>,
+    },
     /// Admit a patient: a random pseudonym and a key of their own.
     Add {
         /// The store.
@@ -253,7 +262,29 @@ pub enum DeviceCommand {
     },
     /// List devices.
     List(DataArgs),
-    /// Revoke a device; its live session ends too.
+    /// Suspend a device until it is reinstated: its live session ends, and what it sends is kept aside.
+    Suspend {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
+        /// Why, for the audit log. Name no patient here.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a suspended device connect again. After the alarm of a clone, find out first who holds its key.
+    Reinstate {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
+        /// Why, for the audit log. Name no patient here.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Revoke a device for ever; its live session ends too.
     Revoke {
         /// The store.
         #[command(flatten)]

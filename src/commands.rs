@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use vitalseal_compliance::erasure::{self, ErasureCertificate};
@@ -152,6 +154,10 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
                 relay(
                     &at,
                     Request::UserAdd {
+        Command::Ca(CaCommand::Crl { at, der: None }) => show_pem(&at, Request::CaCrl, json).await,
+        Command::Ca(CaCommand::Crl { at, der: Some(out) }) => {
+            revocation_list(&at, &out, json).await
+        }
                         user,
                         role: role.into(),
                     },
@@ -358,6 +364,19 @@ async fn show_pem(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Res
 }
 
 async fn relay(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
+/// Writes the newest revocation list as DER; PEM is for the eye and for some brokers.
+async fn revocation_list(at: &DataArgs, out: &Path, as_json: bool) -> anyhow::Result<()> {
+    let out = ReservedFile::create(out)?;
+    let mut answer = send(at, Request::CaCrl).await?;
+    let der = CertificateRevocationListDer::from_pem_slice(text(&answer, "pem")?.as_bytes())
+        .context("reading the list in the server's answer")?;
+    out.fill(&der)?;
+    if let Some(fields) = answer.as_object_mut() {
+        fields.shift_remove("pem");
+    }
+    output::print(&answer, as_json)
+}
+
     output::print(&send(at, request).await?, as_json)
 }
 

@@ -64,6 +64,8 @@ pub struct Mqtt {
     pub quarantine_mib: u32,
     /// Live connections at most.
     pub connections: usize,
+    /// What happens to a device whose key seems to be in two hands.
+    pub on_clone: OnClone,
 }
 
 impl Default for Mqtt {
@@ -335,6 +337,9 @@ boot_overlap_s = {overlap_s}
 # released is not acknowledged until there is room, and its device keeps it.
 quarantine_mib = {quarantine}
 connections = {mqtt_connections}
+# A device whose key seems to be in two hands: "suspend" shuts both holders out until an operator reinstates the
+# device, "alert" only tells.
+on_clone = {on_clone}
 
 [sql]
 # psql, Grafana and other PostgreSQL clients (TLS required, token as password, database "vitalseal").
@@ -381,6 +386,10 @@ overlap_h = {overlap}
             overlap_s = mqtt.boot_overlap_s,
             quarantine = mqtt.quarantine_mib,
             mqtt_connections = mqtt.connections,
+            on_clone = match mqtt.on_clone {
+                OnClone::Suspend => "\"suspend\"",
+                OnClone::Alert => "\"alert\"",
+            },
             sql_listen = sql.listen,
             sql_connections = sql.connections,
             memory = sql.memory_mib,

@@ -74,6 +74,23 @@ impl Session {
             .context("publishing: the server ended the session")
     }
 
+    /// Waits until the server ends the session, and says how that looked from here.
+    ///
+    /// # Errors
+    /// It went on for longer than any answer takes.
+    pub async fn ended(&mut self) -> anyhow::Result<rumqttc::ConnectionError> {
+        let ended = async {
+            loop {
+                if let Err(error) = self.events.poll().await {
+                    return error;
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER_DEADLINE, ended)
+            .await
+            .context("waiting for the server to end the session")
+    }
+
     /// Ends the session in order.
     pub async fn close(mut self) {
         if self.client.disconnect().await.is_ok() {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use vitalseal_compliance::access::{CareTeamPolicy, Login, TokenAuthenticator};
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_crypto::{CertificateAuthority, default_backend};
-use vitalseal_ingest::{Alerts, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
+use vitalseal_ingest::{Alerts, Clones, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
 use vitalseal_query::{QueryDeps, QueryLimits, QueryService, SqlServer};
 use vitalseal_storage::ports::{
     Actor, AuditEvent, AuditRecord, AuditSink as _, Clock, SystemClock,
@@ -34,7 +34,8 @@ use vitalseal_storage::ports::{
 use vitalseal_storage::{Store, StorePaths};
 
 use crate::config::Config;
-use crate::{admin, custody, recipient, tls};
+pub use self::revocations::Revocations;
+use crate::{admin, custody, recipient};
 
 /// Addresses given on the command line, which win over the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,8 +84,8 @@ pub struct System {
     pub pipeline: Pipeline,
     /// The current envelope certificate (PEM), as published to devices.
     pub recipient: watch::Sender<Bytes>,
-    /// TLS of the MQTT edge; a new value is for new connections.
-    pub mutual: watch::Sender<Arc<rustls::ServerConfig>>,
+    /// The newest revocation list, and what the doors show.
+    pub revocations: Revocations,
     /// What an operator must hear of.
     pub alerts: Alerts,
     /// Counters of the edge.
@@ -131,7 +132,7 @@ impl Server {
         let audit = custody::open_audit(&config, &store, &paths).await?;
         tell_of_join(&store, &audit, clock.now()).await?;
         let authority = custody::open_authority(&config, &store, &paths).await?;
-        let (mutual, server) = tls_configs(&authority, &config, clock.now())?;
+        let revocations = Revocations::open(&store, &authority, &config.names, clock.now()).await?;
 
         recipient::tend(&store, &authority, &*audit, &config.recipient, clock.now()).await?;
         let certificate = recipient::current(&store, clock.now()).await?;
@@ -149,6 +150,13 @@ impl Server {
                 times: config.mqtt.times(),
                 audit: Arc::clone(&audit) as _,
                 clock: Arc::clone(&clock),
+                clones: Clones::new(
+                    store.registry.clone(),
+                    Arc::clone(&audit) as _,
+                    Arc::clone(&clock),
+                    alerts.clone(),
+                    config.mqtt.on_clone,
+                ),
                 backend: default_backend(),
             },
             workers,
@@ -160,7 +168,7 @@ impl Server {
         let edge = Edge::bind(
             Door {
                 listen: mqtt,
-                tls: presented,
+                tls: revocations.mutual(),
             },
             EdgeDeps {
                 pipeline: pipeline.clone(),
@@ -193,7 +201,7 @@ impl Server {
             },
         );
         let sql = overrides.sql.unwrap_or(config.sql.listen);
-        let sql = SqlServer::bind(sql, server, Arc::clone(&query))
+        let sql = SqlServer::bind(sql, revocations.server()?, Arc::clone(&query))
             .await
             .with_context(|| format!("opening the SQL door on {sql} (another: `--sql ADDR`)"))?;
         let http = overrides.http.unwrap_or(config.http.listen);
@@ -219,7 +227,7 @@ impl Server {
             config,
             paths,
             recipient,
-            mutual,
+            revocations,
             alerts,
             edge: edge.metrics(),
         });
@@ -245,6 +253,10 @@ impl Server {
         background.spawn(space::watch(Arc::clone(&system), stop.clone()));
         background.spawn(quarantine::watch(Arc::clone(&system), stop.clone()));
         background.spawn(background::tend_recipient(
+            Arc::clone(&system),
+            stop.clone(),
+        ));
+        background.spawn(background::tend_revocations(
             Arc::clone(&system),
             stop.clone(),
         ));
@@ -299,6 +311,17 @@ impl System {
             .record(record)
             .await
             .context("writing the audit log")
+    }
+
+    /// Brings the revocation list up to what the registry says, and the doors to the list.
+    ///
+    /// # Errors
+    /// The registry cannot be read or written, or the authority does not sign; the list before is shown.
+    pub async fn renew_revocations(&self) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        self.revocations
+            .renew(&self.store, &self.authority, now)
+            .await
     }
 
     /// Moves the inbox into Parquet and audits the file.
@@ -365,24 +388,4 @@ async fn tell_of_join(store: &Store, audit: &AuditLog, now: Timestamp) -> anyhow
         .await
         .context("recording the restore")?;
     Ok(store.keys.join_recorded().await?)
-}
-
-/// The server's certificate is issued anew at every start: it cannot run out while nobody looks, and its
-/// key never rests.
-fn tls_configs(
-    authority: &CertificateAuthority,
-    config: &Config,
-    now: Timestamp,
-) -> anyhow::Result<(Arc<rustls::ServerConfig>, Arc<rustls::ServerConfig>)> {
-    let names: Vec<&str> = config.names.iter().map(String::as_str).collect();
-    let identity = authority
-        .issue_server(&names, now)
-        .context("issuing the server certificate")?;
-    let authorities = authority.bundle_pem();
-    let pems = tls::ServerPems {
-        chain: &identity.chain_pem,
-        key: &identity.key_pem,
-        authorities: &authorities,
-    };
-    Ok((tls::mutual(&pems)?, tls::server(&pems)?))
 }

@@ -1,57 +1,101 @@
-//! TLS for both front doors: one provider, TLS 1.2 and 1.3, server certificate from the store.
+//! TLS for all doors: one provider, TLS 1.2 and 1.3, one server certificate that is replaced while they are open.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context as _;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use vitalseal_crypto::{RevocationList, ServerIdentity};
 
-/// The certificates and the key of this server.
-pub struct ServerPems<'a> {
-    /// Server certificate, then the issuing CA's.
-    pub chain: &'a str,
-    /// Its private key, PKCS#8.
-    pub key: &'a str,
-    /// Issuing and root CA certificates.
-    pub authorities: &'a str,
+/// What the doors show of this server. A new one is for the connections to come; those that stand go on.
+pub struct ServerCertificate {
+    current: RwLock<Arc<CertifiedKey>>,
 }
 
-impl std::fmt::Debug for ServerPems<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerPems").finish_non_exhaustive()
+impl ServerCertificate {
+    /// Shows `first`, as [`certified`] makes it.
+    #[must_use]
+    pub fn new(first: Arc<CertifiedKey>) -> Self {
+        Self {
+            current: RwLock::new(first),
+        }
+    }
+
+    /// Shows `next` from now on.
+    pub fn show(&self, next: Arc<CertifiedKey>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
     }
 }
 
-/// The MQTT edge: a client certificate from our CA is required in the handshake.
-///
-/// # Errors
-/// A PEM cannot be read, or key and certificate do not belong together.
-pub fn mutual(pems: &ServerPems<'_>) -> anyhow::Result<Arc<ServerConfig>> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pems.authorities)?), provider())
-            .build()
-            .context("building the client certificate verifier")?;
-    finish(
-        ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier),
-        pems,
-    )
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&current))
+    }
 }
 
-/// The SQL door: the client authenticates inside TLS, with a token.
+impl std::fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerCertificate").finish_non_exhaustive()
+    }
+}
+
+/// A certificate and its key, found to belong together.
 ///
 /// # Errors
-/// As [`mutual`].
-pub fn server(pems: &ServerPems<'_>) -> anyhow::Result<Arc<ServerConfig>> {
-    finish(
-        ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth(),
-        pems,
-    )
+/// A PEM cannot be read, or they do not.
+pub fn certified(identity: &ServerIdentity) -> anyhow::Result<Arc<CertifiedKey>> {
+    let chain = certificates(&identity.chain_pem).context("reading the server certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
+        .context("reading the server certificate's key")?;
+    let certified = CertifiedKey::from_der(chain, key, &provider())
+        .context("pairing the server certificate with its key")?;
+    Ok(Arc::new(certified))
+}
+
+/// The MQTT edge: a client certificate of `authorities` is required in the handshake, and refused when it stands in the
+/// list. Each list makes a configuration of its own, which resumes no TLS session of the one before: a revoked device
+/// cannot come back by one.
+///
+/// A list that ran out is believed all the same. It still names everybody that it named; whoever was revoked since is
+/// refused at CONNECT, where the registry is asked. Refusing every device because a list could not be signed for a week
+/// would harm patients and keep out nobody else. That it runs out is told days before, in the log and as an alert.
+///
+/// # Errors
+/// The certificates or the list cannot be read.
+pub fn mutual(
+    certificate: &Arc<ServerCertificate>,
+    authorities: &str,
+    list: &RevocationList,
+) -> anyhow::Result<Arc<ServerConfig>> {
+    let list = CertificateRevocationListDer::from(list.der().to_vec());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider())
+            .with_crls([list])
+            .only_check_end_entity_revocation()
+            .allow_unknown_revocation_status()
+            .build()
+            .context("building the client certificate verifier")?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(certificate) as _);
+    Ok(Arc::new(config))
+}
+
+/// A door whose clients authenticate inside TLS.
+///
+/// # Errors
+/// The provider does not speak these versions.
+pub fn server(certificate: &Arc<ServerCertificate>) -> anyhow::Result<Arc<ServerConfig>> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(certificate) as _);
+    Ok(Arc::new(config))
 }
 
 /// A client that trusts these authorities and has no certificate of its own.
@@ -77,19 +121,6 @@ pub fn device(authorities: &str, chain: &str, key: &str) -> anyhow::Result<Clien
         .with_root_certificates(roots(authorities)?)
         .with_client_auth_cert(chain, key)
         .context("pairing the device's certificate with its key")
-}
-
-fn finish(
-    builder: rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>,
-    pems: &ServerPems<'_>,
-) -> anyhow::Result<Arc<ServerConfig>> {
-    let chain = certificates(pems.chain).context("reading the server certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(pems.key.as_bytes())
-        .context("reading the server certificate's key")?;
-    let config = builder
-        .with_single_cert(chain, key)
-        .context("pairing the server certificate with its key")?;
-    Ok(Arc::new(config))
 }
 
 fn roots(pem: &str) -> anyhow::Result<RootCertStore> {

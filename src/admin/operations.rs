@@ -42,6 +42,15 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
             pem: system.authority.bundle_pem(),
         }),
         Request::RecipientShow => act.recipient_show().await,
+        Request::CaCrl => {
+            let list = system.revocations.list();
+            json(&RevocationListView {
+                number: list.number(),
+                next_update: list.next_update(),
+                certificates: list.revoked().len(),
+                pem: list.to_pem(),
+            })
+        }
         Request::PatientAdd { name, mrn } => {
             act.patient_add(
                 name.as_ref().map(|n| n.expose()),
@@ -61,6 +70,10 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::DeviceList => devices::list(&act).await,
         Request::DeviceRevoke { device, reason } => devices::revoke(&act, device, &reason).await,
         Request::DeviceChain { device } => devices::chain(&act, &device).await,
+        Request::DeviceSuspend { device, reason } => devices::suspend(&act, device, &reason).await,
+        Request::DeviceReinstate { device, reason } => {
+            devices::reinstate(&act, device, &reason).await
+        }
         Request::DeviceCloneProof { device, boot } => {
             devices::clone_proof(&act, &device, boot).await
         }

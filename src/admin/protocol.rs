@@ -26,6 +26,7 @@ pub enum Request {
     ServerStatus,
     CaShow,
     RecipientShow,
+    CaCrl,
     PatientAdd {
         name: Option<Private>,
         mrn: Option<Private>,
@@ -52,6 +53,14 @@ pub enum Request {
         reason: String,
     },
     DeviceChain {
+    DeviceSuspend {
+        device: DeviceId,
+        reason: String,
+    },
+    DeviceReinstate {
+        device: DeviceId,
+        reason: String,
+    },
         device: DeviceId,
     },
     DeviceCloneProof {

@@ -77,9 +77,22 @@ pub(super) struct DeviceView<'a> {
 }
 
 #[derive(Serialize)]
-pub(super) struct RevokedView<'a> {
+pub(super) struct StandingView<'a> {
     pub(super) device: &'a DeviceId,
     pub(super) state: &'a str,
+    /// Number of the newest list.
+    pub(super) revocation_list: u64,
+    /// Why that one does not say so yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) revocation_list_fault: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct RevocationListView {
+    pub(super) number: u64,
+    pub(super) next_update: Timestamp,
+    pub(super) certificates: usize,
+    pub(super) pem: String,
 }
 
 #[derive(Serialize)]

@@ -61,6 +61,12 @@ pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()
         DeviceCommand::Revoke { at, device, reason } => {
             relay(&at, Request::DeviceRevoke { device, reason }, json).await
         }
+        DeviceCommand::Suspend { at, device, reason } => {
+            relay(&at, Request::DeviceSuspend { device, reason }, json).await
+        }
+        DeviceCommand::Reinstate { at, device, reason } => {
+            relay(&at, Request::DeviceReinstate { device, reason }, json).await
+        }
         DeviceCommand::Chain { at, device } => {
             relay(&at, Request::DeviceChain { device }, json).await
         }

@@ -1,13 +1,16 @@
-//! What the server does unasked: flush the inbox, renew the envelope key.
+//! What the server does unasked: flush the inbox, renew the envelope key and the revocation list.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use vitalseal_storage::{SnapshotError, SnapshotPlace};
+use vitalseal_crypto::DeviceId;
+use vitalseal_ingest::Alert;
+use vitalseal_storage::{DeviceState, SnapshotError, SnapshotPlace};
 
 use super::System;
 use crate::recipient;
@@ -17,6 +20,9 @@ const SIZE_CHECK: Duration = Duration::from_secs(1);
 
 /// How often epochs are looked at: often enough that an ended key is not kept a minute longer.
 const EPOCH_CHECK: Duration = Duration::from_secs(60);
+
+/// How often the age of the revocation list and of the server's certificate is looked at; both may wait for days.
+const LIST_CHECK: Duration = Duration::from_secs(300);
 
 /// How old the newest key snapshot of a place may be.
 const SNAPSHOT_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -122,6 +128,57 @@ async fn renew_snapshots(system: &System, now: Timestamp) -> anyhow::Result<()> 
         keys.snapshot(now).await?;
     }
     Ok(())
+}
+
+/// Renews the revocation list when the state of a device or a subscriber changed and when it is old, and the server's
+/// certificate in time.
+pub(super) async fn tend_revocations(system: Arc<System>, stop: CancellationToken) {
+    let mut changes = system.store.registry.subscribe_devices();
+    let mut listeners = system.store.registry.listeners_changed();
+    let mut tick = interval(LIST_CHECK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stale = false;
+    loop {
+        let due = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = tick.tick() => true,
+            changed = changes.recv() => match changed {
+                Ok(device) => concerns_list(&system, &device).await,
+                Err(RecvError::Lagged(_)) => true,
+                Err(RecvError::Closed) => return,
+            },
+            // The registry lives as long as this does.
+            Ok(()) = listeners.changed() => true,
+        };
+        if !due {
+            continue;
+        }
+        if let Err(error) = system.renew_revocations().await {
+            tracing::error!("renewing the revocation list: {error:#}; the one before is shown");
+        }
+        let now = system.clock.now();
+        if stale != system.revocations.is_stale(now) {
+            stale = !stale;
+            let alert = match stale {
+                true => Alert::RevocationListStale,
+                false => Alert::RevocationListRenewed,
+            };
+            system.alerts.raise(alert, now);
+        }
+    }
+}
+
+/// Whether a device is kept out, or was when the newest list was made. When the registry cannot say, it may be.
+async fn concerns_list(system: &System, device: &DeviceId) -> bool {
+    match system.store.registry.device(device).await {
+        Ok(Some(record)) => {
+            record.state != DeviceState::Active
+                || system.revocations.holds(record.certificate.serial())
+        }
+        Ok(None) => false,
+        Err(_) => true,
+    }
 }
 
 async fn stopped(tick: &mut tokio::time::Interval, stop: &CancellationToken) -> bool {

@@ -1,4 +1,4 @@
-//! Health and metrics on a local port: counts only, no identity and no reading.
+//! Health, metrics and the revocation list on a local port: counts and serial numbers, no identity and no reading.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,11 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{System, cluster, quarantine, space};
 
-/// Serves `/healthz` and `/metrics` until told to stop.
+/// Name without its prefix, kind, help, value.
+pub(super) type Metric = (&'static str, &'static str, &'static str, u64);
+
+/// Serves `/healthz`, `/metrics` and `/crl` until told to stop.
 pub(super) async fn serve(listener: TcpListener, system: Arc<System>, stop: CancellationToken) {
     let routes = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
+        .route("/crl", get(revocation_list))
         .with_state(system);
     let served = axum::serve(listener, routes)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -45,6 +49,13 @@ async fn health(State(system): State<Arc<System>>) -> impl IntoResponse {
 async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
     let edge = &system.edge;
     let (mut inbox_rows, mut inbox_bytes) = (0, 0);
+/// The newest revocation list as DER (RFC 2585 §4.2).
+async fn revocation_list(State(system): State<Arc<System>>) -> impl IntoResponse {
+    let list = system.revocations.list();
+    let pkix_crl = [(header::CONTENT_TYPE, "application/pkix-crl")];
+    (pkix_crl, list.der().to_vec())
+}
+
     if let Ok(pending) = system.store.inbox.pending().await {
         (inbox_rows, inbox_bytes) = pending;
     }
@@ -52,6 +63,8 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
         (
             "connections",
             "gauge",
+    let list_ends_at = system.revocations.list().next_update();
+    let list_ends_in = u64::try_from(list_ends_at.duration_since(system.clock.now()).as_secs());
             "TCP connections of the MQTT edge",
             edge.connections(),
         ),
@@ -84,6 +97,18 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
             "inbox_messages",
             "gauge",
             "Messages not flushed yet",
+        (
+            "revocation_list_seconds_left",
+            "gauge",
+            "Until the published revocation list runs out; made anew every day, for a week",
+            list_ends_in.unwrap_or_default(),
+        ),
+        (
+            "alerts_total",
+            "counter",
+            "Alerts raised",
+            system.alerts.raised(),
+        ),
             inbox_rows,
         ),
         (

@@ -1,4 +1,5 @@
-//! Devices: enrolled, assigned, revoked; what is here of their messages, and proofs against their clones.
+//! Devices: enrolled, assigned, suspended, reinstated, revoked; what is here of their messages, and proofs against their
+//! clones.
 
 use std::ops::RangeInclusive;
 
@@ -6,8 +7,8 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
-use vitalseal_storage::BootChain;
 use vitalseal_storage::ports::AuditEvent;
+use vitalseal_storage::{BootChain, DeviceState};
 
 use super::{Act, json, reason_text};
 use crate::admin::views::{
@@ -101,17 +102,73 @@ pub(super) async fn list(act: &Act<'_>) -> anyhow::Result<Value> {
 pub(super) async fn revoke(act: &Act<'_>, device: DeviceId, reason: &str) -> anyhow::Result<Value> {
     let store = &act.system.store;
     let reason = reason_text(reason)?;
-    let registry = &store.registry;
-    registry.revoke_device(&device, &reason, act.now).await?;
+    store
+        .registry
+        .revoke_device(&device, &reason, act.now)
+        .await?;
     // Nothing of it is opened any more; that it could name its sessions is of no use.
     store.inbox.forget_senders(&device).await?;
-    let view = json(&RevokedView {
-        device: &device,
-        state: "revoked",
-    })?;
-    act.audited(AuditEvent::DeviceRevoked { device, reason })
-        .await?;
-    Ok(view)
+    let event = AuditEvent::DeviceRevoked {
+        device: device.clone(),
+        reason,
+    };
+    act.audited(event).await?;
+    standing(act, &device, DeviceState::Revoked).await
+}
+
+pub(super) async fn suspend(
+    act: &Act<'_>,
+    device: DeviceId,
+    reason: &str,
+) -> anyhow::Result<Value> {
+    let registry = &act.system.store.registry;
+    let reason = reason_text(reason)?;
+    anyhow::ensure!(
+        registry.suspend_device(&device, &reason, act.now).await?,
+        "device {device} is suspended already (`vitalseal device list` says why)"
+    );
+    let event = AuditEvent::DeviceSuspended {
+        device: device.clone(),
+        reason,
+    };
+    act.audited(event).await?;
+    standing(act, &device, DeviceState::Suspended).await
+}
+
+/// Audited first: a device that is let in again without a record of who decided it must not be.
+pub(super) async fn reinstate(
+    act: &Act<'_>,
+    device: DeviceId,
+    reason: &str,
+) -> anyhow::Result<Value> {
+    let registry = &act.system.store.registry;
+    let reason = reason_text(reason)?;
+    let record = registry.device(&device).await?;
+    // Of another state the registry says why not.
+    if record.is_some_and(|record| record.state == DeviceState::Suspended) {
+        let event = AuditEvent::DeviceReinstated {
+            device: device.clone(),
+            reason: reason.clone(),
+        };
+        act.audited(event).await?;
+    }
+    registry.reinstate_device(&device, &reason, act.now).await?;
+    standing(act, &device, DeviceState::Active).await
+}
+
+/// The answer once a device's state changed, which stands whatever becomes of the list: sessions are judged by the
+/// registry.
+async fn standing(act: &Act<'_>, device: &DeviceId, state: DeviceState) -> anyhow::Result<Value> {
+    let renewed = act.system.renew_revocations().await;
+    if let Err(error) = &renewed {
+        tracing::error!("renewing the revocation list: {error:#}; the one before is shown");
+    }
+    json(&StandingView {
+        device,
+        state: state.as_str(),
+        revocation_list: act.system.revocations.list().number(),
+        revocation_list_fault: renewed.err().map(|error| format!("{error:#}")),
+    })
 }
 
 pub(super) async fn chain(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Value> {
