@@ -58,8 +58,12 @@ pub(crate) const COPY_REGISTRY: &str = "\
     INSERT INTO copy.device_certificates SELECT * FROM main.device_certificates; \
     INSERT INTO copy.devices SELECT * FROM main.devices; \
     INSERT INTO copy.assignments SELECT * FROM main.assignments; \
+    INSERT INTO copy.revocation_list SELECT * FROM main.revocation_list; \
     INSERT INTO copy.users SELECT * FROM main.users; \
     INSERT INTO copy.grants SELECT * FROM main.grants; \
+    INSERT INTO copy.user_wards SELECT * FROM main.user_wards; \
+    INSERT INTO copy.subscribers SELECT * FROM main.subscribers; \
+    INSERT INTO copy.subscriber_wards SELECT * FROM main.subscriber_wards; \
     INSERT INTO copy.incidents SELECT * FROM main.incidents; \
     INSERT INTO copy.data_files SELECT * FROM main.data_files; \
     INSERT INTO copy.inbox_watermark SELECT * FROM main.inbox_watermark; \
