@@ -1,0 +1,303 @@
+//! The sessions of devices on disk: `session present` is true after a restart, and truthfully so.
+//!
+//! | Of a session | After a restart |
+//! |---|---|
+//! | subscriptions and their QoS | as they were: they are written before the SUBACK is sent |
+//! | what the device was told and did not acknowledge | comes again: the downlink is a queue on disk |
+//! | QoS 2 identifiers | gone: a PUBREL is answered, and a repeated PUBLISH is a duplicate, because the pipeline knows messages by their own counters |
+//! | when it was left | as it was, but up to half a minute too late after a crash |
+//!
+//! Displays and services have none: what they missed meanwhile is gone with the process, and `session present = 0` tells
+//! them. Nor has a store that was restored from a backup, or joined with a newer key snapshot: its server may have
+//! forgotten what it acknowledged, and that is how a device learns of it.
+//!
+//! A session is written when it changes. Ten thousand devices that come back with the subscriptions that they had cost
+//! nothing but a row each in the next sweep, which also removes what has expired.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, RwLock};
+use tokio::time::Instant;
+use vitalseal_storage::{Clock, Inbox, InboxError, KeptSession, SessionChange};
+
+use super::acl::Permissions;
+use super::closing::Closing;
+use super::directory::Directory;
+use super::fanout::FeedState;
+use super::identity::{ClientId, Principal};
+use super::packet::SESSION_NEVER_EXPIRES;
+use super::session::SessionState;
+use super::subscriptions::{Granted, Heard};
+
+/// How often sessions that expired are looked for, and those that were left or taken up are written.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Subscriptions as they are written: topic filter, and the byte of a v5 SUBSCRIBE (3.8.3.1) that grants the same.
+pub(crate) type Kept = Vec<(String, u8)>;
+
+/// What the inbox knows of the sessions of devices, and what it is still to be told.
+#[derive(Debug)]
+pub(crate) struct KeptSessions {
+    inbox: Inbox,
+    clock: Arc<dyn Clock>,
+    rows: Mutex<HashMap<String, Row>>,
+    /// Held by a sweep alone, and by everybody else together: what a sweep says of a session must not come after what its
+    /// connection said since.
+    sweeping: RwLock<()>,
+    /// Rung when a sweep should not wait.
+    hurry: Notify,
+}
+
+#[derive(Debug)]
+struct Row {
+    subscriptions: Kept,
+    expiry_s: u32,
+    left_at: Option<Timestamp>,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Written,
+    /// It was left, or taken up, since it was written.
+    Moved,
+    /// It ended, and the inbox does not know.
+    Ended,
+}
+
+impl Row {
+    fn is_expired(&self, now: Timestamp) -> bool {
+        let Some(left_at) = self.left_at else {
+            return false;
+        };
+        self.expiry_s != SESSION_NEVER_EXPIRES
+            && left_at.duration_until(now).as_secs() >= i64::from(self.expiry_s)
+    }
+
+    /// What the inbox is to be told.
+    fn news(&self, client: &str, now: Timestamp) -> Option<SessionChange> {
+        let client = client.to_owned();
+        match self.state {
+            State::Ended => Some(SessionChange::Forget { client }),
+            _ if self.is_expired(now) => Some(SessionChange::Forget { client }),
+            State::Moved => Some(SessionChange::Left {
+                client,
+                at: self.left_at,
+            }),
+            State::Written => None,
+        }
+    }
+}
+
+impl KeptSessions {
+    /// Whoever was connected when the process before ended has left now.
+    ///
+    /// # Errors
+    /// When the inbox cannot be read.
+    pub(crate) async fn load(inbox: Inbox, clock: Arc<dyn Clock>) -> Result<Self, InboxError> {
+        let now = clock.now();
+        let kept = inbox.sessions().await?;
+        let rows = kept.into_iter().map(|session| {
+            let row = Row {
+                subscriptions: session.subscriptions,
+                expiry_s: session.expiry_s,
+                left_at: Some(session.left_at.unwrap_or(now)),
+                state: match session.left_at {
+                    Some(_) => State::Written,
+                    None => State::Moved,
+                },
+            };
+            (session.client, row)
+        });
+        Ok(Self {
+            rows: Mutex::new(rows.collect()),
+            inbox,
+            clock,
+            sweeping: RwLock::default(),
+            hurry: Notify::new(),
+        })
+    }
+
+    /// The session that a client takes up: the one in memory, or else the one on disk, unless it expired. A `clean` start
+    /// ends it, durably, before the client hears of it ([MQTT-3.1.2-6], [MQTT-3.1.2-4] in v5).
+    ///
+    /// # Errors
+    /// [`Closing::Storage`]
+    pub(crate) async fn take_up(
+        &self,
+        principal: &Principal,
+        permissions: &Permissions,
+        clean: bool,
+        parked: Option<SessionState>,
+    ) -> Result<Option<SessionState>, Closing> {
+        let client = principal.client_id();
+        let _turn = self.sweeping.read().await;
+        let on_disk = {
+            let mut rows = self.rows();
+            match rows.get_mut(client.as_str()) {
+                None => None,
+                Some(row) if clean || row.state == State::Ended || row.is_expired(self.clock.now()) => {
+                    row.state = State::Ended;
+                    None
+                }
+                Some(row) => {
+                    row.left_at = None;
+                    row.state = State::Moved;
+                    Some(restored(&row.subscriptions, permissions))
+                }
+            }
+        };
+        if on_disk.is_none() {
+            self.forget(client.as_str()).await?;
+        }
+        Ok(parked.filter(|_| !clean).or(on_disk))
+    }
+
+    /// What a client's session is now; durable when this returns. Nothing is written when nothing changed.
+    ///
+    /// # Errors
+    /// [`Closing::Storage`]; the client must not be told then.
+    pub(crate) async fn keep(
+        &self,
+        principal: &Principal,
+        subscriptions: Kept,
+        expiry_s: u32,
+    ) -> Result<(), Closing> {
+        let client = principal.client_id();
+        let _turn = self.sweeping.read().await;
+        if principal.device().is_none() || expiry_s == 0 {
+            return self.forget(client.as_str()).await;
+        }
+        let unchanged = match self.rows().get(client.as_str()) {
+            Some(row) => {
+                row.state != State::Ended
+                    && row.subscriptions == subscriptions
+                    && row.expiry_s == expiry_s
+            }
+            None => subscriptions.is_empty(),
+        };
+        if unchanged {
+            return Ok(());
+        }
+        let session = KeptSession {
+            client: client.as_str().to_owned(),
+            subscriptions,
+            expiry_s,
+            left_at: None,
+        };
+        self.write(vec![SessionChange::Keep(session.clone())])
+            .await?;
+        let row = Row {
+            subscriptions: session.subscriptions,
+            expiry_s,
+            left_at: None,
+            state: State::Written,
+        };
+        self.rows().insert(session.client, row);
+        Ok(())
+    }
+
+    /// A connection ended; its session lasts for `expiry_s` from now. Written by the next sweep, and at once when it ended
+    /// with the connection.
+    pub(crate) fn leave(&self, client: &ClientId, expiry_s: u32) {
+        if let Some(row) = self.rows().get_mut(client.as_str()) {
+            row.left_at = Some(self.clock.now());
+            if expiry_s == 0 {
+                row.state = State::Ended;
+                self.hurry.notify_one();
+            } else {
+                row.state = State::Moved;
+            }
+        }
+    }
+
+    /// Sweeps for as long as the edge serves: sessions that expired go, from memory and disk, and so does what devices
+    /// were told and did not fetch in time.
+    pub(crate) async fn run(&self, directory: &Directory) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                () = self.hurry.notified() => {}
+            }
+            directory.drop_expired(Instant::now());
+            self.sweep().await;
+        }
+    }
+
+    /// Writes what is not written.
+    pub(crate) async fn sweep(&self) {
+        let now = self.clock.now();
+        let turn = self.sweeping.write().await;
+        let changes: Vec<_> = self
+            .rows()
+            .iter()
+            .filter_map(|(client, row)| row.news(client, now))
+            .collect();
+        // What fails is left to the next sweep.
+        if !changes.is_empty() && self.write(changes.clone()).await.is_ok() {
+            let mut rows = self.rows();
+            for change in changes {
+                match change {
+                    SessionChange::Left { client, at } => {
+                        let row = rows.get_mut(&client);
+                        if let Some(row) = row.filter(|row| row.left_at == at) {
+                            row.state = State::Written;
+                        }
+                    }
+                    SessionChange::Forget { client } => drop(rows.remove(&client)),
+                    SessionChange::Keep(_) => {}
+                }
+            }
+        }
+        drop(turn);
+        if let Err(error) = self.inbox.expire_downlink(now).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "what expired of messages to devices was not removed");
+        }
+    }
+
+    async fn forget(&self, client: &str) -> Result<(), Closing> {
+        if !self.rows().contains_key(client) {
+            return Ok(());
+        }
+        let gone = SessionChange::Forget {
+            client: client.to_owned(),
+        };
+        self.write(vec![gone]).await?;
+        self.rows().remove(client);
+        Ok(())
+    }
+
+    async fn write(&self, changes: Vec<SessionChange>) -> Result<(), Closing> {
+        self.inbox.change_sessions(changes).await.map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "what became of sessions could not be made durable");
+            Closing::Storage
+        })
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<String, Row>> {
+        // Rows change one by one, and nothing in between can panic.
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session as it was written, as far as its client may still hear what it subscribed to.
+fn restored(subscriptions: &Kept, permissions: &Permissions) -> SessionState {
+    let granted = subscriptions.iter().filter_map(|(filter, options)| {
+        let granted = Granted::from_options(*options);
+        Some((permissions.subscription(filter)?, granted))
+    });
+    let granted: BTreeMap<_, _> = granted.collect();
+    SessionState {
+        heard: Heard {
+            feed: FeedState::since_the_start(granted.keys().cloned().collect()),
+            granted,
+            ..Heard::default()
+        },
+        ..SessionState::default()
+    }
+}
