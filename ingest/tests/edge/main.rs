@@ -8,6 +8,7 @@
     reason = "a test that cannot go on says so"
 )]
 
+mod assignment;
 mod chain;
 mod clones;
 mod delivery;
@@ -15,8 +16,11 @@ mod doors;
 mod epochs;
 #[path = "../../../tests/common/files.rs"]
 mod files;
+mod freshness;
 mod hostile;
 mod library;
+mod past;
 mod raw;
+mod review;
 mod rig;
 mod sessions;

@@ -22,7 +22,12 @@ pub(super) async fn list(
     filter: &QuarantineFilter,
     limit: u32,
 ) -> anyhow::Result<Value> {
-    let rows = act.system.store.inbox.quarantine_list(filter, limit).await?;
+    let rows = act
+        .system
+        .store
+        .inbox
+        .quarantine_list(filter, limit)
+        .await?;
     json(&rows.iter().map(QuarantineView::of).collect::<Vec<_>>())
 }
 
@@ -148,7 +153,8 @@ async fn obstacle(act: &Act<'_>, row: &QuarantineRow) -> anyhow::Result<Option<&
     let Some(record) = record else {
         return Ok(Some("its device was never enrolled"));
     };
-    let measured = |subject: &SubjectPseudonym| record.assignments.iter().any(|of| of.subject == *subject);
+    let measured =
+        |subject: &SubjectPseudonym| record.assignments.iter().any(|of| of.subject == *subject);
     if row.reason == QuarantineReason::NotAssigned && !row.subject.as_ref().is_some_and(measured) {
         return Ok(Some(
             "its device was never assigned to the patient; `vitalseal device assign --since` enters an assignment that \
