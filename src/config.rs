@@ -145,6 +145,9 @@ pub struct Storage {
     pub flush_interval_s: u64,
     /// … and as soon as it holds this much, in MiB.
     pub flush_mib: u64,
+    /// Free space, in MiB, below which no message is taken: what is left is for flushes, erasures and the audit log.
+    /// Several times `flush_mib`.
+    pub reserve_mib: u32,
 }
 
 impl Default for Storage {
@@ -152,6 +155,7 @@ impl Default for Storage {
         Self {
             flush_interval_s: 60,
             flush_mib: 64,
+            reserve_mib: 256,
         }
     }
 }
@@ -358,6 +362,8 @@ listen = "{http_listen}"
 # The inbox becomes a Parquet file this often, or as soon as it holds this much.
 flush_interval_s = {interval}
 flush_mib = {flush_mib}
+# With less free space than this, devices keep their messages: what is left is for flushes, erasures and the audit log.
+reserve_mib = {reserve}
 
 [keys]
 # Each of these directories gets a snapshot of the (wrapped) key tree before a root is destroyed. Without a
@@ -407,6 +413,7 @@ overlap_h = {overlap}
             },
             interval = storage.flush_interval_s,
             flush_mib = storage.flush_mib,
+            reserve = storage.reserve_mib,
             epoch = recipient.epoch_h,
             overlap = recipient.overlap_h,
         )

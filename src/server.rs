@@ -9,6 +9,7 @@ mod quarantine;
 mod reload;
 mod revocations;
 mod space;
+mod space;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -252,6 +253,7 @@ impl Server {
         background.spawn(background::flush(Arc::clone(&system), stop.clone()));
         background.spawn(space::watch(Arc::clone(&system), stop.clone()));
         background.spawn(quarantine::watch(Arc::clone(&system), stop.clone()));
+        background.spawn(space::watch(Arc::clone(&system), stop.clone()));
         background.spawn(background::tend_recipient(
             Arc::clone(&system),
             stop.clone(),

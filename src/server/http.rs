@@ -31,9 +31,13 @@ pub(super) async fn serve(listener: TcpListener, system: Arc<System>, stop: Canc
     }
 }
 
-/// 200 while the inbox can be read, 503 otherwise.
+/// 200 while the inbox can be read and messages are taken, 503 otherwise.
 async fn health(State(system): State<Arc<System>>) -> impl IntoResponse {
     match system.store.inbox.pending().await {
+        Ok(_) if system.store.space.is_full() => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the disk is full: messages are refused until there is room\n",
+        ),
         Ok(_) => (StatusCode::OK, "ok\n"),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "health check");

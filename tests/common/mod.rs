@@ -9,6 +9,7 @@
 pub mod device;
 mod files;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -29,6 +30,8 @@ pub struct Site {
     pub dir: TempDir,
     pub data: PathBuf,
     pub administrator: Value,
+    /// What the server's next start finds in its environment.
+    pub environment: Vec<(&'static str, OsString)>,
     server: Option<Running>,
 }
 
@@ -59,6 +62,7 @@ impl Site {
             dir,
             data,
             administrator: created["administrator"].clone(),
+            environment: Vec::new(),
             server: None,
         }
     }
@@ -69,6 +73,7 @@ impl Site {
             dir: tempfile::tempdir().unwrap(),
             data,
             administrator: Value::Null,
+            environment: Vec::new(),
             server: None,
         }
     }
@@ -82,13 +87,22 @@ impl Site {
 
     /// Starts the server on the ports it had before, or on free ones.
     pub fn serve(&mut self) {
+        assert!(
+            self.start(),
+            "the server did not start:\n{}",
+            self.log_tail()
+        );
+    }
+
+    /// The same; whether it came as far as to listen.
+    pub fn start(&mut self) -> bool {
         let port = |name: &str| {
             // A door that is not open has no address.
             let before = self.server.as_ref();
             let before = before.and_then(|running| running.addresses[name].as_str());
             before.unwrap_or("127.0.0.1:0").to_owned()
         };
-        let (mqtt, sql, http) = (port("mqtt"), port("sql"), port("http"));
+        let [mqtt, websocket, sql, http] = ["mqtt", "websocket", "sql", "http"].map(port);
         let log = File::options()
             .create(true)
             .append(true)
@@ -96,10 +110,13 @@ impl Site {
             .unwrap();
         let mut child = Command::new(VITALSEAL)
             .args([
-                "serve", "--json", "--mqtt", &mqtt, "--sql", &sql, "--http", &http, "--data",
-            ])
+                ["serve", "--json", "--mqtt", &mqtt, "--websocket", &websocket].as_slice(),
+                &["--sql", &sql, "--http", &http, "--data"],
+            ]
+            .concat())
             .arg(&self.data)
             .env("VITALSEAL_LOG", "trace")
+            .envs(self.environment.clone())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -108,15 +125,21 @@ impl Site {
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        assert!(
-            !line.is_empty(),
-            "the server did not start:\n{}",
-            self.log_tail()
-        );
+        if line.is_empty() {
+            child.wait().unwrap();
+            return false;
+        }
         self.server = Some(Running {
             child,
             addresses: serde_json::from_str(&line).unwrap(),
         });
+        true
+    }
+
+    /// Whether the server's process ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        let running = self.server.as_mut().expect("the server runs");
+        running.child.try_wait().unwrap().is_some()
     }
 
     /// Address of one door.
