@@ -58,6 +58,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use rustls::ClientConfig;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use vitalseal_storage::Clock;
@@ -197,9 +198,10 @@ impl ClusterConsumers {
             async move {
                 loop {
                     let consumer = Consumer::new(Arc::clone(&shared), index);
-                    let ended = tokio::spawn(consumer.run(shutdown.clone())).await;
-                    // The client library panics at some packets that no sane broker sends.
-                    if !ended.is_err_and(|error| error.is_panic()) {
+                    // The client library may panic at what no sane broker sends. A set ends its tasks when it is dropped.
+                    let mut task = JoinSet::new();
+                    task.spawn(consumer.run(shutdown.clone()));
+                    if let Some(Ok(())) | None = task.join_next().await {
                         return;
                     }
                     tracing::error!(consumer = index, "a consumer panicked; it starts anew");
