@@ -66,6 +66,7 @@ install_packages() {
     command -v openssl >/dev/null || missing+=(openssl)                             # tests make keys and CSRs with it
     command -v psql >/dev/null || missing+=(postgresql-client)                      # tests query through it
     command -v python3 >/dev/null || missing+=(python3)                             # the device that is not our code
+    [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)                              # the broker of the cluster tests
     command -v softhsm2-util >/dev/null || missing+=(softhsm2)                      # the token of the PKCS#11 tests
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     if [ ${#missing[@]} -eq 0 ]; then
