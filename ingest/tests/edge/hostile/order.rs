@@ -1,0 +1,158 @@
+//! Packets that are readable and must not come now, or never from a client (CWE-841).
+
+use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
+use rumqttc::v5::mqttbytes::v5::{DisconnectReasonCode, Packet as Packet5, PubCompReason};
+use vitalseal_ingest::edge::Closing;
+
+use super::{closed_for, ends_v4, ends_v5, packet, string, unharmed};
+use crate::raw::Raw;
+use crate::rig::Rig;
+
+const CONNECT: &[u8] = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x1e\x00\x05mon-1";
+
+/// CWE-476: an acknowledgement before CONNECT ended a broker that looked for its session.
+#[tokio::test]
+async fn nothing_comes_before_connect() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    let publish = packet(
+        0x30,
+        &[&string(b"v1/d/mon-1/vitals"), &rig.seal(&device, 1)[..]].concat(),
+    );
+    let first: [&[u8]; 8] = [
+        &publish,
+        &[0x40, 2, 0, 1],
+        &[0x62, 2, 0, 1],
+        &[0x82, 6, 0, 1, 0, 1, b'x', 0],
+        &[0xC0, 0],
+        &[0xE0, 0],
+        &[0xF0, 0],
+        b"GET / HTTP/1.1\r\n\r\n",
+    ];
+    for (times, bytes) in (1..).zip(first) {
+        let mut raw = Raw::tls(&rig, &device).await.unwrap();
+        raw.send(bytes).await;
+        assert_eq!(raw.read4().await, None, "{bytes:02x?}");
+        closed_for(&rig, Closing::NoConnect, times).await;
+    }
+    assert_eq!(rig.rows().await, 0);
+    unharmed(&rig).await;
+}
+
+#[tokio::test]
+async fn a_protocol_of_the_past_is_told_so() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    for connect in [
+        &b"\x10\x11\x00\x06MQIsdp\x03\x02\x00\x1e\x00\x03abc"[..],
+        b"\x10\x11\x00\x04MQTT\x06\x02\x00\x1e\x00\x05mon-1",
+    ] {
+        let mut raw = Raw::tls(&rig, &device).await.unwrap();
+        raw.send(connect).await;
+        match raw.read4().await {
+            Some(Packet::ConnAck(ack)) => {
+                assert_eq!(ack.code, ConnectReturnCode::RefusedProtocolVersion);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(raw.read4().await, None);
+    }
+    unharmed(&rig).await;
+}
+
+/// CVE-2021-28166: a CONNACK from a client ended a broker.
+#[tokio::test]
+async fn a_client_that_acts_as_a_server_is_put_out() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    let packets: [&[u8]; 6] = [
+        CONNECT,             // a second one
+        &[0x20, 2, 0, 0],    // CONNACK
+        &[0x90, 3, 0, 1, 0], // SUBACK
+        &[0xB0, 2, 0, 1],    // UNSUBACK
+        &[0xD0, 0],          // PINGRESP
+        &[0xF0, 0],          // AUTH that nobody asked for
+    ];
+    for bytes in packets {
+        ends_v4(&rig, &device, bytes, Closing::Protocol).await;
+        let told = ends_v5(&rig, &device, bytes, Closing::Protocol).await;
+        assert_eq!(
+            told,
+            Some(DisconnectReasonCode::ProtocolError),
+            "{bytes:02x?}"
+        );
+    }
+    // Flags that are reserved.
+    ends_v4(&rig, &device, &[0x80, 0], Closing::Malformed).await;
+    ends_v4(&rig, &device, &[0xC1, 0], Closing::Malformed).await;
+    unharmed(&rig).await;
+}
+
+#[tokio::test]
+async fn acknowledgements_for_nothing_do_nothing_to_anybody() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    // PUBACK, PUBREC, PUBCOMP for what was never sent: passed over or the end, and no more than that.
+    for bytes in [&[0x40, 2, 0, 1][..], &[0x50, 2, 0, 1], &[0x70, 2, 0, 1]] {
+        let (mut raw, _) = Raw::v5(&rig, &device, "mon-1").await;
+        raw.send(bytes).await;
+        raw.send(&[0xC0, 0]).await;
+        match raw.read5().await {
+            Some(Packet5::PingResp(_)) => {}
+            Some(Packet5::Disconnect(bye)) => {
+                assert_eq!(bye.reason_code, DisconnectReasonCode::ProtocolError);
+            }
+            other => panic!("{bytes:02x?}: {other:?}"),
+        }
+    }
+    // PUBREL for what never came has an answer, every time [MQTT-4.3.3-2].
+    let (mut raw, _) = Raw::v5(&rig, &device, "mon-1").await;
+    for _ in 0..100 {
+        raw.send(&[0x62, 2, 0, 9]).await;
+        match raw.read5().await {
+            Some(Packet5::PubComp(done)) => {
+                assert_eq!(done.reason, PubCompReason::PacketIdentifierNotFound);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(raw);
+    unharmed(&rig).await;
+}
+
+/// CWE-401; CVE-2023-28366: messages with one identifier, never completed, were kept for ever.
+#[tokio::test]
+async fn a_qos_2_identifier_that_is_never_released_is_kept_once() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    let (mut raw, _) = Raw::v5(&rig, &device, "mon-1").await;
+    let publish = |id: u8, sealed: &[u8]| {
+        let head = [&string(b"v1/d/mon-1/vitals")[..], &[0, id, 0]].concat();
+        packet(0x34, &[&head, sealed].concat())
+    };
+    let mut sealed = Vec::new();
+    for sequence in 1..=200 {
+        sealed = rig.seal(&device, sequence);
+        raw.send(&publish(7, &sealed)).await;
+        assert!(
+            matches!(raw.read5().await, Some(Packet5::PubRec(_))),
+            "{sequence}"
+        );
+    }
+    // It counts as one of the 64 that a client was told that it may leave open.
+    for id in 100..163 {
+        raw.send(&publish(id, &sealed)).await;
+        assert!(
+            matches!(raw.read5().await, Some(Packet5::PubRec(_))),
+            "{id}"
+        );
+    }
+    raw.send(&publish(163, &sealed)).await;
+    assert_eq!(
+        super::farewell(&mut raw).await,
+        Some(DisconnectReasonCode::ReceiveMaximumExceeded)
+    );
+    drop(raw);
+    assert_eq!(rig.rows().await, 200);
+    unharmed(&rig).await;
+}
