@@ -39,12 +39,17 @@ pub(super) async fn create_file(path: &Path) -> Result<(), AuditLogError> {
         .map_err(|cause| AuditLogError::database("creating")(cause.into()))
 }
 
-/// The connection of the writer.
+/// The connection of the writer. What it finds in SQLite's log may never have been synced: whoever wrote it may have
+/// died before, or may have been told of an error. The checkpoint makes it durable, before anything is built on it.
 pub(super) async fn connect(path: &Path) -> Result<SqliteConnection, AuditLogError> {
-    options(path)
-        .connect()
-        .await
-        .map_err(AuditLogError::database("opening"))
+    let opened = async {
+        let mut conn = options(path).connect().await?;
+        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
+            .fetch_all(&mut conn)
+            .await?;
+        Ok(conn)
+    };
+    opened.await.map_err(AuditLogError::database("opening"))
 }
 
 /// Connections for everybody who reads.

@@ -143,7 +143,7 @@ impl AuditLog {
     ) -> Result<Self, AuditLogError> {
         let readers = database::readers(path).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = tokio::spawn(Writer::new(conn, identity.clone(), frontier).run(queue));
+        let writer = tokio::spawn(Writer::new(path, conn, identity.clone(), frontier).run(queue));
         Ok(Self(Arc::new(Inner {
             identity,
             readers,

@@ -4,6 +4,7 @@
 //! head, and commits rows, hashes and head in one transaction whose commit is fsynced; only then are the callers answered.
 //! Many waiting callers share one fsync.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::Connection as _;
@@ -30,14 +31,21 @@ pub(super) struct Job {
 
 /// The state that the task owns.
 pub(super) struct Writer {
+    path: PathBuf,
     conn: SqliteConnection,
     identity: AuditIdentity,
     frontier: Frontier,
 }
 
 impl Writer {
-    pub(super) fn new(conn: SqliteConnection, identity: AuditIdentity, frontier: Frontier) -> Self {
+    pub(super) fn new(
+        path: &Path,
+        conn: SqliteConnection,
+        identity: AuditIdentity,
+        frontier: Frontier,
+    ) -> Self {
         Self {
+            path: path.to_path_buf(),
             conn,
             identity,
             frontier,
@@ -136,8 +144,11 @@ impl Writer {
         Ok((first, frontier))
     }
 
-    /// After a failed commit the batch may or may not be on disk: look, and go on from what is there.
+    /// After a failed commit the batch may or may not be on disk: look, and go on from what is there. With another
+    /// connection: this one's driver may take for open what SQLite has ended, and then put later records, already
+    /// acknowledged, into a transaction that nobody commits.
     async fn recover(&mut self) -> Result<(), AuditLogError> {
+        self.conn = database::connect(&self.path).await?;
         let note = database::head(&mut self.conn).await?;
         let head = SignedCheckpoint::open(&note, self.identity.key())
             .map_err(AuditLogError::HeadSignature)?;
