@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! readings ──▶ Batcher ──▶ Sealer ──▶ Outbox ──▶ Publisher ──MQTT/TLS──▶ server
-//!              time, size   sign+seal   on disk      ◀── PUBACK removes
+//!              time, size   sign+seal   on disk      ◀── PUBACK ends the wait
 //! ```
 //!
 //! - [`Batcher`] gathers readings into messages: one signature then covers many of them.
 //! - [`Sealer`] signs with the device's key, seals for the server, chains each message to the one before.
-//! - [`Outbox`] keeps sealed messages on disk until the server has acknowledged them, through restarts.
-//! - [`Publisher`] (feature `mqtt`) sends what is in the outbox, again and again until it is acknowledged; what
+//! - [`Outbox`] keeps sealed messages on disk until the server has acknowledged them, through restarts, and for a while
+//!   longer: a server that was restored from a backup gets them once more.
+//! - [`Publisher`] (feature `mqtt`) sends what waits in the outbox, again and again until it is acknowledged; what
 //!   waited for longer than the server kept its key is [addressed](Waiting::address) to the present one, and nothing is
 //!   sent before the server has shown on that connection which one it is.
 //! - [`recording`] and [`simulated`] stand in for a sensor.
@@ -16,8 +17,10 @@
 //! Absent by intent: a reading is never written to disk unsealed, and nothing here reads a clock or
 //! decides what a reading means. Of vitalseal's crates it needs only `crypto` and `vitals`.
 //!
-//! Who takes a device reads what waits in its outbox, and no more: the content keys of what was acknowledged are
-//! overwritten, and so is the outbox's own key whenever nothing waits. Flash that moves what is written, copy-on-write
+//! Who takes a device reads what waits in its outbox, and what was acknowledged under an envelope certificate that has not
+//! ended (30 hours at most, while the device runs): after that its content key is overwritten, and so is the outbox's own
+//! key whenever no message is left. A program that would rather lose messages with its server turns that off
+//! (`PublisherSettings::keep_acknowledged`). Flash that moves what is written, copy-on-write
 //! file systems and snapshots may keep the overwritten bytes: put the outbox on an encrypted disk.
 //!
 //! ```no_run
@@ -55,6 +58,8 @@ pub use addressing::AddressError;
 pub use batcher::Batcher;
 pub use identity::{AUTHORITY_FILE, CERTIFICATE_FILE, DeviceIdentity, IdentityError, KEY_FILE};
 #[cfg(feature = "mqtt")]
-pub use mqtt::{Endpoint, PublishError, Publisher, PublisherSettings, PublisherStats};
-pub use outbox::{MAX_PENDING, Outbox, OutboxError, Position, Waiting};
+pub use mqtt::{
+    Endpoint, Incoming, PublishError, Publisher, PublisherSettings, PublisherStats, Source,
+};
+pub use outbox::{MAX_KEPT, MAX_PENDING, Outbox, OutboxError, Position, Waiting};
 pub use sealer::{AgreementMode, Message, Sealer, SealerError};

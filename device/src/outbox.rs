@@ -1,40 +1,57 @@
-//! Sealed messages wait here, on disk, until the server has acknowledged them.
+//! Sealed messages wait here, on disk, until the server has acknowledged them, and stay for a while after that.
 //!
 //! ```text
 //! outbox/
 //!   lock                                    held while the outbox is open: one process, one boot counter
 //!   boot                                    number of the next boot, in decimal
-//!   outbox.key                              what content keys are wrapped under while anything waits
-//!   0000000000000007-000000000000002a.msg   message: boot and sequence in hexadecimal, so that names sort as
-//!                                           messages do
+//!   outbox.key                              what content keys are wrapped under while any message is here
+//!   session                                 there while the server's session is known to be the one in which all that
+//!                                           is kept was acknowledged
+//!   0000000000000007-000000000000002a.msg   message that waits: boot and sequence in hexadecimal, so that names sort
+//!                                           as messages do
+//!   0000000000000007-0000000000000029.00000000686f5c00.acked
+//!                                           message that was acknowledged, and the second until which it is kept
 //!   *.tmp                                   a write that a crash cut short; removed at the next start
 //!
 //! message = content key, wrapped under the outbox key (40 bytes) || wire envelope
 //! ```
 //!
-//! The wrapped key is in the message's own file, so that neither is ever there without the other. After the
-//! acknowledgement it is overwritten with zeros before the file is removed, and the outbox key itself is drawn anew
-//! whenever nothing waits: who takes the device later opens nothing that the server has by then. What a flash disk keeps of
-//! overwritten blocks is out of reach from here; see `key`.
+//! The wrapped key is in the message's own file, so that neither is ever there without the other.
 //!
-//! A message is written under a temporary name, synced, renamed, and the directory synced: after
-//! [`Outbox::push`] returned, it survives a power cut, and before that it is not there at all. The zeros are synced, the
-//! removal is not: a message that comes back after a power cut has no key any more, and is removed at the next start.
+//! # Why an acknowledged message is kept
+//! A server that is restored from a backup has forgotten what it acknowledged since. It says so by `session present = 0`,
+//! and then everything that is kept waits [again](Outbox::reoffer). A message is kept until the envelope certificate that
+//! it was sent under has ended: for so long the server holds the key to what anybody recorded on the wire, and
+//! the content key here opens nothing more than that. After that it is overwritten with zeros before the file is removed.
+//! The outbox key itself is drawn anew whenever no message is here: who takes the device later opens nothing that the
+//! server has by then. What a flash disk keeps of overwritten blocks is out of reach from here; see `key`. A device that
+//! is switched off overwrites nothing until it is switched on.
+//!
+//! # What survives a power cut
+//! A message is written under a temporary name, synced, renamed, and the directory synced: after [`Outbox::push`] returned,
+//! it is there, and before that it is not there at all. That it was acknowledged is not synced: it may wait once more.
+//! The zeros are synced, the removal is not: a message that comes back after a power cut has no key any more, and is removed
+//! at the next start.
 //!
 //! Never here: a reading, or a content key that is written unwrapped.
 
+mod error;
+mod files;
 mod key;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, File};
+use std::io;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vitalseal_crypto::{Dek, KeyError};
+use jiff::Timestamp;
+use vitalseal_crypto::Dek;
 
+pub use self::error::OutboxError;
+use self::error::at;
 use self::key::KeyFile;
 use crate::Message;
 
@@ -43,10 +60,10 @@ use crate::Message;
 /// At one message a minute, two months without a network; at 2 KiB each, 200 MB.
 pub const MAX_PENDING: usize = 100_000;
 
-const LOCK_FILE: &str = "lock";
-const BOOT_FILE: &str = "boot";
-const MESSAGE_SUFFIX: &str = "msg";
-const TEMPORARY_SUFFIX: &str = "tmp";
+/// The most acknowledged messages that are kept; beyond, the oldest go early.
+///
+/// 30 hours, which an envelope certificate may last, at one message in 11 seconds.
+pub const MAX_KEPT: usize = 10_000;
 
 /// Where a message stands in the order of sending. Ordered by boot, then sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,25 +80,6 @@ impl fmt::Display for Position {
     }
 }
 
-impl Position {
-    fn file_name(self) -> String {
-        format!("{:016x}-{:016x}.{MESSAGE_SUFFIX}", self.boot, self.sequence)
-    }
-
-    fn from_file_name(name: &str) -> Option<Self> {
-        let (boot, sequence) = name
-            .strip_suffix(MESSAGE_SUFFIX)?
-            .strip_suffix('.')?
-            .split_once('-')?;
-        let position = Self {
-            boot: u64::from_str_radix(boot, 16).ok()?,
-            sequence: u64::from_str_radix(sequence, 16).ok()?,
-        };
-        // Only the one spelling that `file_name` writes, or removal would miss the file.
-        (position.file_name() == name).then_some(position)
-    }
-}
-
 /// A message as it waits.
 #[derive(Debug)]
 pub struct Waiting {
@@ -91,72 +89,10 @@ pub struct Waiting {
     pub envelope: Vec<u8>,
 }
 
-/// Why the outbox could not be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OutboxError {
-    /// Another process has it open.
-    #[error("the outbox {} is in use by another process", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The file with the boot counter does not hold a number.
-    #[error("the boot counter in {} is damaged; write a number into it that is higher than any boot of this device", path.display())]
-    BootCounter {
-        /// The file.
-        path: PathBuf,
-    },
-    /// As many messages wait as may.
-    #[error(
-        "{MAX_PENDING} messages wait in the outbox; the server has not acknowledged any for long"
-    )]
-    Full,
-    /// A message with this boot and sequence is there already.
-    #[error("message {position} is in the outbox already")]
-    Occupied {
-        /// Which one.
-        position: Position,
-    },
-    /// The key that content keys wait under could not be drawn, read or used.
-    #[error(
-        "using the key in {}; if that file is damaged, remove it: what waits then reaches the server only while the \
-         server keeps the key that it was sealed for",
-        path.display()
-    )]
-    Key {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: KeyError,
-    },
-    /// The disk refused.
-    #[error("{attempt} {}", path.display())]
-    Io {
-        /// What was attempted.
-        attempt: &'static str,
-        /// On which file or directory.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        cause: io::Error,
-    },
-}
-
-/// Attaches attempt and path to an I/O error.
-fn at(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OutboxError {
-    move |cause| OutboxError::Io {
-        attempt,
-        path: path.to_owned(),
-        cause,
-    }
-}
-
-/// Messages on disk that the server has not acknowledged. Clones share one outbox.
+/// Messages on disk that the server has not acknowledged, or not long ago. Clones share one outbox.
 ///
-/// Its calls block for as long as the disk takes: `push` for two syncs, `remove` for one, and for two more when nothing
-/// waits any longer.
+/// Its calls block for as long as the disk takes: `push` for two syncs, `remove` for one, and for two more when no message
+/// is left, `acknowledge` for none.
 #[derive(Clone)]
 pub struct Outbox {
     shared: Arc<Shared>,
@@ -172,6 +108,8 @@ struct Shared {
 
 struct State {
     pending: BTreeSet<Position>,
+    /// Acknowledged messages, and the Unix second until which each is kept.
+    kept: BTreeMap<Position, i64>,
     /// Messages that are on their way to the disk: their content keys are wrapped already.
     arriving: usize,
     key: KeyFile,
@@ -188,16 +126,17 @@ impl Outbox {
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, OutboxError> {
         let directory = directory.into();
         fs::create_dir_all(&directory).map_err(at("making the directory", &directory))?;
-        let lock = lock(&directory)?;
-        let pending = scan(&directory)?;
-        let boot = next_boot(&directory, &pending)?;
-        let key = if pending.is_empty() {
+        let lock = files::lock(&directory)?;
+        let found = files::scan(&directory)?;
+        let boot = files::next_boot(&directory, &found)?;
+        let key = if found.pending.is_empty() && found.kept.is_empty() {
             KeyFile::draw(&directory)?
         } else {
             KeyFile::load(&directory)?
         };
         let state = Mutex::new(State {
-            pending,
+            pending: found.pending,
+            kept: found.kept,
             arriving: 0,
             key,
             wakers: Vec::new(),
@@ -226,7 +165,7 @@ impl Outbox {
         let position = message.position();
         let content_key = {
             let mut state = self.state();
-            if state.pending.contains(&position) {
+            if state.pending.contains(&position) || state.kept.contains_key(&position) {
                 return Err(OutboxError::Occupied { position });
             }
             if state.pending.len() >= MAX_PENDING {
@@ -238,7 +177,7 @@ impl Outbox {
         };
         let content = [content_key.as_slice(), &message.bytes].concat();
         let directory = &self.shared.directory;
-        let written = write_durably(directory, &position.file_name(), &content);
+        let written = files::write_durably(directory, &files::waiting(position), &content);
         let mut state = self.state();
         state.arriving -= 1;
         written?;
@@ -270,18 +209,24 @@ impl Outbox {
         self.state().pending.len()
     }
 
+    /// How many acknowledged messages are kept.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.state().kept.len()
+    }
+
     /// Whether every message has been acknowledged.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.state().pending.is_empty()
     }
 
-    /// A message, as it was pushed, and its content key.
+    /// A message that waits, as it was pushed, and its content key.
     ///
     /// # Errors
-    /// [`OutboxError::Io`], also if it was removed.
+    /// [`OutboxError::Io`], also if it does not wait any more.
     pub fn read(&self, position: Position) -> Result<Waiting, OutboxError> {
-        let path = self.shared.directory.join(position.file_name());
+        let path = self.shared.directory.join(files::waiting(position));
         let content = fs::read(&path).map_err(at("reading the message", &path))?;
         let Some((wrapped, envelope)) = content.split_first_chunk() else {
             let short = io::Error::from(io::ErrorKind::UnexpectedEof);
@@ -293,22 +238,114 @@ impl Outbox {
         })
     }
 
-    /// Forgets a message and its content key, and only on the server's acknowledgement. Removing what is not there is
-    /// not an error.
+    /// The server acknowledged a message: it waits no longer, and is kept until `until`, the end of the envelope
+    /// certificate that it was sent under. Acknowledging what does not wait is not an error.
+    ///
+    /// # Errors
+    /// [`OutboxError::Key`], [`OutboxError::Io`]
+    pub fn acknowledge(&self, position: Position, until: Timestamp) -> Result<(), OutboxError> {
+        let until_s = until.as_second().max(0);
+        let name = files::kept(position, until_s);
+        if !files::rename(&self.shared.directory, &files::waiting(position), &name)? {
+            return Ok(());
+        }
+        let surplus = {
+            let mut state = self.state();
+            state.pending.remove(&position);
+            state.kept.insert(position, until_s);
+            let full = state.kept.len() > MAX_KEPT;
+            full.then(|| {
+                state
+                    .kept
+                    .first_key_value()
+                    .map(|(&at, &until_s)| (at, until_s))
+            })
+        };
+        self.destroy(surplus.flatten())
+    }
+
+    /// The server may have forgotten what it acknowledged: everything that is kept waits again. Durable when this
+    /// returns; says how many.
+    ///
+    /// # Errors
+    /// [`OutboxError::Io`]
+    pub fn reoffer(&self) -> Result<usize, OutboxError> {
+        let kept = self.state().kept.clone();
+        if kept.is_empty() {
+            return Ok(0);
+        }
+        let directory = &self.shared.directory;
+        let mut offered = 0;
+        for (position, until_s) in kept {
+            let from = files::kept(position, until_s);
+            let is_there = files::rename(directory, &from, &files::waiting(position))?;
+            let mut state = self.state();
+            state.kept.remove(&position);
+            if is_there {
+                state.pending.insert(position);
+                offered += 1;
+            }
+        }
+        files::sync(directory)?;
+        self.state().wakers.iter().for_each(|wake| wake());
+        Ok(offered)
+    }
+
+    /// Forgets the acknowledged messages that were kept until before `now`, and their content keys.
+    ///
+    /// # Errors
+    /// [`OutboxError::Key`], [`OutboxError::Io`]
+    pub fn forget_ended(&self, now: Timestamp) -> Result<(), OutboxError> {
+        let ended: Vec<_> = {
+            let state = self.state();
+            let ended = |until_s: i64| until_s < now.as_second();
+            let kept = state.kept.iter().map(|(&at, &until_s)| (at, until_s));
+            kept.filter(|(_, until_s)| ended(*until_s)).collect()
+        };
+        self.destroy(ended)
+    }
+
+    /// Forgets a message and its content key at once, and only on the server's acknowledgement. Removing what is not
+    /// there is not an error.
     ///
     /// # Errors
     /// [`OutboxError::Key`], [`OutboxError::Io`]
     pub fn remove(&self, position: Position) -> Result<(), OutboxError> {
-        let path = self.shared.directory.join(position.file_name());
-        match wipe(&path).and_then(|()| fs::remove_file(&path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(at("removing the acknowledged message", &path)(error));
-            }
-            _ => {}
-        }
+        files::destroy(&self.shared.directory.join(files::waiting(position)))?;
         let mut state = self.state();
-        if state.pending.remove(&position) && state.pending.is_empty() && state.arriving == 0 {
-            state.key.renew()?;
+        let removed = state.pending.remove(&position);
+        state.renew_key(removed)
+    }
+
+    /// Before a CONNECT: whether the server's answer to the last one was heard, so that a session that it still has is the
+    /// one in which everything was acknowledged that is kept. Durably not, from here until [`Outbox::session_heard`]:
+    /// an answer that is lost on its way would make the session of a restored server look like an old one.
+    ///
+    /// # Errors
+    /// [`OutboxError::Io`]
+    pub fn ask_session(&self) -> Result<bool, OutboxError> {
+        if self.state().kept.is_empty() {
+            return Ok(true);
+        }
+        files::unmark_session(&self.shared.directory)
+    }
+
+    /// The server's answer to a CONNECT was heard, and [`Outbox::reoffer`] done if it asked for it.
+    ///
+    /// # Errors
+    /// [`OutboxError::Io`]
+    pub fn session_heard(&self) -> Result<(), OutboxError> {
+        files::mark_session(&self.shared.directory)
+    }
+
+    /// Destroys kept messages.
+    fn destroy(&self, kept: impl IntoIterator<Item = (Position, i64)>) -> Result<(), OutboxError> {
+        for (position, until_s) in kept {
+            let name = files::kept(position, until_s);
+            files::destroy(&self.shared.directory.join(name))?;
+            let mut state = self.state();
+            let removed = state.kept.remove(&position).is_some();
+            state.renew_key(removed)?;
         }
         Ok(())
     }
@@ -328,6 +365,16 @@ impl Outbox {
     }
 }
 
+impl State {
+    /// Draws another outbox key when the last message went.
+    fn renew_key(&mut self, removed: bool) -> Result<(), OutboxError> {
+        if removed && self.pending.is_empty() && self.kept.is_empty() && self.arriving == 0 {
+            self.key.renew()?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Outbox {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -335,111 +382,9 @@ impl fmt::Debug for Outbox {
             .field("directory", &self.shared.directory)
             .field("boot", &self.shared.boot)
             .field("pending", &self.len())
+            .field("kept", &self.kept())
             .finish_non_exhaustive()
     }
-}
-
-fn lock(directory: &Path) -> Result<File, OutboxError> {
-    let path = directory.join(LOCK_FILE);
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
-    let file = file.map_err(at("opening the lock", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OutboxError::InUse {
-            path: directory.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(at("locking", &path)(error)),
-    }
-}
-
-/// The messages that wait. Removes what a crash left half written or half removed; leaves files of others alone.
-fn scan(directory: &Path) -> Result<BTreeSet<Position>, OutboxError> {
-    let listing = || at("listing", directory);
-    let mut pending = BTreeSet::new();
-    for entry in fs::read_dir(directory).map_err(listing())? {
-        let path = entry.map_err(listing())?.path();
-        if path
-            .extension()
-            .is_some_and(|suffix| suffix == TEMPORARY_SUFFIX)
-        {
-            fs::remove_file(&path).map_err(at("removing the unfinished write", &path))?;
-        }
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(position) = name.and_then(Position::from_file_name) else {
-            continue;
-        };
-        if is_wiped(&path).map_err(at("reading the message", &path))? {
-            fs::remove_file(&path).map_err(at("removing the acknowledged message", &path))?;
-        } else {
-            pending.insert(position);
-        }
-    }
-    Ok(pending)
-}
-
-/// In the place of a wrapped content key: the message was acknowledged.
-const WIPED: [u8; 40] = [0; 40];
-
-/// Overwrites the wrapped content key, durably.
-fn wipe(path: &Path) -> io::Result<()> {
-    let mut file = File::options().write(true).open(path)?;
-    file.write_all(&WIPED)?;
-    file.sync_data()
-}
-
-fn is_wiped(path: &Path) -> io::Result<bool> {
-    let mut wrapped = Vec::with_capacity(WIPED.len());
-    let first = u64::try_from(WIPED.len()).unwrap_or(u64::MAX);
-    File::open(path)?.take(first).read_to_end(&mut wrapped)?;
-    Ok(wrapped == WIPED)
-}
-
-/// Takes the next boot number and writes down the one after it.
-fn next_boot(directory: &Path, pending: &BTreeSet<Position>) -> Result<u64, OutboxError> {
-    let path = directory.join(BOOT_FILE);
-    let written = match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse() {
-            Ok(boot) => boot,
-            Err(_) => return Err(OutboxError::BootCounter { path }),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(at("reading the boot counter", &path)(error)),
-    };
-    // Messages that wait show that their boots have been, whatever the counter says.
-    let boot = pending
-        .last()
-        .map_or(written, |last| written.max(last.boot.saturating_add(1)));
-    write_durably(
-        directory,
-        BOOT_FILE,
-        format!("{}\n", boot.saturating_add(1)).as_bytes(),
-    )?;
-    Ok(boot)
-}
-
-/// Writes a file so that after a power cut it is there whole or not at all, and whole once this has returned.
-fn write_durably(directory: &Path, name: &str, content: &[u8]) -> Result<(), OutboxError> {
-    let temporary = directory.join(format!("{name}.{TEMPORARY_SUFFIX}"));
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()
-    })();
-    written.map_err(at("writing", &temporary))?;
-    let path = directory.join(name);
-    fs::rename(&temporary, &path).map_err(at("renaming to", &path))?;
-    sync(directory)
-}
-
-/// Makes the names in a directory durable.
-fn sync(directory: &Path) -> Result<(), OutboxError> {
-    File::open(directory)
-        .and_then(|handle| handle.sync_all())
-        .map_err(at("syncing", directory))
 }
 
 #[cfg(test)]

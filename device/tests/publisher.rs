@@ -1,7 +1,7 @@
 //! The publisher against a small MQTT server of our own, over real mutual TLS on loopback.
 //!
-//! A failure is: a message that leaves the outbox without its PUBACK, one that is never sent, or one sent out of order.
-//! Not a failure: a message that is sent twice.
+//! A failure is: a message that leaves the outbox without its PUBACK, one that is never sent, one sent out of order, or one
+//! that a server lacks which forgot that it acknowledged it. Not a failure: a message that is sent twice.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ use vitalseal_crypto::{
 use vitalseal_device::recording::HeartRateRecording;
 use vitalseal_device::{
     AgreementMode, DeviceIdentity, Endpoint, Message, Outbox, PublishError, Publisher,
-    PublisherSettings, PublisherStats, Sealer,
+    PublisherSettings, PublisherStats, Sealer, Source,
 };
 use vitalseal_vitals::senml;
 
@@ -66,6 +66,12 @@ enum Conduct {
     Untold,
     /// Refuses the subscription.
     Unsubscribed,
+    /// Was restored from a backup: has no session, and acknowledges everything.
+    Restored,
+    /// Was restored too, takes the CONNECT, and its answer is lost.
+    Unheard,
+    /// Tells the device something on its own topic and something on that of all.
+    Tells,
 }
 
 #[derive(Default)]
@@ -73,6 +79,9 @@ struct Seen {
     published: Vec<Vec<u8>>,
     acked: HashSet<Vec<u8>>,
     clients: Vec<String>,
+    /// Messages of its own that the device acknowledged, by packet id.
+    taken: Vec<u16>,
+    filters: Vec<String>,
     farewells: usize,
 }
 
@@ -153,11 +162,21 @@ async fn serve(
             let answer = match packet {
                 Packet::Connect(connect) => {
                     assert!(!connect.clean_session);
-                    seen.lock().unwrap().clients.push(connect.client_id);
-                    Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false))
+                    let mut seen = seen.lock().unwrap();
+                    let present = !seen.clients.is_empty();
+                    seen.clients.push(connect.client_id);
+                    let present = match conduct {
+                        Conduct::Unheard => return None,
+                        Conduct::Restored => false,
+                        _ => present,
+                    };
+                    Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, present))
                 }
                 Packet::Subscribe(subscribe) => {
                     assert_eq!(subscribe.filters[0].path, "v1/recipient");
+                    assert_eq!(subscribe.filters[0].qos, QoS::AtMostOnce);
+                    let paths = subscribe.filters.iter().map(|filter| filter.path.clone());
+                    seen.lock().unwrap().filters = paths.collect();
                     let granted = match conduct {
                         Conduct::Unsubscribed => SubscribeReasonCode::Failure,
                         _ => SubscribeReasonCode::Success(QoS::AtMostOnce),
@@ -167,6 +186,17 @@ async fn serve(
                         .ok()?;
                     if matches!(conduct, Conduct::Untold | Conduct::Unsubscribed) {
                         continue;
+                    }
+                    if matches!(conduct, Conduct::Tells) {
+                        let own = ("v1/d/monitor-001/down", &b"restart at noon"[..]);
+                        let all = ("v1/notices", &b"tea is ready"[..]);
+                        for (pkid, (topic, said)) in (5..).zip([own, all]) {
+                            let mut publish = Publish::new(topic, QoS::AtLeastOnce, said);
+                            publish.pkid = pkid;
+                            Packet::Publish(publish)
+                                .write(&mut output, MAX_PACKET)
+                                .ok()?;
+                        }
                     }
                     let mut retained = Publish::new("v1/recipient", QoS::AtMostOnce, recipient_pem);
                     retained.retain = true;
@@ -190,6 +220,10 @@ async fn serve(
                     acked += 1;
                     seen.acked.insert(body);
                     Packet::PubAck(PubAck::new(publish.pkid))
+                }
+                Packet::PubAck(ack) => {
+                    seen.lock().unwrap().taken.push(ack.pkid);
+                    continue;
                 }
                 Packet::PingReq => Packet::PingResp,
                 Packet::Disconnect => {
@@ -587,4 +621,154 @@ async fn the_largest_envelope_fits() {
         .await
         .unwrap();
     assert_eq!(peer.seen.lock().unwrap().published.len(), 3);
+}
+
+/// Sequences in the order in which a peer saw them.
+fn published(peer: &Peer) -> Vec<u64> {
+    let seen = peer.seen.lock().unwrap();
+    seen.published.iter().map(|body| sequence(body)).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_session_gets_what_it_acknowledged_once_more_and_first() {
+    let bench = bench();
+    bench.push(0..5);
+    let known = Peer::start(&bench.authority, &bench.recipient_pem, &[]).await;
+    let publisher = bench.publisher(&known.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    assert_eq!((bench.outbox.len(), bench.outbox.kept()), (0, 5));
+    bench.push(5..7);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    let all: Vec<_> = (0..7).collect();
+    assert_eq!(
+        published(&known),
+        all,
+        "a server with a session gets nothing twice"
+    );
+
+    bench.push(7..9);
+    let (own, conducts) = (&bench.recipient_pem, &[Conduct::Restored]);
+    let restored = Peer::start(&bench.authority, own, conducts).await;
+    let publisher = bench.publisher(&restored.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    assert_eq!(published(&restored), (0..9).collect::<Vec<_>>());
+    assert_eq!((publisher.stats().reoffered(), bench.outbox.kept()), (7, 9));
+}
+
+/// The session that a lost CONNACK leaves behind looks like one that never ended.
+#[tokio::test]
+async fn an_answer_that_is_lost_does_not_hide_that_the_server_forgot() {
+    let bench = bench();
+    bench.push(0..3);
+    let own = &bench.recipient_pem;
+    let peer = Peer::start(&bench.authority, own, &[]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+
+    bench.push(3..4);
+    let restored = Peer::start(&bench.authority, own, &[Conduct::Unheard]).await;
+    let publisher = bench.publisher(&restored.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    assert_eq!(published(&restored), [0, 1, 2, 3]);
+
+    // Whoever does not even reach a server has asked nothing.
+    bench.push(4..5);
+    let nobody = Endpoint {
+        host: "127.0.0.1".into(),
+        port: 1,
+    };
+    let publisher = bench.publisher(&nobody);
+    let ended = publisher
+        .run_until_drained(Duration::from_millis(200))
+        .await;
+    assert!(ended.is_err());
+    let publisher = bench.publisher(&restored.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    assert_eq!(publisher.stats().reoffered(), 0);
+    assert_eq!(published(&restored), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn who_keeps_nothing_sends_nothing_twice() {
+    let bench = bench();
+    bench.push(0..3);
+    let own = &bench.recipient_pem;
+    let peer = Peer::start(&bench.authority, own, &[Conduct::Well, Conduct::Restored]).await;
+    let mut settings = Bench::settings();
+    settings.keep_acknowledged = false;
+    let publisher = bench.publisher_with(settings, &peer.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    bench.push(3..4);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    assert_eq!(published(&peer), [0, 1, 2, 3]);
+    assert_eq!(bench.outbox.kept(), 0);
+}
+
+#[tokio::test]
+async fn what_is_kept_ends_with_the_certificate_that_it_was_sent_under() {
+    /// A day and a second after the certificate of the bench began.
+    fn tomorrow() -> Timestamp {
+        clock() + jiff::SignedDuration::from_secs(24 * 3_600 + 1)
+    }
+    let bench = bench();
+    bench.push(0..3);
+    let own = &bench.recipient_pem;
+    let peer = Peer::start(&bench.authority, own, &[]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    assert_eq!(bench.outbox.kept(), 3);
+
+    let next = common::recipient(&bench.authority, tomorrow());
+    let next = next.certificate().to_pem();
+    bench.push(3..4);
+    let restored = Peer::start(&bench.authority, &next, &[Conduct::Restored]).await;
+    let mut settings = Bench::settings();
+    settings.clock = tomorrow;
+    let publisher = bench.publisher_with(settings, &restored.endpoint);
+    publisher.run_until_drained(LIMIT).await.unwrap();
+    assert_eq!(published(&restored), [3]);
+    assert_eq!(bench.outbox.kept(), 1);
+}
+
+#[tokio::test]
+async fn what_the_server_says_is_acknowledged_when_the_program_took_it_and_not_before() {
+    let bench = bench();
+    let own = &bench.recipient_pem;
+    let peer = Peer::start(&bench.authority, own, &[Conduct::Tells, Conduct::Tells]).await;
+    let publisher = bench.publisher(&peer.endpoint);
+    let mut messages = publisher.messages();
+    let stop = CancellationToken::new();
+    let program = async {
+        let own = messages.recv().await.unwrap();
+        let all = messages.recv().await.unwrap();
+        assert_eq!(
+            (own.source, own.payload()),
+            (Source::Down, &b"restart at noon"[..])
+        );
+        assert_eq!(
+            (all.source, all.payload()),
+            (Source::Notices, &b"tea is ready"[..])
+        );
+        assert!(!format!("{own:?}").contains("noon"));
+        // All of this was said before anything that is pushed now is acknowledged.
+        bench.push(0..1);
+        while publisher.stats().acked() < 1 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(peer.seen.lock().unwrap().taken.is_empty());
+        assert_eq!(all.take(), b"tea is ready");
+        drop(own); // not taken: it will be told again
+        while peer.seen.lock().unwrap().taken.is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        stop.cancel();
+    };
+    let both = async { tokio::join!(publisher.run(stop.clone()), program).0 };
+    tokio::time::timeout(LIMIT, both).await.unwrap().unwrap();
+    let seen = peer.seen.lock().unwrap();
+    assert_eq!(seen.taken, [6]);
+    assert_eq!(
+        seen.filters,
+        ["v1/recipient", "v1/d/monitor-001/down", "v1/notices"]
+    );
 }

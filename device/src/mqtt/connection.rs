@@ -1,34 +1,37 @@
-//! One connection: CONNECT, subscribe, publish within the window, remove what is acknowledged, DISCONNECT.
+//! One connection: CONNECT, subscribe, publish within the window, put away what is acknowledged, DISCONNECT.
 //!
 //! rumqttc's event loop is used for exactly one connection and then thrown away with everything it had queued: on a
 //! reconnection it would drop what was pending whenever the server has no session, also what was never sent. The
 //! outbox knows better.
 //!
-//! Packet ids: `publish` only queues, so the id of a message is not known when it is handed over. The event loop
-//! reports `Outgoing::Publish(id)` in the order of the queue, hence the two-step bookkeeping in [`Window`].
-//!
 //! Never here: a message for another key than the one whose certificate was published on this very connection and is
-//! trusted. The server acknowledges what it cannot open, for good, and an acknowledgement ends the message here.
+//! trusted. The server acknowledges what it cannot open, for good, and an acknowledgement ends the message here. Nor an
+//! acknowledgement of what the program has not taken.
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, QoS, StateError,
-    SubscribeReasonCode, TlsConfiguration, Transport,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, Publish, QoS,
+    StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::{CertificateError, MAX_ENVELOPE_BYTES, RecipientCertificate};
 
-use super::{Aim, PublishError, Publisher};
-use crate::Position;
+use super::incoming::{Incoming, Source};
+use super::window::{Addressed, Window};
+use super::{Aim, PublishError, Publisher, pauses};
+use crate::{Outbox, OutboxError};
 
 /// Where the server keeps its envelope certificate, retained.
 const RECIPIENT_TOPIC: &str = "v1/recipient";
+
+/// What the server tells every device.
+const NOTICES_TOPIC: &str = "v1/notices";
 
 /// The largest envelope, and room for the topic and the fixed header around it.
 const MAX_PACKET_BYTES: usize = MAX_ENVELOPE_BYTES + 44 * 1024;
@@ -37,65 +40,21 @@ const MAX_PACKET_BYTES: usize = MAX_ENVELOPE_BYTES + 44 * 1024;
 /// cut off a server that holds a device back for good reason.
 const NETWORK_TIMEOUT_S: u64 = 20;
 
+/// How often ended messages are looked for while a connection lasts.
+const FORGETTING: Duration = Duration::from_secs(60);
+
 /// How long a farewell may take; the server does without.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Messages between the outbox and their acknowledgement.
-struct Window {
-    /// One permit for each further message that may be sent.
-    room: Semaphore,
-    state: Mutex<WindowState>,
-    /// What the server published on this connection and the device trusts: what was known on an earlier one may have
-    /// ended since.
-    recipient: watch::Sender<Option<Arc<RecipientCertificate>>>,
+/// What is known of the server's session of this device.
+struct Session {
+    /// The answer to the CONNECT before this one was heard.
+    known: bool,
+    /// The answer to this one was.
+    heard: bool,
 }
 
-#[derive(Default)]
-struct WindowState {
-    /// Handed to the client, packet id not known yet, in order.
-    queued: VecDeque<Position>,
-    /// Sent under this packet id.
-    sent: HashMap<u16, Position>,
-}
-
-impl Window {
-    fn new(size: u16) -> Self {
-        Self {
-            room: Semaphore::new(usize::from(size)),
-            state: Mutex::default(),
-            recipient: watch::Sender::new(None),
-        }
-    }
-
-    fn queue(&self, position: Position) {
-        self.state().queued.push_back(position);
-    }
-
-    fn unqueue(&self) {
-        self.state().queued.pop_back();
-    }
-
-    /// The next message of the queue went out under this packet id.
-    fn sent_as(&self, packet: u16) {
-        let mut state = self.state();
-        if let Some(position) = state.queued.pop_front() {
-            state.sent.insert(packet, position);
-        }
-    }
-
-    /// The message of a packet id is acknowledged; makes room for another.
-    fn acked(&self, packet: u16) -> Option<Position> {
-        let position = self.state().sent.remove(&packet)?;
-        self.room.add_permits(1);
-        Some(position)
-    }
-
-    fn state(&self) -> MutexGuard<'_, WindowState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How one of the two halves of a connection ended.
+/// How one of the parts of a connection ended.
 enum Ended {
     /// The aim is reached.
     Reached,
@@ -140,18 +99,40 @@ impl Publisher {
             .set_connection_timeout(NETWORK_TIMEOUT_S)
             .set_tcp_nodelay(true);
         let window = Window::new(size);
+        let (taken, mut acks) = mpsc::unbounded_channel();
+        let mut session = Session {
+            known: self.on_disk(Outbox::ask_session).await?,
+            heard: false,
+        };
         let ended = tokio::select! {
-            ended = self.follow(aim, &client, &mut events, &window) => ended?,
+            ended = self.follow(aim, &client, &mut events, &window, &mut session, &taken) => ended?,
             ended = self.feed(&client, &window) => ended?,
+            ended = self.tend(&client, &mut acks) => ended?,
             () = stop.cancelled() => Ended::Reached,
         };
         match ended {
-            Ended::Lost(error) => Ok(Err(error)),
+            Ended::Lost(error) => {
+                if session.known && !session.heard && !pauses::may_have_asked(&error) {
+                    self.on_disk(Outbox::session_heard).await?;
+                }
+                Ok(Err(error))
+            }
             Ended::Reached => {
                 farewell(&client, &mut events).await;
                 Ok(Ok(()))
             }
         }
+    }
+
+    /// Does something with the outbox where it may wait for the disk.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&Outbox) -> Result<T, OutboxError> + Send + 'static,
+    ) -> Result<T, PublishError> {
+        let outbox = self.outbox.clone();
+        let done = tokio::task::spawn_blocking(move || task(&outbox)).await;
+        done.map_err(|_| PublishError::Interrupted)?
+            .map_err(PublishError::Outbox)
     }
 
     fn options(&self, window: u16) -> MqttOptions {
@@ -162,7 +143,9 @@ impl Publisher {
             .set_transport(Transport::tls_with_config(tls))
             .set_keep_alive(self.settings.keep_alive.max(Duration::from_secs(1)))
             .set_clean_session(false)
-            .set_inflight(window)
+            .set_manual_acks(true)
+            // One more than is ever used: a full client would not even acknowledge.
+            .set_inflight(window.saturating_add(1))
             .set_max_packet_size(MAX_PACKET_BYTES, MAX_PACKET_BYTES);
         options
     }
@@ -197,15 +180,11 @@ impl Publisher {
             let Some(recipient) = recipient.filter(|recipient| now <= recipient.not_after()) else {
                 return Ok(NoRecipient::Ended.end());
             };
-            let outbox = self.outbox.clone();
-            let addressed = tokio::task::spawn_blocking(move || {
-                let waiting = outbox.read(position)?;
-                Ok(waiting.address(&recipient))
-            });
-            let Ok(addressed) = addressed.await else {
-                return Ok(Ended::Lost(ConnectionError::RequestsDone));
-            };
-            let sealed = match addressed.map_err(PublishError::Outbox)? {
+            let until = recipient.not_after();
+            let addressed = self
+                .on_disk(move |outbox| Ok(outbox.read(position)?.address(&recipient)))
+                .await?;
+            let sealed = match addressed {
                 Ok(sealed) => sealed,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
@@ -214,7 +193,7 @@ impl Publisher {
                     continue;
                 }
             };
-            window.queue(position);
+            window.queue(Addressed { position, until });
             if client
                 .publish(&topic, QoS::AtLeastOnce, false, sealed)
                 .await
@@ -233,27 +212,31 @@ impl Publisher {
         client: &AsyncClient,
         events: &mut EventLoop,
         window: &Window,
+        session: &mut Session,
+        taken: &mpsc::UnboundedSender<Publish>,
     ) -> Result<Ended, PublishError> {
+        let down = format!("v1/d/{}/down", self.identity.device());
         loop {
             let event = match events.poll().await {
                 Ok(event) => event,
                 Err(error) => return Ok(Ended::Lost(error)),
             };
             match event {
-                Event::Incoming(Packet::ConnAck(_)) => {
+                Event::Incoming(Packet::ConnAck(answer)) => {
                     self.stats.connections.fetch_add(1, Ordering::Relaxed);
-                    if client
-                        .subscribe(RECIPIENT_TOPIC, QoS::AtLeastOnce)
-                        .await
-                        .is_err()
-                    {
+                    session.heard = true;
+                    self.meet(session.known && answer.session_present).await?;
+                    if client.subscribe_many(self.filters(&down)).await.is_err() {
                         return Ok(Ended::Lost(ConnectionError::RequestsDone));
                     }
                 }
-                Event::Incoming(Packet::SubAck(answer))
-                    if answer.return_codes.contains(&SubscribeReasonCode::Failure) =>
-                {
-                    return Ok(NoRecipient::Refused.end());
+                Event::Incoming(Packet::SubAck(answer)) => {
+                    if answer.return_codes.first() == Some(&SubscribeReasonCode::Failure) {
+                        return Ok(NoRecipient::Refused.end());
+                    }
+                    if answer.return_codes.contains(&SubscribeReasonCode::Failure) {
+                        tracing::warn!("the server lets this device hear no messages");
+                    }
                 }
                 Event::Incoming(Packet::Publish(publish)) if publish.topic == RECIPIENT_TOPIC => {
                     let recipient = match self.trusted(&publish.payload) {
@@ -266,26 +249,107 @@ impl Publisher {
                         return Ok(Ended::Reached);
                     }
                 }
+                Event::Incoming(Packet::Publish(publish)) => {
+                    let source = match publish.topic.as_str() {
+                        topic if topic == down => Source::Down,
+                        NOTICES_TOPIC => Source::Notices,
+                        _ => continue,
+                    };
+                    self.hand_over(Incoming::new(source, publish, taken.clone()));
+                }
                 Event::Outgoing(Outgoing::Publish(packet)) => {
                     self.stats.sent.fetch_add(1, Ordering::Relaxed);
                     window.sent_as(packet);
                 }
                 Event::Incoming(Packet::PubAck(ack)) => {
-                    let Some(position) = window.acked(ack.pkid) else {
+                    let Some(message) = window.acked(ack.pkid) else {
                         return Ok(Ended::Lost(StateError::Unsolicited(ack.pkid).into()));
                     };
-                    let outbox = self.outbox.clone();
-                    let removed = tokio::task::spawn_blocking(move || outbox.remove(position));
-                    let Ok(removed) = removed.await else {
-                        return Ok(Ended::Lost(ConnectionError::RequestsDone));
-                    };
-                    removed.map_err(PublishError::Outbox)?;
+                    let Addressed { position, until } = message;
+                    let keep = self.settings.keep_acknowledged;
+                    self.on_disk(move |outbox| match keep {
+                        true => outbox.acknowledge(position, until),
+                        false => outbox.remove(position),
+                    })
+                    .await?;
                     self.stats.acked.fetch_add(1, Ordering::Relaxed);
                     if aim == Aim::Drain && self.outbox.is_empty() {
                         return Ok(Ended::Reached);
                     }
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// After the server's answer to CONNECT. Before a SUBSCRIBE, so before anything is sent: what the server may have
+    /// forgotten goes first.
+    async fn meet(&self, remembers: bool) -> Result<(), PublishError> {
+        let now = (self.settings.clock)();
+        let reoffered = self
+            .on_disk(move |outbox| {
+                outbox.forget_ended(now)?;
+                let reoffered = if remembers { 0 } else { outbox.reoffer()? };
+                outbox.session_heard()?;
+                Ok(reoffered)
+            })
+            .await?;
+        if reoffered > 0 {
+            tracing::info!(
+                messages = reoffered,
+                "the server has no session: sending again"
+            );
+            let reoffered = u64::try_from(reoffered).unwrap_or(u64::MAX);
+            self.stats.reoffered.fetch_add(reoffered, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The recipient's topic first, and at QoS 0: nothing but the newest certificate counts, and none must come again.
+    /// What is for the program only if it asked.
+    fn filters(&self, down: &str) -> Vec<SubscribeFilter> {
+        let filter = |topic: &str, qos| SubscribeFilter::new(topic.to_owned(), qos);
+        let mut filters = vec![filter(RECIPIENT_TOPIC, QoS::AtMostOnce)];
+        if self.program().is_some() {
+            filters.extend([down, NOTICES_TOPIC].map(|topic| filter(topic, QoS::AtLeastOnce)));
+        }
+        filters
+    }
+
+    /// What nobody takes is not acknowledged, and comes again on a later connection.
+    fn hand_over(&self, message: Incoming) {
+        let Some(program) = self.program() else {
+            return;
+        };
+        if program.try_send(message).is_err() {
+            tracing::warn!("the program does not take what the server says");
+        }
+    }
+
+    fn program(&self) -> Option<mpsc::Sender<Incoming>> {
+        let program = self.program.lock();
+        program.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Acknowledges what was taken, and ends what was kept for long enough.
+    async fn tend(
+        &self,
+        client: &AsyncClient,
+        acks: &mut mpsc::UnboundedReceiver<Publish>,
+    ) -> Result<Ended, PublishError> {
+        let mut forgetting = tokio::time::interval(FORGETTING);
+        forgetting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(publish) = acks.recv() => {
+                    if client.ack(&publish).await.is_err() {
+                        return Ok(Ended::Lost(ConnectionError::RequestsDone));
+                    }
+                }
+                _ = forgetting.tick() => {
+                    let now = (self.settings.clock)();
+                    self.on_disk(move |outbox| outbox.forget_ended(now)).await?;
+                }
             }
         }
     }

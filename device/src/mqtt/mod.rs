@@ -1,24 +1,29 @@
 //! Publishing over MQTT 3.1.1 and TLS, until the server has acknowledged everything.
 //!
 //! `connection` holds one connection from CONNECT to its end; here is what outlives a connection: when to
-//! try again, when to stop, and what was learnt. Nothing is ever taken out of the outbox but by a PUBACK.
+//! try again, when to stop, and what was learnt. Nothing is ever taken out of the outbox but by a PUBACK, and what the
+//! server may have forgotten is put back.
 
 mod connection;
+mod incoming;
+mod pauses;
 mod tls;
+mod window;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rumqttc::ConnectionError;
 use rustls::ClientConfig;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::RecipientCertificate;
 
-use crate::prng::Prng;
+pub use self::incoming::{Incoming, Source};
+use self::pauses::Pauses;
 use crate::{DeviceIdentity, Outbox, OutboxError};
 
 /// Where the server is. The host is also the name that its certificate must bear.
@@ -44,12 +49,16 @@ pub struct PublisherSettings {
     /// How long a new connection may take until the server has published a trusted envelope certificate on it; then it is
     /// given up.
     pub recipient_patience: Duration,
-    /// Reads the time, to check the recipient certificate's validity.
+    /// Whether acknowledged messages are kept for a server that is restored from a backup; see
+    /// [`Outbox::acknowledge`]. Without it such a server lacks what it acknowledged after the backup.
+    pub keep_acknowledged: bool,
+    /// Reads the time, to check the envelope certificate's validity and to end what is kept by it.
     pub clock: fn() -> Timestamp,
 }
 
 impl PublisherSettings {
-    /// A window of 64 messages, a keep-alive of 15 s, pauses from 200 ms to 30 s, a patience of 30 s.
+    /// A window of 64 messages, a keep-alive of 15 s, pauses from 200 ms to 30 s, a patience of 30 s; what was
+    /// acknowledged is kept.
     #[must_use]
     pub fn new(clock: fn() -> Timestamp) -> Self {
         Self {
@@ -58,6 +67,7 @@ impl PublisherSettings {
             first_pause: Duration::from_millis(200),
             longest_pause: Duration::from_secs(30),
             recipient_patience: Duration::from_secs(30),
+            keep_acknowledged: true,
             clock,
         }
     }
@@ -68,6 +78,7 @@ impl PublisherSettings {
 pub struct PublisherStats {
     sent: AtomicU64,
     acked: AtomicU64,
+    reoffered: AtomicU64,
     connections: AtomicU64,
     failures: AtomicU64,
 }
@@ -79,10 +90,16 @@ impl PublisherStats {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Messages that the server acknowledged and that left the outbox.
+    /// Messages that the server acknowledged, repetitions included.
     #[must_use]
     pub fn acked(&self) -> u64 {
         self.acked.load(Ordering::Relaxed)
+    }
+
+    /// Acknowledged messages that waited once more because the server had no session of this device.
+    #[must_use]
+    pub fn reoffered(&self) -> u64 {
+        self.reoffered.load(Ordering::Relaxed)
     }
 
     /// Connections that the server accepted.
@@ -108,6 +125,9 @@ pub enum PublishError {
     /// The outbox failed.
     #[error("sending from the outbox")]
     Outbox(#[source] OutboxError),
+    /// A step on the disk was abandoned: the runtime is shutting down.
+    #[error("using the outbox was cut short; what was not acknowledged is still in it")]
+    Interrupted,
     /// Time ran out. What was not acknowledged is still in the outbox.
     #[error(
         "the deadline passed with {pending} messages not acknowledged; they stay in the outbox"
@@ -144,7 +164,9 @@ enum Aim {
 /// Publishes the outbox of one device.
 ///
 /// Each connection is made afresh and sends everything that waits, in the order of boot and sequence, with
-/// `QoS` 1 to `v1/d/{device}/vitals`; the server knows what it has already. What was sealed for another envelope key
+/// `QoS` 1 to `v1/d/{device}/vitals`; the server knows what it has already. When it says that it has no session of this
+/// device, it may have been restored from a backup: then what it acknowledged, as far as that is
+/// [kept](Outbox::acknowledge), waits again. What was sealed for another envelope key
 /// than the server publishes on that connection is [addressed](crate::Waiting::address) to its present one. Nothing is
 /// sent on a connection before a certificate was published there that the device trusts, and what cannot be addressed to
 /// it stays in the outbox.
@@ -162,6 +184,8 @@ pub struct Publisher {
     /// Rung when the outbox has something new.
     pushed: Arc<Notify>,
     recipient: watch::Sender<Option<Arc<RecipientCertificate>>>,
+    /// Who takes what the server says; `None` while nobody asked.
+    program: Mutex<Option<mpsc::Sender<Incoming>>>,
 }
 
 impl Publisher {
@@ -190,6 +214,7 @@ impl Publisher {
             stats,
             pushed,
             recipient,
+            program: Mutex::default(),
         })
     }
 
@@ -204,6 +229,15 @@ impl Publisher {
     #[must_use]
     pub fn recipient(&self) -> watch::Receiver<Option<Arc<RecipientCertificate>>> {
         self.recipient.subscribe()
+    }
+
+    /// What the server tells this device (`v1/d/{device}/down`) and every device (`v1/notices`), from the next connection
+    /// on. Nobody hears it before this is called, and only the last caller does.
+    #[must_use]
+    pub fn messages(&self) -> mpsc::Receiver<Incoming> {
+        let (sender, receiver) = mpsc::channel(incoming::UNTAKEN);
+        *self.program.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
     }
 
     /// Publishes until every message is acknowledged, or `deadline` has passed.
@@ -272,85 +306,21 @@ impl Publisher {
         let mut pauses = Pauses::new(self.identity.device().as_str(), &self.settings);
         loop {
             let acked_before = self.stats.acked();
-            match self.connect_and_publish(aim, stop).await? {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    self.stats.failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(device = %self.identity.device(), %error, "connection ended");
-                    *last = Some(Box::new(error));
-                }
-            }
+            let Err(error) = self.connect_and_publish(aim, stop).await? else {
+                return Ok(());
+            };
+            self.stats.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(device = %self.identity.device(), %error, "connection ended");
             // A server that accepts connections but nothing else is not well: only progress resets the pause.
             if self.stats.acked() > acked_before {
                 pauses.reset();
             }
+            let pause = pauses.after(&error);
+            *last = Some(Box::new(error));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep_until(Instant::now() + pauses.next()) => {}
+                () = tokio::time::sleep_until(Instant::now() + pause) => {}
             }
         }
-    }
-}
-
-/// Exponentially growing pauses with jitter, so that a thousand devices do not come back at the same instant.
-struct Pauses {
-    prng: Prng,
-    first: Duration,
-    longest: Duration,
-    next: Duration,
-}
-
-impl Pauses {
-    fn new(device: &str, settings: &PublisherSettings) -> Self {
-        let first = settings.first_pause.max(Duration::from_millis(1));
-        let longest = settings.longest_pause.max(first);
-        Self {
-            prng: Prng::from_text(device),
-            first,
-            longest,
-            next: first,
-        }
-    }
-
-    fn reset(&mut self) {
-        self.next = self.first;
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = self.next.mul_f64(0.5 + self.prng.unit() / 2.0);
-        self.next = self.next.saturating_mul(2).min(self.longest);
-        pause
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest_with_jitter_and_differ_between_devices() {
-        let settings = PublisherSettings::new(|| Timestamp::UNIX_EPOCH);
-        let pauses = |device| {
-            let mut pauses = Pauses::new(device, &settings);
-            (0..12).map(|_| pauses.next()).collect::<Vec<_>>()
-        };
-        let one = pauses("monitor-001");
-        for (attempt, pause) in (0..).zip(&one) {
-            let whole = settings
-                .longest_pause
-                .min(settings.first_pause * 2_u32.pow(attempt));
-            assert!(
-                *pause >= whole / 2 && *pause <= whole,
-                "pause {attempt}: {pause:?}"
-            );
-        }
-        assert_eq!(one, pauses("monitor-001"));
-        assert_ne!(one, pauses("monitor-002"));
-        let mut again = Pauses::new("monitor-001", &settings);
-        for _ in 0..5 {
-            again.next();
-        }
-        again.reset();
-        assert!(again.next() <= settings.first_pause);
     }
 }

@@ -1,6 +1,6 @@
-//! The key under which the content keys of waiting messages are wrapped, in a file beside them.
+//! The key under which the content keys of messages are wrapped, in a file beside them.
 //!
-//! It is drawn anew whenever nothing waits, over the bytes of the one before: a wrap that outlived its message on the
+//! It is drawn anew whenever no message is left, over the bytes of the one before: a wrap that outlived its message on the
 //! disk then opens for nobody. Overwriting in place is all that a file allows. Flash with wear levelling,
 //! copy-on-write file systems and snapshots may keep the old bytes, so an outbox belongs on an encrypted disk.
 
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use vitalseal_crypto::{Dek, KeyError, OutboxKey, danger, default_backend};
 use zeroize::Zeroizing;
 
-use super::{OutboxError, at};
+use super::error::{OutboxError, at};
+use super::files::sync;
 
 /// 32 bytes, readable to the owner only.
 pub(super) const KEY_FILE: &str = "outbox.key";
@@ -24,7 +25,7 @@ pub(super) struct KeyFile {
 }
 
 impl KeyFile {
-    /// Of an outbox in which messages wait: the key that is there, or a new one, which addresses none of them, if it is
+    /// Of an outbox that holds messages: the key that is there, or a new one, which addresses none of them, if it is
     /// missing.
     pub(super) fn load(directory: &Path) -> Result<Self, OutboxError> {
         let path = directory.join(KEY_FILE);
@@ -41,7 +42,7 @@ impl KeyFile {
         }
     }
 
-    /// Of an outbox in which nothing waits: a new key, over the old one if there is one. Durable when this returns.
+    /// Of an outbox without messages: a new key, over the old one if there is one. Durable when this returns.
     pub(super) fn draw(directory: &Path) -> Result<Self, OutboxError> {
         let mut file = Self {
             directory: directory.to_owned(),
@@ -58,7 +59,7 @@ impl KeyFile {
         let path = self.path();
         overwrite(&path, danger::outbox_key_to_bytes(&key).as_slice())
             .map_err(at("writing the outbox key", &path))?;
-        super::sync(&self.directory)?;
+        sync(&self.directory)?;
         Ok(self.key.insert(key))
     }
 
@@ -88,7 +89,7 @@ impl KeyFile {
 
 /// Writes in place, so that the bytes that were there are gone from the file and not only from the directory.
 ///
-/// Cut short by a crash, it leaves neither key. Then nothing waits, and the next start draws another.
+/// Cut short by a crash, it leaves neither key. Then no message is there, and the next start draws another.
 fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false);

@@ -86,13 +86,15 @@ fn a_write_cut_short_is_never_offered_and_foreign_files_are_left_alone() {
     drop(outbox);
     let cut_short = directory
         .path()
-        .join(format!("{}.tmp", position(0, 1).file_name()));
+        .join(format!("{}.tmp", files::waiting(position(0, 1))));
     fs::write(&cut_short, b"ha").unwrap();
     fs::write(directory.path().join("boot.tmp"), b"").unwrap();
     for foreign in [
         "notes.txt",
         "1-2.msg",
         "000000000000000A-0000000000000000.msg",
+        "0000000000000000-0000000000000001.acked",
+        "0000000000000000-0000000000000001.12.acked",
     ] {
         fs::write(directory.path().join(foreign), b"").unwrap();
     }
@@ -135,9 +137,9 @@ fn a_lost_or_damaged_boot_counter_never_repeats_a_boot_that_shows() {
         .push(&message(position(41, 0), b"of an earlier life"))
         .unwrap();
     drop(outbox);
-    fs::remove_file(directory.path().join(BOOT_FILE)).unwrap();
+    fs::remove_file(directory.path().join("boot")).unwrap();
     assert_eq!(Outbox::open(directory.path()).unwrap().boot(), 42);
-    fs::write(directory.path().join(BOOT_FILE), b"not a number").unwrap();
+    fs::write(directory.path().join("boot"), b"not a number").unwrap();
     assert!(matches!(
         Outbox::open(directory.path()),
         Err(OutboxError::BootCounter { .. })
@@ -160,7 +162,7 @@ fn what_an_acknowledged_message_leaves_on_the_disk_opens_with_nothing_that_the_d
     for position in [first, second] {
         outbox.push(&message(position, b"sealed")).unwrap();
     }
-    let (kept, before) = (remains(&directory, &first.file_name()), key());
+    let (kept, before) = (remains(&directory, &files::waiting(first)), key());
     let old_key = remains(&directory, KEY_FILE);
     outbox.remove(first).unwrap();
     assert_eq!(
@@ -182,6 +184,122 @@ fn what_an_acknowledged_message_leaves_on_the_disk_opens_with_nothing_that_the_d
     assert_eq!(mode & 0o777, 0o600);
 }
 
+fn instant(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+#[test]
+fn an_acknowledged_message_is_kept_through_restarts_until_its_certificate_ends_and_is_then_wiped() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let key = || fs::read(directory.path().join(KEY_FILE)).unwrap();
+    let (early, late) = (position(0, 0), position(0, 1));
+    for (position, until) in [(early, 100), (late, 200)] {
+        outbox.push(&message(position, b"sealed")).unwrap();
+        outbox.acknowledge(position, instant(until)).unwrap();
+        outbox.acknowledge(position, instant(until)).unwrap();
+    }
+    assert_eq!((outbox.len(), outbox.kept()), (0, 2));
+    let again = outbox.push(&message(early, b"another"));
+    assert!(matches!(again, Err(OutboxError::Occupied { .. })));
+    let remains = [(early, 100), (late, 200)]
+        .map(|(position, until)| remains(&directory, &files::kept(position, until)));
+    let before = key();
+    drop(outbox);
+
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert_eq!((outbox.len(), outbox.kept(), outbox.boot()), (0, 2, 1));
+    assert_eq!(key(), before, "kept messages need it");
+    let wiped = [&[0; 40], &b"sealed"[..]].concat();
+    outbox.forget_ended(instant(100)).unwrap();
+    assert_eq!(outbox.kept(), 2, "not before the end is over");
+    outbox.forget_ended(instant(101)).unwrap();
+    assert_eq!(outbox.kept(), 1);
+    assert_eq!(fs::read(&remains[0]).unwrap(), wiped);
+    assert_ne!(fs::read(&remains[1]).unwrap(), wiped);
+    outbox.forget_ended(instant(201)).unwrap();
+    assert_eq!(fs::read(&remains[1]).unwrap(), wiped);
+    assert_ne!(key(), before, "no message is left");
+    let names = files_of(directory.path());
+    assert!(
+        names.iter().all(|name| !name.ends_with(".acked")),
+        "{names:?}"
+    );
+}
+
+fn files_of(directory: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[test]
+fn what_a_server_may_have_forgotten_waits_again_with_its_keys_and_in_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    for sequence in 0..6 {
+        outbox
+            .push(&message(position(0, sequence), b"sealed"))
+            .unwrap();
+    }
+    for sequence in [0, 1, 3] {
+        outbox
+            .acknowledge(position(0, sequence), instant(100))
+            .unwrap();
+    }
+    outbox.remove(position(0, 2)).unwrap();
+    assert_eq!(outbox.reoffer().unwrap(), 3);
+    assert_eq!(outbox.reoffer().unwrap(), 0);
+    drop(outbox);
+    let outbox = Outbox::open(directory.path()).unwrap();
+    let expected = [0, 1, 3, 4, 5].map(|sequence| position(0, sequence));
+    assert_eq!(outbox.pending(), expected);
+    for position in expected {
+        assert!(has_its_key(&outbox.read(position).unwrap(), position));
+    }
+}
+
+#[test]
+fn the_oldest_that_are_kept_make_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    // As if they were there: ten thousand real ones take a while.
+    let kept = (1..=MAX_KEPT as u64).map(|sequence| (position(0, sequence), 100));
+    outbox.state().kept.extend(kept);
+    let first = position(0, 0);
+    outbox.push(&message(first, b"sealed")).unwrap();
+    let remains = remains(&directory, &files::waiting(first));
+    outbox.acknowledge(first, instant(100)).unwrap();
+    assert_eq!(outbox.kept(), MAX_KEPT);
+    assert_eq!(fs::read(remains).unwrap()[..40], [0; 40]);
+}
+
+/// See [`Outbox::ask_session`].
+#[test]
+fn a_session_is_known_only_when_the_answer_to_the_last_connect_was_heard() {
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert!(
+        outbox.ask_session().unwrap(),
+        "nothing is kept, so nothing can be missed"
+    );
+    outbox.session_heard().unwrap();
+    outbox.push(&message(position(0, 0), b"sealed")).unwrap();
+    outbox.acknowledge(position(0, 0), instant(100)).unwrap();
+    drop(outbox);
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert!(
+        outbox.ask_session().unwrap(),
+        "the one in which it was acknowledged"
+    );
+    assert!(!outbox.ask_session().unwrap(), "the answer was not heard");
+    drop(outbox);
+    let outbox = Outbox::open(directory.path()).unwrap();
+    assert!(!outbox.ask_session().unwrap());
+    outbox.session_heard().unwrap();
+    assert!(outbox.ask_session().unwrap());
+}
+
 #[test]
 fn a_removal_cut_short_by_a_crash_is_completed_at_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
@@ -190,11 +308,11 @@ fn a_removal_cut_short_by_a_crash_is_completed_at_the_next_start() {
     for position in [acknowledged, waits] {
         outbox.push(&message(position, b"sealed")).unwrap();
     }
-    wipe(&directory.path().join(acknowledged.file_name())).unwrap();
+    files::wipe(&directory.path().join(files::waiting(acknowledged))).unwrap();
     drop(outbox);
     let outbox = Outbox::open(directory.path()).unwrap();
     assert_eq!(outbox.pending(), [waits]);
-    assert!(!directory.path().join(acknowledged.file_name()).exists());
+    assert!(!directory.path().join(files::waiting(acknowledged)).exists());
 }
 
 #[test]
@@ -257,13 +375,17 @@ fn every_push_wakes() {
 enum Step {
     Push(u64),
     Remove(u64),
+    Acknowledge(u64),
+    Reoffer,
     Restart,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..12_u64).prop_map(Step::Push),
-        3 => (0..12_u64).prop_map(Step::Remove),
+        2 => (0..12_u64).prop_map(Step::Remove),
+        3 => (0..12_u64).prop_map(Step::Acknowledge),
+        1 => Just(Step::Reoffer),
         1 => Just(Step::Restart),
     ]
 }
@@ -271,23 +393,36 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// Any sequence of pushes, removals and restarts leaves exactly what a map would hold, with its content keys.
+    /// Any sequence of pushes, removals, acknowledgements and restarts leaves exactly what two maps would hold, with its
+    /// content keys.
     #[test]
     fn it_behaves_like_a_map_that_outlives_restarts(steps in proptest::collection::vec(step(), 0..40)) {
         let directory = tempfile::tempdir().unwrap();
         let mut outbox = Outbox::open(directory.path()).unwrap();
-        let mut model = std::collections::BTreeMap::new();
+        let mut model = BTreeMap::new();
+        let mut kept = BTreeMap::new();
         for (time, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Push(sequence) => {
                     let content = time.to_be_bytes().to_vec();
                     let pushed = outbox.push(&message(position(0, sequence), &content));
-                    prop_assert_eq!(pushed.is_ok(), !model.contains_key(&sequence));
-                    model.entry(sequence).or_insert(content);
+                    let is_new = !model.contains_key(&sequence) && !kept.contains_key(&sequence);
+                    prop_assert_eq!(pushed.is_ok(), is_new);
+                    if is_new {
+                        model.insert(sequence, content);
+                    }
                 }
                 Step::Remove(sequence) => {
                     outbox.remove(position(0, sequence)).unwrap();
                     model.remove(&sequence);
+                }
+                Step::Acknowledge(sequence) => {
+                    outbox.acknowledge(position(0, sequence), instant(1)).unwrap();
+                    kept.extend(model.remove_entry(&sequence));
+                }
+                Step::Reoffer => {
+                    prop_assert_eq!(outbox.reoffer().unwrap(), kept.len());
+                    model.append(&mut kept);
                 }
                 Step::Restart => {
                     let boot = outbox.boot();
@@ -298,6 +433,7 @@ proptest! {
             }
             let pending: Vec<_> = outbox.pending().iter().map(|found| found.sequence).collect();
             prop_assert_eq!(pending, model.keys().copied().collect::<Vec<_>>());
+            prop_assert_eq!(outbox.kept(), kept.len());
         }
         for (sequence, content) in &model {
             let waiting = outbox.read(position(0, *sequence)).unwrap();
