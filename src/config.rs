@@ -295,6 +295,22 @@ impl Config {
                 .check()
                 .with_context(|| format!("reading {}", path.display()))?;
         }
+        check_origins(&config.mqtt.origins).with_context(|| format!("reading {}", path.display()))?;
+        config
+            .mqtt
+            .limits
+            .check()
+            .with_context(|| format!("reading {}", path.display()))?;
+        if let Some(cluster) = &config.mqtt.cluster {
+            cluster
+                .check()
+                .with_context(|| format!("reading {}", path.display()))?;
+        }
+        anyhow::ensure!(
+            config.mqtt.times().fresh <= config.mqtt.times().offline,
+            "{}: mqtt.offline_days must not be shorter than mqtt.fresh_h",
+            path.display()
+        );
         anyhow::ensure!(
             Duration::from_secs(config.sql.deadline_s) <= LONGEST_DEADLINE,
             "{}: sql.deadline_s may be {} at most",

@@ -29,4 +29,6 @@ mod demo;
 mod interop;
 mod keys;
 mod pkcs11;
+mod quarantine;
+mod revocation;
 mod secrecy;

@@ -4,6 +4,8 @@
 //! the bytes, keys and signature say can not be overruled, nor an erasure. That a release was ordered, by whom and why,
 //! is on record before this is called.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use vitalseal_crypto::{AtRest, DeviceId};
 use vitalseal_storage::{QuarantineReason, QuarantineRow};
@@ -47,7 +49,7 @@ impl Pipeline {
         body: Bytes,
     ) -> Result<Released, PipelineError> {
         let credit = self.reserve(body.len()).await?;
-        let (shared, device) = (self.shared.clone(), row.device.clone());
+        let (shared, device) = (Arc::clone(&self.shared), row.device.clone());
         let terms = Terms::new(row.received_at, shared.deps.times).waiving(row.reason);
         // Runs to its end like any message.
         let work = tokio::spawn(async move {

@@ -215,3 +215,39 @@ async fn an_erased_patient_s_message_is_not_released() {
         }
     ));
 }
+
+#[tokio::test]
+async fn a_full_quarantine_leaves_to_the_device_what_a_review_may_still_release() {
+    let rig = Rig::start().await;
+    let device = device_since(&rig, "mon-1", ago(days(3))).await;
+    let old = Past {
+        sequence: 5,
+        ..Past::new(&rig, days(2))
+    };
+    let old = old.seal(&rig, &device).bytes;
+    let fresh = Past::new(&rig, SignedDuration::ZERO);
+    let submit = async |message: &[u8]| {
+        let message = Bytes::copy_from_slice(message);
+        rig.pipeline.submit(&device.id, message).await
+    };
+    rig.store.inbox.limit_quarantine(0);
+    let refused = submit(&old).await.unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    // What is no envelope is nobody's loss, and what is good is stored as ever.
+    let shape = Outcome::Quarantined(QuarantineReason::Shape);
+    assert_eq!(submit(b"no envelope").await.unwrap(), shape);
+    assert!(!newest(&rig).await.has_body);
+    let fresh = submit(&fresh.seal(&rig, &device).bytes).await.unwrap();
+    assert!(matches!(fresh, Outcome::Stored { .. }));
+    rig.store.inbox.limit_quarantine(1 << 20);
+    let stale = Outcome::Quarantined(QuarantineReason::Stale);
+    assert_eq!(submit(&old).await.unwrap(), stale);
+    assert!(newest(&rig).await.has_body);
+    let counted: Vec<_> = rig.pipeline.quarantined();
+    let counted: Vec<_> = counted
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    let (shape, stale) = (QuarantineReason::Shape, QuarantineReason::Stale);
+    assert_eq!(counted, [(shape, 1), (stale, 1)]);
+}
