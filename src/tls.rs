@@ -140,3 +140,144 @@ fn certificates(pem: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use rustls::pki_types::ServerName;
+    use rustls::{AlertDescription, ClientConnection, Error, HandshakeKind, ServerConnection};
+    use vitalseal_crypto::{
+        CertificateAuthority, DeviceId, RevocationReason, RevokedCertificate,
+        new_device_key_and_csr,
+    };
+    use vitalseal_storage::ports::{Clock as _, SystemClock};
+
+    use super::*;
+
+    struct Site {
+        authority: CertificateAuthority,
+        certificate: Arc<ServerCertificate>,
+        now: Timestamp,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let now = SystemClock.now();
+            let new = CertificateAuthority::create(now).unwrap();
+            let (key, issuing, root) = (
+                &new.issuing_key_pem,
+                &new.issuing_cert_pem,
+                &new.root_cert_pem,
+            );
+            let authority = CertificateAuthority::open(key, issuing, root).unwrap();
+            let first = authority.issue_server(&["localhost"], now).unwrap();
+            Self {
+                authority,
+                certificate: Arc::new(ServerCertificate::new(certified(&first).unwrap())),
+                now,
+            }
+        }
+
+        /// A device, and what a list that names it holds.
+        fn device(&self) -> (Arc<ClientConfig>, RevokedCertificate) {
+            let id: DeviceId = "monitor-1".parse().unwrap();
+            let (key, csr) = new_device_key_and_csr(&id).unwrap();
+            let issued = self.authority.issue_device(&csr, &id, self.now).unwrap();
+            let client = device(&self.authority.bundle_pem(), &issued.pem, &key).unwrap();
+            let revoked = RevokedCertificate {
+                serial: issued.certificate.serial().into(),
+                at: self.now,
+                reason: RevocationReason::Revoked,
+            };
+            (Arc::new(client), revoked)
+        }
+
+        /// The edge, with a list of so many days ago.
+        fn edge(&self, revoked: &[RevokedCertificate], days: i64) -> Arc<ServerConfig> {
+            let then = self.now - SignedDuration::from_hours(24 * days);
+            let list = self.authority.revocation_list(revoked, 1, then).unwrap();
+            mutual(&self.certificate, &self.authority.bundle_pem(), &list).unwrap()
+        }
+    }
+
+    /// Both sides without a socket; what the server found, and the certificate that the client saw.
+    fn handshake(
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+    ) -> Result<(HandshakeKind, Vec<u8>), Error> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name)?;
+        let mut server = ServerConnection::new(Arc::clone(server))?;
+        let mut bytes = Vec::new();
+        // Beyond the handshake itself, so that the client has its tickets and hears of a late refusal.
+        for _ in 0..8 {
+            bytes.clear();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            let found = server.process_new_packets();
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets()?;
+            found?;
+        }
+        let seen = client.peer_certificates().unwrap()[0].to_vec();
+        Ok((server.handshake_kind().unwrap(), seen))
+    }
+
+    const REVOKED: Error = Error::AlertReceived(AlertDescription::CertificateRevoked);
+
+    #[test]
+    fn whoever_is_listed_is_refused_and_nobody_else_also_when_the_list_ran_out() {
+        let site = Site::new();
+        let ((lost, named), (kept, _)) = (site.device(), site.device());
+        for days in [0, 8, 100] {
+            let edge = site.edge(std::slice::from_ref(&named), days);
+            assert_eq!(handshake(&lost, &edge).unwrap_err(), REVOKED, "{days} days");
+            assert!(handshake(&kept, &edge).is_ok(), "{days} days");
+        }
+        let on_hold = RevokedCertificate {
+            reason: RevocationReason::OnHold,
+            ..named
+        };
+        let edge = site.edge(&[on_hold], 0);
+        assert_eq!(handshake(&lost, &edge).unwrap_err(), REVOKED);
+        assert!(handshake(&lost, &site.edge(&[], 0)).is_ok());
+    }
+
+    #[test]
+    fn no_session_is_resumed_past_a_new_list() {
+        let site = Site::new();
+        let (lost, named) = site.device();
+        let before = site.edge(&[], 0);
+        let kind = |edge| handshake(&lost, edge).map(|(kind, _)| kind);
+        assert_eq!(kind(&before), Ok(HandshakeKind::Full));
+        assert_eq!(kind(&before), Ok(HandshakeKind::Resumed));
+        assert_eq!(kind(&site.edge(&[named], 0)), Err(REVOKED));
+    }
+
+    #[test]
+    fn a_new_certificate_is_shown_at_every_door() {
+        let site = Site::new();
+        let (client, _) = site.device();
+        let doors = [site.edge(&[], 0), server(&site.certificate).unwrap()];
+        let seen = || {
+            doors
+                .each_ref()
+                .map(|door| handshake(&client, door).unwrap().1)
+        };
+        let before = seen();
+        assert_eq!(before[0], before[1]);
+        let next = site
+            .authority
+            .issue_server(&["localhost"], site.now)
+            .unwrap();
+        site.certificate.show(certified(&next).unwrap());
+        // A client that resumes remembers what it saw; another one asks anew.
+        let (client, _) = site.device();
+        let after = doors
+            .each_ref()
+            .map(|door| handshake(&client, door).unwrap().1);
+        assert!(after[0] != before[0] && after[0] == after[1]);
+    }
+}
