@@ -216,3 +216,142 @@ fn certified(
         .context("issuing the server certificate")?;
     tls::certified(&identity)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use vitalseal_crypto::{DeviceId, new_device_key_and_csr};
+    use vitalseal_storage::ports::{Clock as _, SystemClock};
+    use vitalseal_storage::{FileRootProvider, StorePaths};
+
+    use super::*;
+
+    struct Site {
+        store: Store,
+        authority: CertificateAuthority,
+        now: Timestamp,
+        _dir: TempDir,
+    }
+
+    impl Site {
+        async fn new() -> Self {
+            let (dir, now) = (tempfile::tempdir().unwrap(), SystemClock.now());
+            let roots = dir.path().join("root");
+            let paths = StorePaths::new(&dir.path().join("data"), Some(&roots));
+            let roots = Arc::new(FileRootProvider::new(&roots));
+            Self {
+                store: Store::create(&paths, roots, now).await.unwrap(),
+                authority: authority(now),
+                now,
+                _dir: dir,
+            }
+        }
+
+        async fn open(&self, hours: i64) -> anyhow::Result<Revocations> {
+            let (names, now) = (["localhost".to_owned()], self.at(hours));
+            Revocations::open(&self.store, &self.authority, &names, now).await
+        }
+
+        async fn renewed(&self, revocations: &Revocations, hours: i64) -> u64 {
+            let renewed = revocations.renew(&self.store, &self.authority, self.at(hours));
+            renewed.await.unwrap();
+            revocations.list().number()
+        }
+
+        fn at(&self, hours: i64) -> Timestamp {
+            self.now + SignedDuration::from_hours(hours)
+        }
+
+        async fn device(&self) -> DeviceId {
+            let device: DeviceId = "monitor-1".parse().unwrap();
+            let (_, csr) = new_device_key_and_csr(&device).unwrap();
+            let issued = self
+                .authority
+                .issue_device(&csr, &device, self.now)
+                .unwrap();
+            let registry = &self.store.registry;
+            registry
+                .enroll_device(&issued.certificate, self.now)
+                .await
+                .unwrap();
+            device
+        }
+    }
+
+    fn authority(now: Timestamp) -> CertificateAuthority {
+        let new = CertificateAuthority::create(now).unwrap();
+        let (key, issuing, root) = (
+            &new.issuing_key_pem,
+            &new.issuing_cert_pem,
+            &new.root_cert_pem,
+        );
+        CertificateAuthority::open(key, issuing, root).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_list_is_made_anew_when_it_is_wrong_or_old_and_its_number_always_grows() {
+        let site = Site::new().await;
+        let (registry, device) = (&site.store.registry, site.device().await);
+        let revocations = site.open(0).await.unwrap();
+        let first = revocations.list().number();
+        assert_eq!(site.renewed(&revocations, 23).await, first);
+        registry
+            .suspend_device(&device, "lost", site.at(23))
+            .await
+            .unwrap();
+        let held = site.renewed(&revocations, 23).await;
+        assert!(held > first && revocations.list().revoked().len() == 1);
+        assert_eq!(site.renewed(&revocations, 23).await, held);
+        registry
+            .reinstate_device(&device, "found", site.at(23))
+            .await
+            .unwrap();
+        let free = site.renewed(&revocations, 23).await;
+        assert!(free > held && revocations.list().revoked().is_empty());
+        let next_day = site.renewed(&revocations, 47).await;
+        assert!(next_day > free);
+        // The clock is set back by two days, and by one hour.
+        let set_back = site.renewed(&revocations, -1).await;
+        assert!(set_back > next_day);
+        assert_eq!(site.renewed(&revocations, -2).await, set_back);
+        // A start goes on from there.
+        let started = site.open(-2).await.unwrap();
+        assert_eq!(started.list().number(), set_back);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_could_not_be_renewed_for_two_days_is_told_of_while_it_is_of_use() {
+        let site = Site::new().await;
+        let revocations = site.open(0).await.unwrap();
+        assert!(!revocations.is_stale(site.at(47)));
+        assert!(revocations.is_stale(site.at(49)));
+        assert!(site.at(49) < revocations.list().next_update());
+        site.renewed(&revocations, 49).await;
+        assert!(!revocations.is_stale(site.at(49)));
+    }
+
+    #[tokio::test]
+    async fn a_list_that_is_damaged_or_another_authoritys_stops_the_start() {
+        let site = Site::new().await;
+        let kept = site.open(0).await.unwrap().list();
+        let mut damaged = kept.der().to_vec();
+        damaged[40] ^= 1;
+        let foreign = authority(site.now)
+            .revocation_list(&[], 1, site.now)
+            .unwrap();
+        for der in [&b""[..], &damaged, foreign.der()] {
+            site.store.registry.put_revocation_list(der).await.unwrap();
+            let refused = site.open(1).await.unwrap_err();
+            assert!(
+                format!("{refused:#}").contains("reading the revocation list"),
+                "{refused:#}"
+            );
+        }
+        site.store
+            .registry
+            .put_revocation_list(kept.der())
+            .await
+            .unwrap();
+        assert_eq!(site.open(1).await.unwrap().list(), kept);
+    }
+}
