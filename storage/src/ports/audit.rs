@@ -267,6 +267,13 @@ pub enum AuditEvent {
     DeviceSuspended { device: DeviceId, reason: String },
     /// A suspended device may connect again.
     DeviceReinstated { device: DeviceId, reason: String },
+    /// A device is told something on its own topic when it comes.
+    DownlinkQueued {
+        device: DeviceId,
+        message: u64,
+        bytes: u64,
+        expires_at: Timestamp,
+    },
     /// A device's key seems to be in two hands; the signal says what shows it.
     CloneSuspected { device: DeviceId, signal: String },
     /// A person got a login.
