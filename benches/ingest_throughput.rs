@@ -1,9 +1,19 @@
-//! Acknowledged messages per second, end to end, beside the ceiling of verifying signatures and doing
-//! nothing else, measured in the same run on the same machine.
+//! Acknowledged messages per second, end to end, beside two things measured in the same run on the same machine: the
+//! ceiling of verifying signatures and doing nothing else, and Mosquitto, which checks and keeps nothing.
 //!
-//! End to end: real devices over mutual TLS, each message verified, opened, re-wrapped and fsynced before
-//! its PUBACK. Messages are sealed beforehand; the clients run in the same process and so share the
-//! cores with the server, which makes the figure a lower bound.
+//! End to end: devices over mutual TLS, each message verified, opened, re-wrapped and fsynced before its PUBACK. The
+//! server is the release binary in a process of its own; the clients share its cores, and what they cost is told.
+//!
+//! | Figure | Meaning |
+//! |---|---|
+//! | `verify_ceiling` | signatures verified per second by all cores |
+//! | `acked` | messages acknowledged per second, clients on the same cores |
+//! | `acked_over_verify_ceiling` | their ratio |
+//! | `server_cpu_us` | CPU time of the server, a message |
+//! | `client_cpu_us` | CPU time of the clients, a message |
+//! | `verify_share_of_server_cpu` | verification alone over `server_cpu_us`: the ratio that clients elsewhere would leave |
+//! | `ack_p50_ms`, `ack_p99_ms` | from sending to the PUBACK at half of that load |
+//! | `mosquitto` | its acknowledged messages per second, the same clients |
 //!
 //! `cargo bench --bench ingest_throughput [-- --quick]`
 
@@ -22,26 +32,30 @@
 )]
 
 mod common;
+#[path = "common/load.rs"]
+mod load;
+#[path = "common/mosquitto.rs"]
+mod mosquitto;
+#[path = "common/site.rs"]
+mod site;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use common::{Figures, quick, readings};
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
-use vitalseal::init::{self, NewStore};
-use vitalseal::server::{Addresses, Overrides, Server, System};
+use load::{Client, publish_packet, quantile};
+use mosquitto::Mosquitto;
+use site::{Enrolled, Process, Site, own_usage};
 use vitalseal_crypto::{
-    Agreement, ContentType, DeviceCertificate, DeviceId, DeviceSigner, Received, SealRequest,
-    SessionKey, default_backend, new_device_key_and_csr, seal,
+    Agreement, ContentType, DeviceCertificate, Received, SealRequest, SessionKey, default_backend,
+    seal,
 };
 use vitalseal_vitals::senml;
 
-/// Messages one session may have unacknowledged.
-const WINDOW: u16 = 100;
-
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("client")
         .enable_all()
         .build()
         .unwrap();
@@ -51,228 +65,261 @@ fn main() {
 }
 
 async fn run(figures: &mut Figures) {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    let new = NewStore {
-        data: data.clone(),
-        root_keys: None,
-        names: Vec::new(),
-        administrator: "admin".parse().unwrap(),
-        token: None,
-    };
-    init::create(new, jiff_now()).await.unwrap();
-    let any = Some("127.0.0.1:0".parse().unwrap());
-    let server = Server::start(
-        &data,
-        Overrides {
-            mqtt: any,
-            sql: any,
-            http: any,
-        },
-    )
-    .await
-    .unwrap();
-
-    let connections = [1, 8];
+    let connections = [1, 100, 1_000];
+    let site = Site::start(&[]).await;
+    let mosquitto = Mosquitto::start();
+    if mosquitto.is_none() {
+        println!("  (Mosquitto is not installed: its rows are missing)");
+    }
     let mut fleet = Vec::new();
-    for index in 0..connections[1] {
-        fleet.push(Peer::enrol(&server.system, index).await);
+    for index in 0..connections[2] {
+        fleet.push(Device::enrol(&site, index).await);
     }
     for count in [1_usize, 60, 300] {
         for connections in connections {
-            let total: usize = match (count, quick()) {
-                (1, false) => 20_000,
-                (60, false) => 10_000,
-                (_, false) => 4_000,
-                (1, true) => 4_000,
-                (60, true) => 2_000,
-                (_, true) => 800,
+            let total = match (count, quick()) {
+                (1, false) => 60_000,
+                (60, false) => 40_000,
+                (_, false) => 20_000,
+                (1, true) => 12_000,
+                (60, true) => 8_000,
+                (_, true) => 4_000,
             };
-            let peers = &mut fleet[..connections];
-            let loads: Vec<Vec<Vec<u8>>> = peers
-                .iter_mut()
-                .map(|peer| peer.seal(total / connections, count))
-                .collect();
-            let ceiling = verify_ceiling(&peers[0].certificate, &loads[0]);
-            let acked = acked_per_second(server.addresses, peers, loads).await;
+            let devices = &mut fleet[..connections];
             let label = |what: &str| format!("{what}_{count}_readings_{connections}_connections");
+
+            let loads = seal_all(devices, total, count, &site);
+            let messages: Vec<_> = loads.iter().flatten().take(1_000).collect();
+            let ceiling = verify_ceiling(&devices[0].enrolled.certificate, &messages);
+            let packets = packets(devices, &loads);
+            let server = drive(&site, site.port(), devices, packets, None).await;
             figures.add(label("verify_ceiling"), ceiling, "messages/s");
-            figures.add(label("acked"), acked, "messages/s");
-            figures.add(label("acked_readings"), acked * count as f64, "readings/s");
-            figures.add(label("acked_over_verify_ceiling"), acked / ceiling, "ratio");
+            figures.add(label("acked"), server.per_second, "messages/s");
+            figures.add(
+                label("acked_readings"),
+                server.per_second * count as f64,
+                "readings/s",
+            );
+            figures.add(
+                label("acked_over_verify_ceiling"),
+                server.per_second / ceiling,
+                "ratio",
+            );
+            figures.add(label("server_cpu_us"), server.broker_us, "us");
+            figures.add(label("client_cpu_us"), server.client_us, "us");
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let verify_us = 1e6 * cores as f64 / ceiling;
+            figures.add(
+                label("verify_share_of_server_cpu"),
+                verify_us / server.broker_us,
+                "ratio",
+            );
+
+            let half = server.per_second / 2.0;
+            let loads = seal_all(devices, total / 2, count, &site);
+            let pause = Duration::from_secs_f64(connections as f64 / half);
+            let paced = self::packets(devices, &loads);
+            let at_half = drive(&site, site.port(), devices, paced, Some(pause)).await;
+            let ms = |q| quantile(&at_half.latencies, q).as_secs_f64() * 1e3;
+            figures.add(label("ack_p50_ms"), ms(500), "ms");
+            figures.add(label("ack_p99_ms"), ms(990), "ms");
+
+            if let Some(mosquitto) = &mosquitto {
+                let packets = self::packets(devices, &loads);
+                let plain = drive(mosquitto, mosquitto.port, devices, packets, None).await;
+                figures.add(label("mosquitto"), plain.per_second, "messages/s");
+                figures.add(label("mosquitto_cpu_us"), plain.broker_us, "us");
+            }
         }
     }
-    server.stop().await.unwrap();
+}
+
+/// Who answers, and how its clients get in.
+trait Broker {
+    fn process(&self) -> &Process;
+    fn tls(&self, device: &Device) -> std::sync::Arc<rustls::ClientConfig>;
+}
+
+impl Broker for Site {
+    fn process(&self) -> &Process {
+        self.server()
+    }
+
+    fn tls(&self, device: &Device) -> std::sync::Arc<rustls::ClientConfig> {
+        std::sync::Arc::clone(&device.enrolled.tls)
+    }
+}
+
+impl Broker for Mosquitto {
+    fn process(&self) -> &Process {
+        &self.broker
+    }
+
+    fn tls(&self, device: &Device) -> std::sync::Arc<rustls::ClientConfig> {
+        self.client(device.enrolled.id.as_str())
+    }
+}
+
+struct Driven {
+    per_second: f64,
+    broker_us: f64,
+    client_us: f64,
+    /// Sorted.
+    latencies: Vec<Duration>,
+}
+
+/// Connects everybody, then publishes; only the publishing is measured.
+async fn drive(
+    broker: &impl Broker,
+    port: u16,
+    devices: &[Device],
+    packets: Vec<Vec<Bytes>>,
+    pause: Option<Duration>,
+) -> Driven {
+    let total: usize = packets.iter().map(Vec::len).sum();
+    let mut clients = Vec::new();
+    for device in devices {
+        let tls = broker.tls(device);
+        clients.push(Client::connect(port, device.enrolled.id.as_str(), &tls).await);
+    }
+    let before = (broker.process().usage(), own_usage());
+    let started = Instant::now();
+    let count = clients.len();
+    let mut running = tokio::task::JoinSet::new();
+    for (index, (mut client, packets)) in clients.into_iter().zip(packets).enumerate() {
+        running.spawn(async move {
+            // Spread over the first pause, as devices are.
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause.mul_f64(index as f64 / count as f64)).await;
+            }
+            (client.publish(&packets, pause).await, client)
+        });
+    }
+    let mut latencies = Vec::with_capacity(total);
+    let mut clients = Vec::new();
+    while let Some(done) = running.join_next().await {
+        let (ran, client) = done.unwrap();
+        latencies.extend(ran.latencies);
+        clients.push(client);
+    }
+    let elapsed = started.elapsed();
+    let after = (broker.process().usage(), own_usage());
+    latencies.sort_unstable();
+    let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / total as f64;
+    Driven {
+        per_second: total as f64 / elapsed.as_secs_f64(),
+        broker_us: each(after.0.cpu - before.0.cpu),
+        client_us: each(after.1.cpu - before.1.cpu),
+        latencies,
+    }
 }
 
 /// Signatures verified per second by every core, with nothing else done.
-fn verify_ceiling(certificate: &DeviceCertificate, messages: &[Vec<u8>]) -> f64 {
+fn verify_ceiling(certificate: &DeviceCertificate, messages: &[&Vec<u8>]) -> f64 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let time = Duration::from_millis(if quick() { 500 } else { 2_000 });
+    let own: Vec<_> = messages
+        .iter()
+        .filter(|message| {
+            let received = Received::decode(message).unwrap();
+            received.header().device == *certificate.device()
+        })
+        .collect();
     let verified = AtomicU64::new(0);
     let started = Instant::now();
     std::thread::scope(|scope| {
         for core in 0..cores {
-            let verified = &verified;
+            let (own, verified) = (&own, &verified);
             scope.spawn(move || {
-                let mut own = 0;
-                for message in messages.iter().cycle().skip(core) {
+                let mut count = 0;
+                for message in own.iter().cycle().skip(core) {
                     let received = Received::decode(message).unwrap();
                     received.verify(certificate, default_backend()).unwrap();
-                    own += 1;
+                    count += 1;
                     if started.elapsed() > time {
                         break;
                     }
                 }
-                verified.fetch_add(own, Ordering::Relaxed);
+                verified.fetch_add(count, Ordering::Relaxed);
             });
         }
     });
     verified.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64()
 }
 
-async fn acked_per_second(addresses: Addresses, peers: &[Peer], loads: Vec<Vec<Vec<u8>>>) -> f64 {
-    let total: usize = loads.iter().map(Vec::len).sum();
-    let mut sessions = Vec::new();
-    for (peer, load) in peers.iter().zip(loads) {
-        sessions.push((peer.connect(addresses).await, peer.topic(), load));
-    }
-    let started = Instant::now();
-    let mut running = tokio::task::JoinSet::new();
-    for ((client, mut events), topic, load) in sessions {
-        running.spawn(async move {
-            let mut open = load.len();
-            let publisher = client.clone();
-            let publishing = tokio::spawn(async move {
-                for message in load {
-                    publisher
-                        .publish(&topic, QoS::AtLeastOnce, false, message)
-                        .await
-                        .unwrap();
-                }
-            });
-            while open > 0 {
-                if let Event::Incoming(Packet::PubAck(_)) = events.poll().await.unwrap() {
-                    open -= 1;
-                }
-            }
-            publishing.await.unwrap();
-            client.disconnect().await.unwrap();
-            while events.poll().await.is_ok() {}
-        });
-    }
-    let mut last = started;
-    while let Some(done) = running.join_next().await {
-        done.unwrap();
-        last = Instant::now();
-    }
-    total as f64 / (last - started).as_secs_f64()
-}
-
 /// One device outside the server.
-struct Peer {
-    device: DeviceId,
-    subject: vitalseal_crypto::SubjectPseudonym,
-    signer: DeviceSigner,
-    certificate: DeviceCertificate,
-    recipient: vitalseal_crypto::RecipientCertificate,
+struct Device {
+    enrolled: Enrolled,
     session: SessionKey,
-    tls: Arc<rustls::ClientConfig>,
     sequence: u64,
 }
 
-impl Peer {
-    async fn enrol(system: &System, index: usize) -> Self {
-        let device: DeviceId = format!("bench-{index:03}").parse().unwrap();
-        let (key_pem, csr_pem) = new_device_key_and_csr(&device).unwrap();
-        let now = jiff_now();
-        let issued = system
-            .authority
-            .issue_device(&csr_pem, &device, now)
-            .unwrap();
-        let registry = &system.store.registry;
-        let subject = registry.add_patient(None, None, now).await.unwrap();
-        registry
-            .enroll_device(&issued.certificate, now)
-            .await
-            .unwrap();
-        registry
-            .assign_device(&device, &subject, now)
-            .await
-            .unwrap();
+impl Device {
+    async fn enrol(site: &Site, index: usize) -> Self {
         Self {
-            tls: Arc::new(
-                vitalseal::tls::device(&system.authority.bundle_pem(), &issued.pem, &key_pem)
-                    .unwrap(),
-            ),
-            signer: DeviceSigner::from_pkcs8_pem(&key_pem, &issued.pem).unwrap(),
-            recipient: system
-                .store
-                .keys
-                .current_recipient(now)
-                .await
-                .unwrap()
-                .unwrap(),
+            enrolled: site.enrol(&format!("bench-{index:04}")).await,
             session: SessionKey::generate(default_backend()).unwrap(),
-            certificate: issued.certificate,
-            subject,
-            device,
             sequence: 0,
         }
     }
 
-    fn topic(&self) -> String {
-        format!("v1/d/{}/vitals", self.device)
-    }
-
-    fn seal(&mut self, messages: usize, count: usize) -> Vec<Vec<u8>> {
-        let now = jiff_now();
+    fn seal(&mut self, messages: usize, count: usize, site: &Site) -> Vec<Vec<u8>> {
+        let now = jiff::Timestamp::now();
         let payload = senml::encode(&readings(count, now));
-        (0..messages)
-            .map(|_| {
-                self.sequence += 1;
-                let request = SealRequest {
-                    content_type: ContentType::SenmlCbor,
-                    device: &self.device,
-                    subject: &self.subject,
-                    issued_at: now,
-                    boot: 1,
-                    sequence: self.sequence,
-                    previous: None,
-                };
-                let agreement = Agreement::Session(&self.session);
-                seal(
-                    &request,
-                    &payload,
-                    &self.recipient,
-                    agreement,
-                    &self.signer,
-                    default_backend(),
-                )
-                .unwrap()
-                .bytes
-            })
-            .collect()
-    }
-
-    async fn connect(&self, addresses: Addresses) -> (AsyncClient, rumqttc::EventLoop) {
-        let mut options =
-            MqttOptions::new(self.device.as_str(), "localhost", addresses.mqtt.port());
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
-            Arc::clone(&self.tls),
-        )));
-        options.set_max_packet_size(512 * 1024, 512 * 1024);
-        options.set_inflight(WINDOW);
-        options.set_keep_alive(Duration::from_secs(30));
-        let (client, mut events) = AsyncClient::new(options, usize::from(WINDOW));
-        while !matches!(
-            events.poll().await.unwrap(),
-            Event::Incoming(Packet::ConnAck(_))
-        ) {}
-        (client, events)
+        let mut sealed = Vec::with_capacity(messages);
+        for _ in 0..messages {
+            let request = SealRequest {
+                content_type: ContentType::SenmlCbor,
+                device: &self.enrolled.id,
+                subject: &site.patient,
+                issued_at: now,
+                boot: 1,
+                sequence: self.sequence,
+                previous: None,
+            };
+            self.sequence += 1;
+            let agreement = Agreement::Session(&self.session);
+            let message = seal(
+                &request,
+                &payload,
+                &site.recipient,
+                agreement,
+                &self.enrolled.signer,
+                default_backend(),
+            );
+            sealed.push(message.unwrap().bytes);
+        }
+        sealed
     }
 }
 
-fn jiff_now() -> jiff::Timestamp {
-    jiff::Timestamp::now()
+fn seal_all(devices: &mut [Device], total: usize, count: usize, site: &Site) -> Vec<Vec<Vec<u8>>> {
+    let each = (total / devices.len()).max(1);
+    std::thread::scope(|scope| {
+        let halves = devices.chunks_mut(devices.len().div_ceil(2));
+        let running: Vec<_> = halves
+            .map(|half| {
+                scope.spawn(move || {
+                    half.iter_mut()
+                        .map(|device| device.seal(each, count, site))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .flat_map(|half| half.join().unwrap())
+            .collect()
+    })
+}
+
+fn packets(devices: &[Device], loads: &[Vec<Vec<u8>>]) -> Vec<Vec<Bytes>> {
+    let packet = |(device, load): (&Device, &Vec<Vec<u8>>)| {
+        let topic = format!("v1/d/{}/vitals", device.enrolled.id);
+        load.iter()
+            .enumerate()
+            .map(|(number, message)| publish_packet(&topic, number, message))
+            .collect()
+    };
+    devices.iter().zip(loads).map(packet).collect()
 }
