@@ -35,9 +35,9 @@ pub enum QuarantineCommand {
         /// The number that the list shows.
         id: i64,
     },
-    /// Store a message all the same: everything but what it was refused for is judged again.
+    /// Store messages all the same: everything but what each was refused for is judged again.
     Release(SettleArgs),
-    /// Give a message up: its body is deleted, what is known of it stays.
+    /// Give messages up: their bodies are deleted, what is known of them stays.
     Drop(SettleArgs),
 }
 
@@ -47,8 +47,9 @@ pub struct SettleArgs {
     /// The store.
     #[command(flatten)]
     pub at: DataArgs,
-    /// The number that the list shows.
-    pub id: i64,
+    /// The numbers that the list shows.
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<i64>,
     /// Why, for the audit log. Name no patient here.
     #[arg(long)]
     pub reason: String,

@@ -55,7 +55,8 @@ pub struct NewQuarantine {
     /// The patient whom the device measures, when the message itself cannot be read for one: the body
     /// goes with that patient's erasure.
     pub subject: Option<SubjectPseudonym>,
-    /// The message as it came; sealed before it is written, and not written about an erased patient.
+    /// The message as it came, or as it would be stored; sealed before it is written, and not written about an erased
+    /// patient.
     pub body: Option<Vec<u8>>,
     /// Of a message that opened, the session key that it carried in full, and the name that later messages may give it:
     /// the device takes it to be known once this one is acknowledged.

@@ -32,7 +32,7 @@ pub struct QuarantineRow {
     pub detail: String,
     /// When it first arrived.
     pub received_at: Timestamp,
-    /// Bytes of the message as it came.
+    /// Bytes of the message as it is or was kept.
     pub size: u64,
     /// How often it came.
     pub times: u64,
@@ -212,7 +212,7 @@ impl Inbox {
 }
 
 impl Store {
-    /// A refused message as it came; `None` when its body was not kept, or its key is gone.
+    /// A refused message as it was [kept](super::NewQuarantine::body); `None` when its body was not kept, or its key is gone.
     ///
     /// # Errors
     /// When a database cannot be read or the body does not open.
