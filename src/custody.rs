@@ -85,7 +85,13 @@ pub(crate) async fn open_authority(
             CertificateAuthority::open(&key, &issuing, &root)
         }
     };
-    opened.context("opening the certificate authority")
+    opened.with_context(|| {
+        format!(
+            "opening the certificate authority of {} and {}",
+            paths.issuing_certificate().display(),
+            paths.root_certificate().display()
+        )
+    })
 }
 
 /// Makes the audit log of a new store.
@@ -137,7 +143,14 @@ pub(crate) async fn open_audit(
             AuditLog::open(&path, &skey, vkey.trim()).await
         }
     };
-    Ok(Arc::new(opened.context("opening the audit log")?))
+    let opened = opened.with_context(|| {
+        format!(
+            "opening the audit log {} with {}",
+            path.display(),
+            paths.audit_vkey().display()
+        )
+    })?;
+    Ok(Arc::new(opened))
 }
 
 /// After a failed `init`: takes from the token what that call made there. Its label was drawn for it, so nothing else

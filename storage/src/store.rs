@@ -1,10 +1,11 @@
 //! A whole store: made, opened, flushed, read at one instant, closed.
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::num::TryFromIntError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -64,9 +65,21 @@ pub enum StoreError {
     NotFound(PathBuf),
     /// Making it was interrupted.
     #[error(
-        "{0} holds a store that was never completed; remove the directory and its root keys, and make it again"
+        "{0} holds a store that was never completed, or lost its registry: if it was ever used, restore it from a \
+         backup; if not, remove the directory and its root keys, and make it again"
     )]
     Incomplete(PathBuf),
+    /// A database is missing or damaged.
+    #[error(
+        "opening {file}, a part of the store; if it is gone or damaged, restore it from a backup"
+    )]
+    Unusable {
+        /// The database.
+        file: PathBuf,
+        /// Why it cannot be used.
+        #[source]
+        cause: Box<dyn Error + Send + Sync>,
+    },
     /// Made by another version.
     #[error("{path} has tables of version {found}, this program reads version {SCHEMA_VERSION}")]
     Version {
@@ -267,7 +280,7 @@ impl Store {
             Ok(()) => {}
             // Nobody comes back by it, and devices wait: whoever serves tries again.
             Err(error @ KeyError::Snapshot { .. }) => tracing::error!(
-                error = &error as &dyn std::error::Error,
+                error = &error as &dyn Error,
                 "an erasure or rotation stays unfinished and its old root key still exists"
             ),
             Err(error) => {
@@ -290,8 +303,11 @@ impl Store {
             return Err(StoreError::NotFound(data.to_path_buf()));
         }
         let lock = lock(paths)?;
-        let db = Database::connect(&paths.registry()).await?;
-        match db.schema_version().await? {
+        let registry = paths.registry();
+        let opened = Database::connect(&registry).await;
+        let db = opened.map_err(|cause| unusable(&registry, cause))?;
+        let version = db.schema_version().await;
+        match version.map_err(|cause| unusable(&registry, cause))? {
             0 => return Err(StoreError::Incomplete(data.to_path_buf())),
             SCHEMA_VERSION => {}
             found => {
@@ -347,14 +363,9 @@ impl Store {
         if snapshot::is_joined(&db).await? {
             Inbox::forget_peers(&paths.inbox()).await?;
         }
-        let (inbox, writer) = Inbox::open(
-            &paths.inbox(),
-            quarantine,
-            erased,
-            space.clone(),
-            Arc::new(lock),
-        )
-        .await?;
+        let (file, lock) = (paths.inbox(), Arc::new(lock));
+        let opened = Inbox::open(&file, quarantine, erased, space.clone(), lock).await;
+        let (inbox, writer) = opened.map_err(|cause| unusable(&file, cause))?;
         let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
         if let Err(error) = recover(paths, &inbox, &catalog).await {
             // The inbox's writer holds the store's lock: whoever is told may try again at once.
@@ -503,6 +514,13 @@ async fn recover(paths: &StorePaths, inbox: &Inbox, catalog: &Catalog) -> Result
             path: paths.inbox(),
             found,
         }),
+    }
+}
+
+fn unusable(file: &Path, cause: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {
+    StoreError::Unusable {
+        file: file.to_path_buf(),
+        cause: cause.into(),
     }
 }
 
