@@ -149,3 +149,39 @@ async fn whoever_is_revoked_is_put_out_without_a_word_of_his_own() {
         .await;
     assert!(matches!(bystander.read4().await, Some(Packet::PubAck(_))));
 }
+
+#[tokio::test]
+async fn of_many_sessions_just_those_end_whose_devices_are_shut_out_at_once() {
+    let rig = Rig::start().await;
+    let mut sessions = Vec::new();
+    for n in 0..40 {
+        let device = rig.device(&format!("mon-{n}")).await;
+        let (raw, _) = Raw::v4(&rig, &device, true).await;
+        sessions.push((n, device, raw));
+    }
+    let (registry, now) = (&rig.store.registry, SystemClock.now());
+    let shut_out = |n: i32| n % 4 != 0;
+    let changes = sessions.iter().filter(|(n, ..)| shut_out(*n));
+    let changes = changes.map(|(n, device, _)| async move {
+        match n % 4 {
+            1 => registry.revoke_device(&device.id, "lost", now).await,
+            _ => registry
+                .suspend_device(&device.id, "lost", now)
+                .await
+                .map(drop),
+        }
+    });
+    for changed in futures::future::join_all(changes).await {
+        changed.unwrap();
+    }
+    for (n, _, raw) in &mut sessions {
+        match shut_out(*n) {
+            true => assert_eq!(raw.read4().await, None, "mon-{n}"),
+            false => {
+                raw.send4(&Packet::PingReq).await;
+                assert_eq!(raw.read4().await, Some(Packet::PingResp), "mon-{n}");
+            }
+        }
+    }
+    eventually("the others stay", || rig.metrics.sessions() == 10).await;
+}
