@@ -89,10 +89,15 @@ impl Space {
             if free < reserve.saturating_add(reserve / 4) {
                 return Ok(true);
             }
-            Ok(trial(&paths.space_trial()).is_err())
+            let tried = trial(&paths.space_trial());
+            if let Err(error) = &tried {
+                let error = error as &dyn std::error::Error;
+                tracing::debug!(error, "still no room for messages");
+            }
+            Ok(tried.is_err())
         });
         match looked.await {
-            Ok(Ok(full)) => self.tell(full),
+            Ok(Ok(full)) => self.tell(was_full, full),
             Ok(Err(error)) => {
                 let error: &FileError = &error;
                 tracing::warn!(
@@ -106,14 +111,15 @@ impl Space {
 
     /// A write found the disk full.
     pub(crate) fn ran_out(&self) {
-        self.tell(true);
+        self.tell(false, true);
     }
 
-    fn tell(&self, full: bool) {
-        self.full.send_if_modified(|was| {
-            let changed = *was != full;
-            *was = full;
-            changed
+    /// Unless the answer changed while it was looked for: a write that found the disk full knows better.
+    fn tell(&self, before: bool, full: bool) {
+        self.full.send_if_modified(|now| {
+            let changes = *now == before && *now != full;
+            *now ^= changes;
+            changes
         });
     }
 }

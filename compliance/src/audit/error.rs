@@ -79,10 +79,8 @@ pub enum AuditLogError {
     /// The writer has stopped: the log was closed.
     #[error("the audit log is closed")]
     Closed,
-    /// The writer stopped taking records because it lost track of what is on disk.
-    #[error(
-        "the audit log stopped after a failed write; restart the server so that it is checked again"
-    )]
+    /// The writer's task ended, which none of its errors makes it do.
+    #[error("the audit log's writer ended; restart the server so that the log is checked again")]
     Stopped,
 }
 

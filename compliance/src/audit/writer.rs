@@ -32,8 +32,14 @@ pub(super) struct Job {
 /// The state that the task owns.
 pub(super) struct Writer {
     path: PathBuf,
-    conn: SqliteConnection,
     identity: AuditIdentity,
+    /// None after a write that failed, until what is there has been looked at anew.
+    end: Option<End>,
+}
+
+/// The end of the log, where the next record goes.
+struct End {
+    conn: SqliteConnection,
     frontier: Frontier,
 }
 
@@ -46,9 +52,8 @@ impl Writer {
     ) -> Self {
         Self {
             path: path.to_path_buf(),
-            conn,
             identity,
-            frontier,
+            end: Some(End { conn, frontier }),
         }
     }
 
@@ -56,27 +61,16 @@ impl Writer {
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut batch = Vec::with_capacity(BATCH);
         while jobs.recv_many(&mut batch, BATCH).await > 0 {
-            if let Err(error) = self.write(&mut batch).await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the audit log stopped"
-                );
-                jobs.close();
-                while let Some(job) = jobs.recv().await {
-                    drop(job.done.send(Err(AuditLogError::Stopped)));
-                }
-            }
+            self.write(&mut batch).await;
         }
-        if let Err(error) = self.conn.close().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "closing the audit log"
-            );
-        }
+        self.let_go().await;
     }
 
-    /// Writes a batch and answers its callers. An error means that what is on disk is unknown.
-    async fn write(&mut self, batch: &mut Vec<Job>) -> Result<(), AuditLogError> {
+    /// Writes a batch and answers its callers. After a failure the batch may or may not be on disk, and the connection's
+    /// driver may take for open what SQLite has ended, and put later records, acknowledged, into a transaction that
+    /// nobody commits. So the next batch looks for the end of the log with a connection of its own: the log goes on when
+    /// the disk does.
+    async fn write(&mut self, batch: &mut Vec<Job>) {
         let mut encoded = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
         for job in batch.drain(..) {
@@ -91,32 +85,40 @@ impl Writer {
             }
         }
         if encoded.is_empty() {
-            return Ok(());
+            return;
         }
         match self.commit(&encoded).await {
-            Ok((first, frontier)) => {
-                self.frontier = frontier;
+            Ok(first) => {
                 for (seq, done) in (first..).zip(waiting) {
                     drop(done.send(Ok(seq)));
                 }
-                Ok(())
             }
             Err(cause) => {
+                self.let_go().await;
+                tracing::error!(
+                    error = &cause as &dyn std::error::Error,
+                    records = waiting.len(),
+                    "the audit log could not be written"
+                );
                 let cause = Arc::new(cause);
                 for done in waiting {
                     drop(done.send(Err(AuditLogError::Write(Arc::clone(&cause)))));
                 }
-                self.recover().await
             }
         }
     }
 
-    async fn commit(&mut self, batch: &[(i64, String)]) -> Result<(u64, Frontier), sqlx::Error> {
-        // Anything but a database error here would be a bug of ours; it travels as one so that callers see one kind.
+    /// The number of the first record.
+    async fn commit(&mut self, batch: &[(i64, String)]) -> Result<u64, sqlx::Error> {
+        // An end that is not ours and bugs of ours travel as a database error, so that callers see one kind.
         let ours = |error: AuditLogError| sqlx::Error::Encode(Box::new(error));
-        let first = self.frontier.size();
-        let mut frontier = self.frontier.clone();
-        let mut tx = self.conn.begin().await?;
+        let end = match &mut self.end {
+            Some(end) => end,
+            none => none.insert(End::look(&self.path, &self.identity).await.map_err(ours)?),
+        };
+        let first = end.frontier.size();
+        let mut frontier = end.frontier.clone();
+        let mut tx = end.conn.begin().await?;
         for (at_us, leaf) in batch {
             let seq = database::to_sql(frontier.size());
             let (index, hashes) = frontier.append(leaf.as_bytes()).map_err(ours)?;
@@ -141,18 +143,30 @@ impl Writer {
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
-        Ok((first, frontier))
+        end.frontier = frontier;
+        Ok(first)
     }
 
-    /// After a failed commit the batch may or may not be on disk: look, and go on from what is there. With another
-    /// connection: this one's driver may take for open what SQLite has ended, and then put later records, already
-    /// acknowledged, into a transaction that nobody commits.
-    async fn recover(&mut self) -> Result<(), AuditLogError> {
-        self.conn = database::connect(&self.path).await?;
-        let note = database::head(&mut self.conn).await?;
-        let head = SignedCheckpoint::open(&note, self.identity.key())
-            .map_err(AuditLogError::HeadSignature)?;
-        self.frontier = database::frontier(&mut self.conn, head.size).await?;
-        Ok(())
+    async fn let_go(&mut self) {
+        if let Some(end) = self.end.take()
+            && let Err(error) = end.conn.close().await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "closing the audit log"
+            );
+        }
+    }
+}
+
+impl End {
+    /// What is there now; nothing is appended to a head that is not signed by this log.
+    async fn look(path: &Path, identity: &AuditIdentity) -> Result<Self, AuditLogError> {
+        let mut conn = database::connect(path).await?;
+        let note = database::head(&mut conn).await?;
+        let head =
+            SignedCheckpoint::open(&note, identity.key()).map_err(AuditLogError::HeadSignature)?;
+        let frontier = database::frontier(&mut conn, head.size).await?;
+        Ok(Self { conn, frontier })
     }
 }
