@@ -19,6 +19,7 @@ mod boots;
 mod chain;
 mod downlink;
 mod evidence;
+mod newest;
 mod quarantine;
 mod review;
 pub(crate) mod rows;
@@ -45,6 +46,7 @@ pub use self::downlink::{
     DownlinkError, DownlinkRow, Listener, MAX_DOWNLINK_BYTES, MAX_DOWNLINK_WAITING,
 };
 pub use self::evidence::KeptProof;
+use self::newest::Newest;
 pub use self::quarantine::{NewQuarantine, Place};
 use self::quarantine::{Room, SealedQuarantine};
 pub use self::review::{QuarantineFilter, QuarantineRow, QuarantineState, Settled};
@@ -188,9 +190,16 @@ pub struct Inbox {
     db: Database,
     commands: mpsc::Sender<Command>,
     quarantine_key: Arc<PageKey>,
+    memory: Memory,
+}
+
+/// What of the database is kept in memory, as of the last commit: the writer changes it, everybody reads it.
+#[derive(Clone)]
+struct Memory {
     senders: Senders,
     room: Room,
     waiting: Waiting,
+    newest: Newest,
 }
 
 impl Inbox {
@@ -214,11 +223,13 @@ impl Inbox {
         lock: Arc<StoreLock>,
     ) -> Result<(Self, JoinHandle<()>), InboxError> {
         let db = Database::connect(path).await?;
-        let senders = Senders::load(db.pool()).await?;
-        let room = Room::load(db.pool()).await?;
-        let waiting = Waiting::load(db.pool()).await?;
-        let (keys, bodies, queues) = (senders.clone(), room.clone(), waiting.clone());
-        let writer = Writer::new(path, erased, keys, bodies, queues, space).await?;
+        let memory = Memory {
+            senders: Senders::load(db.pool()).await?,
+            room: Room::load(db.pool()).await?,
+            waiting: Waiting::load(db.pool()).await?,
+            newest: Newest::default(),
+        };
+        let writer = Writer::new(path, erased, memory.clone(), space).await?;
         let (commands, queue) = mpsc::channel(QUEUE);
         let task = tokio::spawn(async move {
             writer.run(queue).await;
@@ -229,9 +240,7 @@ impl Inbox {
                 db,
                 commands,
                 quarantine_key,
-                senders,
-                room,
-                waiting,
+                memory,
             },
             task,
         ))
@@ -282,6 +291,9 @@ impl Inbox {
     /// # Errors
     /// When the database cannot be read.
     pub async fn seen(&self, message: &MessageId) -> Result<Option<[u8; 32]>, InboxError> {
+        if self.memory.newest.is_before(message) {
+            return Ok(None);
+        }
         let (Ok(boot), Ok(sequence)) = (number(message.boot), number(message.sequence)) else {
             return Ok(None);
         };
@@ -309,7 +321,7 @@ impl Inbox {
     /// The session keys that devices may name.
     #[must_use]
     pub fn senders(&self) -> Senders {
-        self.senders.clone()
+        self.memory.senders.clone()
     }
 
     /// Forgets the session keys of a device, which was revoked.

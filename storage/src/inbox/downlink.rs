@@ -128,7 +128,7 @@ impl Inbox {
         Listener {
             inbox: self.clone(),
             device: device.clone(),
-            news: self.waiting.listen(device),
+            news: self.memory.waiting.listen(device),
         }
     }
 
@@ -148,7 +148,7 @@ impl Inbox {
     /// When that is not durable.
     pub async fn expire_downlink(&self, now: Timestamp) -> Result<(), InboxError> {
         let now_us = us(now);
-        if self.waiting.has_expired(now_us) {
+        if self.memory.waiting.has_expired(now_us) {
             self.change_downlink(Change::Expire { now_us }).await?;
         }
         Ok(())
@@ -172,7 +172,12 @@ impl Listener {
     ) -> Result<Option<(i64, Zeroizing<Vec<u8>>)>, InboxError> {
         self.news.mark_unchanged();
         let mut last = id;
-        while let Some(id) = self.inbox.waiting.next_after(&self.device, last, us(now)) {
+        while let Some(id) = self
+            .inbox
+            .memory
+            .waiting
+            .next_after(&self.device, last, us(now))
+        {
             if let Some(body) = self.body(id).await? {
                 return Ok(Some((id, body)));
             }
@@ -218,7 +223,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.inbox.waiting.leave(&self.device);
+        self.inbox.memory.waiting.leave(&self.device);
     }
 }
 

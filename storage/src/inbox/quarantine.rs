@@ -114,7 +114,7 @@ impl Store {
         // What can never be stored is not worth a place that something else needs: its row says all that there is to
         // say. What could be stored after a review must not be lost, so its device keeps it for now.
         let body = match body {
-            Some(_) if self.inbox.room.is_full(size) && !self.is_kept(&refused).await? => {
+            Some(_) if self.inbox.memory.room.is_full(size) && !self.is_kept(&refused).await? => {
                 if refused.reason.is_releasable() {
                     return Err(InboxError::QuarantineFull.into());
                 }

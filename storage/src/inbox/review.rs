@@ -195,19 +195,19 @@ impl Inbox {
     /// Bytes of refused messages that are kept.
     #[must_use]
     pub fn quarantine_bytes(&self) -> u64 {
-        self.room.kept_bytes()
+        self.memory.room.kept_bytes()
     }
 
     /// Whether there may be no room for another one.
     #[must_use]
     pub fn is_quarantine_full(&self) -> bool {
-        self.room.is_full(MAX_ENVELOPE_BYTES)
+        self.memory.room.is_full(MAX_ENVELOPE_BYTES)
     }
 
     /// Sets how many bytes of refused messages are kept. Beyond it no body is dropped: what can never be stored is
     /// counted without its body, and what a review may release is [not taken](InboxError::QuarantineFull).
     pub fn limit_quarantine(&self, bytes: u64) {
-        self.room.limit(bytes);
+        self.memory.room.limit(bytes);
     }
 }
 

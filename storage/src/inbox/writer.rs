@@ -8,12 +8,12 @@ use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use vitalseal_crypto::{DeviceId, SenderKeys as _, SubjectPseudonym};
 
-use super::downlink::{self, Waiting};
-use super::quarantine::{Room, SealedQuarantine};
+use super::downlink;
+use super::quarantine::SealedQuarantine;
 use super::review::{self, Settlement};
 use super::senders::{self, Remembered, Senders};
 use super::sessions::SessionChange;
-use super::{Admission, InboxError, Judgement, admission};
+use super::{Admission, InboxError, Judgement, Memory, admission};
 use crate::space::Space;
 use crate::sqlite;
 
@@ -45,9 +45,7 @@ pub(super) struct Writer {
     space: Space,
     /// Tombstones: what was on its way when a patient was erased must not come in after the purge.
     erased: HashSet<SubjectPseudonym>,
-    senders: Senders,
-    room: Room,
-    waiting: Waiting,
+    memory: Memory,
 }
 
 /// A batch, sorted by kind. Purges come after admissions: they take along what was queued before
@@ -68,9 +66,7 @@ impl Writer {
     pub(super) async fn new(
         path: &Path,
         erased: HashSet<SubjectPseudonym>,
-        senders: Senders,
-        room: Room,
-        waiting: Waiting,
+        memory: Memory,
         space: Space,
     ) -> Result<Self, sqlx::Error> {
         Ok(Self {
@@ -78,9 +74,7 @@ impl Writer {
             conn: Some(sqlite::options(path).connect().await?),
             space,
             erased,
-            senders,
-            room,
-            waiting,
+            memory,
         })
     }
 
@@ -143,7 +137,7 @@ impl Writer {
         match self.write(&batch).await {
             Ok(outcome) => {
                 self.remember(&batch, &outcome);
-                self.room.change(outcome.kept_bytes);
+                self.memory.room.change(outcome.kept_bytes);
                 for ((_, answer), judgement) in batch.admissions.into_iter().zip(outcome.judged) {
                     // A sender that stopped waiting will learn it from the device's repetition.
                     let _ = answer.send(Ok(judgement));
@@ -184,7 +178,7 @@ impl Writer {
             Some(conn) => conn,
             none => none.insert(sqlite::connect_synced(&self.path).await?),
         };
-        write(conn, batch, &self.senders).await
+        write(conn, batch, &self.memory.senders).await
     }
 
     async fn let_go(&mut self) {
@@ -195,14 +189,19 @@ impl Writer {
 
     /// Before anybody is answered: whoever is told that a message is kept may name its key.
     fn remember(&self, batch: &Batch, outcome: &Outcome) {
+        for ((admission, _), judgement) in batch.admissions.iter().zip(&outcome.judged) {
+            if judgement.is_stored() {
+                self.memory.newest.note(&admission.message);
+            }
+        }
         for ((change, _), queued) in batch.downlink.iter().zip(&outcome.queued) {
-            self.waiting.note(change, *queued);
+            self.memory.waiting.note(change, *queued);
         }
         for (device, key) in batch.introduced(&outcome.judged) {
-            self.senders.remember(device, *key);
+            self.memory.senders.remember(device, *key);
         }
         for (device, _) in &batch.forgotten {
-            self.senders.forget(device);
+            self.memory.senders.forget(device);
         }
     }
 }
