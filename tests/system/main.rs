@@ -16,6 +16,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/interposer.rs"]
+mod interposer;
 #[path = "../interop/python.rs"]
 mod python;
 #[path = "../common/token.rs"]
@@ -26,8 +28,11 @@ mod clones;
 mod command_line;
 mod crash;
 mod demo;
+mod disk;
+mod faults;
 mod interop;
 mod keys;
+mod load;
 mod pkcs11;
 mod quarantine;
 mod revocation;
