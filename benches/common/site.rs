@@ -121,6 +121,7 @@ impl Site {
         self.ask(&Request::DeviceAssign {
             device: device.clone(),
             patient: self.patient.clone(),
+            since: None,
         })
         .await;
         let (pem, ca) = (&enrolled["pem"], &enrolled["ca_pem"]);
