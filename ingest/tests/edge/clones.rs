@@ -2,6 +2,7 @@
 //! that lost its path.
 
 use bytes::Bytes;
+use jiff::SignedDuration;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
 use rumqttc::v5::mqttbytes::v5::{DisconnectReasonCode, Packet as Packet5};
@@ -9,6 +10,7 @@ use vitalseal_ingest::edge::Closing;
 use vitalseal_ingest::{EdgeLimits, OnClone, Outcome};
 use vitalseal_storage::{Clock as _, DeviceState, QuarantineReason, SystemClock};
 
+use crate::past::{Past, ago, device_since};
 use crate::raw::{Raw, publish4};
 use crate::rig::{Device, Rig, eventually};
 
@@ -129,6 +131,28 @@ async fn a_fork_holds_the_device_its_session_and_what_it_sends() {
     reinstate(&rig, &device).await;
     assert_eq!(rig.submit(&device, held).await, STORED);
     assert_eq!(rig.submit(&device, first).await, Outcome::Duplicate);
+}
+
+#[tokio::test]
+async fn a_boot_that_goes_on_beside_a_later_one_holds_the_device() {
+    let rig = suspending().await;
+    let device = device_since(&rig, "mon-1", ago(SignedDuration::from_hours(2))).await;
+    let sent = |boot, sequence, minutes| {
+        let past = Past {
+            boot,
+            sequence,
+            ..Past::new(&rig, SignedDuration::from_mins(minutes))
+        };
+        rig.submit(&device, past.seal(&rig, &device).bytes)
+    };
+    for (boot, minutes) in [(7, 60), (8, 30)] {
+        assert_eq!(sent(boot, 0, minutes).await, STORED);
+    }
+    let overlap = Outcome::Quarantined(QuarantineReason::BootsOverlap);
+    assert_eq!(sent(7, 1, 5).await, overlap);
+    assert_eq!(sent(8, 1, 4).await, HELD);
+    let recorded = ["mon-1 boots_overlap", "mon-1 suspended"];
+    assert_eq!(rig.audit.of_clones(), recorded);
 }
 
 #[tokio::test]
