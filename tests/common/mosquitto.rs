@@ -36,7 +36,7 @@ impl Mosquitto {
         // `user` is for root alone, who would become another user and could not write here.
         let settings = format!(
             "user root\nlistener {port} 127.0.0.1\n{listener}\nmax_queued_messages 0\npersistence true\n\
-             persistence_location {files}/\nautosave_interval 0\nlog_dest file {files}/mosquitto.log\nlog_type all\n"
+             persistence_location {files}/\nautosave_interval 0\nlog_dest file {files}/mosquitto.log\n"
         );
         fs::write(dir.join("mosquitto.conf"), settings).unwrap();
         let mut broker = Self {

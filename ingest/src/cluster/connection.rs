@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::{DeviceId, IdError};
 
 use super::consumer::{Consumer, Lost};
-use super::{SHARED_FILTER, Shared};
+use super::{PLAIN_FILTER, SHARED_FILTER, Shared};
 use crate::edge::RECIPIENT_TOPIC;
 use crate::pipeline::{Outcome, PipelineError};
 
@@ -74,9 +74,9 @@ pub(super) enum Reason {
     #[error("the cluster does not do {0}, which is needed here")]
     Unsupported(&'static str),
     #[error(
-        "the cluster refused the subscription to {SHARED_FILTER} with QoS 1: {0:?}; its access list has to allow it"
+        "the cluster refused the subscription to {0} with QoS 1: {1:?}; its access list has to allow it"
     )]
-    Subscription(Option<SubscribeReasonCode>),
+    Subscription(&'static str, Option<SubscribeReasonCode>),
     #[error("the cluster broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("a message only names its session key, which is not known yet")]
@@ -221,7 +221,11 @@ async fn follow(
     arrived: mpsc::Sender<Publish>,
 ) -> Result<(), Reason> {
     // Leaves after the CONNACK.
-    let mut filter = Filter::new(SHARED_FILTER, QoS::AtLeastOnce);
+    let name = match shared.settings.shared {
+        true => SHARED_FILTER,
+        false => PLAIN_FILTER,
+    };
+    let mut filter = Filter::new(name, QoS::AtLeastOnce);
     // What is retained came when it was published.
     filter.retain_forward_rule = RetainForwardRule::Never;
     client.try_subscribe_many([filter])?;
@@ -235,13 +239,13 @@ async fn follow(
             continue;
         };
         match packet {
-            Packet::ConnAck(answer) => check(&answer)?,
+            Packet::ConnAck(answer) => check(&answer, shared.settings.shared)?,
             Packet::SubAck(answer) => match answer.return_codes.first() {
                 Some(SubscribeReasonCode::Success(QoS::AtLeastOnce)) => {
                     tracing::info!(host = %shared.settings.host, "consuming from the MQTT cluster");
                     _connected = Some(shared.metrics.connection());
                 }
-                refused => return Err(Reason::Subscription(refused.cloned())),
+                refused => return Err(Reason::Subscription(name, refused.cloned())),
             },
             Packet::Publish(publish) => {
                 shared.metrics.received.fetch_add(1, Relaxed);
@@ -269,10 +273,10 @@ async fn follow(
     }
 }
 
-fn check(answer: &ConnAck) -> Result<(), Reason> {
+fn check(answer: &ConnAck, shared: bool) -> Result<(), Reason> {
     let properties = answer.properties.as_ref();
     let refused = |what: Option<u8>| what == Some(0);
-    if properties.is_some_and(|p| refused(p.shared_subscription_available)) {
+    if shared && properties.is_some_and(|p| refused(p.shared_subscription_available)) {
         return Err(Reason::Unsupported("shared subscriptions"));
     }
     if properties.is_some_and(|p| refused(p.wildcard_subscription_available)) {

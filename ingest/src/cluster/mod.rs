@@ -73,6 +73,9 @@ use crate::pipeline::Pipeline;
 /// What every consumer of every node subscribes to: the cluster gives each message to one of them (MQTT 5 §4.8.2).
 pub const SHARED_FILTER: &str = "$share/ingest/v1/d/+/vitals";
 
+/// What a consumer that is alone subscribes to.
+pub const PLAIN_FILTER: &str = "v1/d/+/vitals";
+
 /// Where the cluster is, and how it is consumed from.
 #[derive(Debug, Clone)]
 pub struct ClusterSettings {
@@ -87,6 +90,10 @@ pub struct ClusterSettings {
     /// Consumers are called `{client_id}-0`, `{client_id}-1`, …: another prefix for every node, or they take each other's
     /// sessions over.
     pub client_id: String,
+    /// Whether consumers share [`SHARED_FILTER`]. A broker that forgets shared subscriptions when it restarts, as Mosquitto
+    /// 2.0 does, then takes messages that it keeps for nobody until we are back; for it, one consumer that is alone
+    /// subscribes to [`PLAIN_FILTER`].
+    pub shared: bool,
     /// Connections. Two keep the workers of a small node busy, and one of them takes over while the other reconnects.
     pub consumers: u16,
     /// Messages that the cluster may send ahead of their acknowledgement, for each consumer: its MQTT receive maximum.
@@ -113,6 +120,7 @@ impl ClusterSettings {
             tls: None,
             login: None,
             client_id: "vitalseal".to_owned(),
+            shared: true,
             consumers: 2,
             window: 64,
             first_pause: Duration::from_millis(200),
@@ -192,7 +200,12 @@ impl ClusterConsumers {
     /// under way are sent for a bounded time, and the sessions stay at the cluster.
     pub async fn serve(self, shutdown: CancellationToken) {
         let shared = self.shared;
-        let consumers = 0..shared.settings.consumers.max(1);
+        let alone = !shared.settings.shared;
+        let consumers = 0..if alone {
+            1
+        } else {
+            shared.settings.consumers.max(1)
+        };
         let consumers = consumers.map(|index| {
             let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
             async move {
