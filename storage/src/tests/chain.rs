@@ -25,7 +25,7 @@ fn link(subject: &SubjectPseudonym, device: u32, history: u8, sequence: u64) -> 
 }
 
 /// A shuffle that is the same in every run (Fisher–Yates over a linear congruential generator).
-fn shuffle<T>(items: &mut [T], seed: &mut u64) {
+pub(super) fn shuffle<T>(items: &mut [T], seed: &mut u64) {
     for last in (1..items.len()).rev() {
         *seed = seed
             .wrapping_mul(6_364_136_223_846_793_005)

@@ -4,6 +4,7 @@
 use jiff::SignedDuration;
 use vitalseal_crypto::MessageId;
 
+use super::chain::shuffle;
 use super::*;
 use crate::inbox::{Judgement, NewQuarantine, Place, Required};
 use crate::ports::QuarantineReason;
@@ -118,6 +119,54 @@ async fn a_clock_that_is_set_and_an_outbox_that_sends_old_boots_late_are_no_clon
     assert_eq!(inbox.admit(overruled).await.unwrap(), Judgement::Stored);
     let next = sealed(&subject, 6, 10, 9_600);
     assert_eq!(inbox.admit(next).await.unwrap(), Judgement::Stored);
+}
+
+/// A device that restarts eight times, each time with a clock that goes back by as much as it may, and a second one that
+/// joins in under its key for two minutes with a boot number of its own.
+#[tokio::test]
+async fn in_any_order_an_honest_device_is_never_accused_and_a_second_one_always() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    let mut seed = 3;
+    for round in 0..40_u32 {
+        let mut honest = Vec::new();
+        let mut begin = 0;
+        for boot in 1..9 {
+            // At least as long as the tolerance: two short ones would add up.
+            let end = begin + 600 + i64::from(round) * 40;
+            honest.extend([(boot, 0, begin), (boot, 1, begin + 300), (boot, 2, end)]);
+            begin = end - 600;
+        }
+        let half = honest[honest.len() / 2].2;
+        let twin = [(100, 0, half - 60), (100, 1, half + 60)];
+        for (n, messages) in [(1, honest.clone()), (2, [honest, twin.into()].concat())] {
+            let mut messages = messages;
+            shuffle(&mut messages, &mut seed);
+            let sent = messages.iter().map(|(boot, sequence, seconds)| {
+                let sent = sealed(&subject, *boot, *sequence, *seconds);
+                store.inbox.admit(Admission {
+                    message: MessageId {
+                        device: device(round * 10 + n),
+                        ..sent.message
+                    },
+                    ..sent
+                })
+            });
+            // In one batch and one by one: the outcome is the order's, not the batch's.
+            let mut accused = 0;
+            if round % 2 == 0 {
+                for judged in futures::future::join_all(sent).await {
+                    accused += usize::from(!judged.unwrap().is_stored());
+                }
+            } else {
+                for judged in sent {
+                    accused += usize::from(!judged.await.unwrap().is_stored());
+                }
+            }
+            assert_eq!(accused > 0, n == 2, "round {round}: {messages:?}");
+        }
+    }
 }
 
 fn hash(sequence: u64) -> [u8; 32] {
