@@ -15,6 +15,7 @@ pub struct EdgeMetrics {
     duplicates: AtomicU64,
     quarantined: AtomicU64,
     chain_gaps: AtomicU64,
+    wills: AtomicU64,
     refused: AtomicU64,
     handshakes: AtomicU64,
     throttled: AtomicU64,
@@ -67,6 +68,11 @@ impl EdgeMetrics {
         self.throttled.load(Relaxed)
     }
 
+    /// Wills that were published; they are not among the acknowledged.
+    pub fn wills(&self) -> u64 {
+        self.wills.load(Relaxed)
+    }
+
     /// Connections that ended for a reason other than an ordinary one.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
@@ -112,6 +118,10 @@ impl EdgeMetrics {
         self.throttled.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn count_will(&self) {
+        self.wills.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn session(&self) -> Gauge<'_> {
         Gauge::raise(&self.sessions)
     }
@@ -150,6 +160,7 @@ mod tests {
                 .into_iter()
                 .all(|reason| metrics.closed(reason) == 1)
         );
-        assert_eq!(metrics.refused(), 24);
+        // Four ends are ordinary.
+        assert_eq!(metrics.refused(), Closing::ALL.len() as u64 - 4);
     }
 }

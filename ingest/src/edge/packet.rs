@@ -1,7 +1,8 @@
 //! Control packets as this server sees them: one set of types for MQTT 3.1.1 and 5.
 //!
-//! Decoding and encoding is done by the codecs of `rumqttc`; [`super::codec`] maps between them and these. What a device
-//! may send and this server never uses (wills, logins, user properties) is reduced to the fact that it was there.
+//! Bytes to these and back is the work of [`super::codec`]. What a client may send and this server never uses (user
+//! properties, content types, response topics) is checked there and left behind; what would be refused whatever it says
+//! (a topic alias, a subscription identifier, enhanced authentication) is reduced to the fact that it was there.
 
 use bytes::Bytes;
 
@@ -37,15 +38,52 @@ pub(crate) struct Hello {
     pub(crate) keep_alive: u16,
     /// Seconds that the session outlives its connection: v5 property; v3.1.1 without `CleanSession` = [`SESSION_NEVER_EXPIRES`].
     pub(crate) session_expiry: u32,
-    pub(crate) has_will: bool,
+    pub(crate) will: Option<Will>,
+    pub(crate) login: Option<Login>,
     /// v5 enhanced authentication, which this server does not do.
     pub(crate) has_authentication: bool,
-    /// The largest packet that the client takes.
+    /// How many messages above QoS 0 the client takes before it acknowledges; 65,535 if it does not say.
+    pub(crate) receive_maximum: u16,
+    /// The largest packet that the client takes, in bytes.
     pub(crate) max_packet: Option<u32>,
 }
 
 /// v5 3.1.2.11.2: the session does not expire.
 pub(crate) const SESSION_NEVER_EXPIRES: u32 = u32::MAX;
+
+/// What is to be published in the client's name when its connection ends without a DISCONNECT. Its QoS is not kept: it
+/// asks for an acknowledgement, and there is nobody left to be given one. `Debug` prints sizes only.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Will {
+    pub(crate) topic: Bytes,
+    pub(crate) payload: Bytes,
+    pub(crate) retain: bool,
+    /// Seconds from the end of the connection (v5 3.1.3.2.2); 0 in v3.1.1.
+    pub(crate) delay: u32,
+}
+
+impl std::fmt::Debug for Will {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Will")
+            .field("payload_bytes", &self.payload.len())
+            .field("delay", &self.delay)
+            .finish_non_exhaustive()
+    }
+}
+
+/// User name and password of a CONNECT, with which a person logs in. `Debug` prints neither.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    /// Empty when it is not text: nobody has such a one.
+    pub(crate) password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").finish_non_exhaustive()
+    }
+}
 
 /// What a connected client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +91,10 @@ pub(crate) enum Inbound {
     /// A second CONNECT: a protocol violation [MQTT-3.1.0-2].
     Connect,
     Publish(Publish),
+    /// Whatever its reason code: the message counts as acknowledged [MQTT-4.4.0-2].
+    PubAck {
+        id: u16,
+    },
     PubRel {
         id: u16,
     },
@@ -66,8 +108,10 @@ pub(crate) enum Inbound {
         filters: Vec<String>,
     },
     PingReq,
-    /// `session_expiry` replaces the one of CONNECT (v5 3.14.2.2.2).
     Disconnect {
+        /// v3.1.1, and v5 with reason 0x00: the will is not to be published [MQTT-3.14.4-3].
+        is_normal: bool,
+        /// Replaces the one of CONNECT (v5 3.14.2.2.2).
         session_expiry: Option<u32>,
     },
 }
@@ -75,7 +119,7 @@ pub(crate) enum Inbound {
 /// An application message on its way in. `Debug` prints sizes only.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Publish {
-    /// Not checked for UTF-8: it is only ever compared.
+    /// UTF-8, not empty but for an alias, without wildcards.
     pub(crate) topic: Bytes,
     pub(crate) qos: Qos,
     /// 0 for QoS 0, never 0 otherwise.
@@ -95,11 +139,14 @@ impl std::fmt::Debug for Publish {
     }
 }
 
-/// One entry of a SUBSCRIBE.
+/// One entry of a SUBSCRIBE. v5's "no local" is not kept: nobody hears what a client publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Filter {
     pub(crate) path: String,
+    pub(crate) qos: Qos,
     pub(crate) retained: RetainedOnSubscribe,
+    /// v5: RETAIN as it was published, and not only for what answers the subscription.
+    pub(crate) retain_as_published: bool,
 }
 
 /// v5 retain handling; v3.1.1 always sends.
@@ -113,11 +160,15 @@ pub(crate) enum RetainedOnSubscribe {
 /// Answer to a CONNECT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConnectAnswer {
-    Accepted { session_present: bool },
+    Accepted {
+        session_present: bool,
+    },
     UnsupportedVersion,
     IdentifierRejected,
     NotAuthorized,
     ServerUnavailable,
+    /// No room for messages: later.
+    QuotaExceeded,
     BadAuthenticationMethod,
 }
 
@@ -126,21 +177,36 @@ pub(crate) enum ConnectAnswer {
 pub(crate) struct Offer {
     pub(crate) receive_maximum: u16,
     pub(crate) max_packet: u32,
+    /// Set when the session is kept for less than the client asked for.
+    pub(crate) session_expiry: Option<u32>,
     /// Set when the client asked for a longer keep-alive than this server grants, or none.
     pub(crate) keep_alive: Option<u16>,
 }
 
 /// Reason code of a PUBACK or PUBREC. v3.1.1 cannot carry one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum AckReason {
-    /// 0x00: durable, or was already.
-    Success,
-    /// 0x83: quarantined; which check failed is not told.
-    ImplementationSpecific,
-    /// 0x87: not this device's topic, or its messages are not taken at present.
-    NotAuthorized,
-    /// 0x99: quarantined, because the payload is not what it should be.
-    PayloadFormatInvalid,
+    /// Durable, or was already.
+    Success = 0x00,
+    /// Quarantined; which check failed is not told.
+    ImplementationSpecific = 0x83,
+    /// Not this device's topic, or its messages are not taken at present.
+    NotAuthorized = 0x87,
+    /// Quarantined, because the payload is not what it should be.
+    PayloadFormatInvalid = 0x99,
+}
+
+/// Answer to one filter of a SUBSCRIBE. v3.1.1 knows one "no", 0x80.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum SubscribeCode {
+    GrantedQos0 = 0x00,
+    GrantedQos1 = 0x01,
+    NotAuthorized = 0x87,
+    TopicFilterInvalid = 0x8F,
+    SharedNotSupported = 0x9E,
+    IdentifiersNotSupported = 0xA1,
 }
 
 /// Reason code of a DISCONNECT sent by this server (v5 only).
@@ -159,7 +225,7 @@ pub(crate) enum DisconnectCode {
     PacketTooLarge = 0x95,
     QuotaExceeded = 0x97,
     AdministrativeAction = 0x98,
-    SubscriptionIdentifiersNotSupported = 0xA1,
+    MaximumConnectTime = 0xA0,
 }
 
 /// What this server sends.
@@ -181,22 +247,29 @@ pub(crate) enum Outbound {
         id: u16,
         known: bool,
     },
-    /// `true` = granted, at QoS 0; `false` = refused.
+    /// One code for each filter, in their order.
     SubAck {
         id: u16,
-        granted: Vec<bool>,
+        codes: Vec<SubscribeCode>,
     },
     /// `true` = there was such a subscription.
     UnsubAck {
         id: u16,
         existed: Vec<bool>,
     },
-    /// A server message at QoS 0.
-    Publish {
-        topic: String,
-        retain: bool,
-        payload: Bytes,
-    },
+    Publish(Telling),
     PingResp,
     Disconnect(DisconnectCode),
+}
+
+/// A message of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Telling {
+    pub(crate) topic: String,
+    /// `None` is QoS 0, otherwise the packet identifier of QoS 1.
+    pub(crate) id: Option<u16>,
+    /// It went out before, on another connection.
+    pub(crate) dup: bool,
+    pub(crate) retain: bool,
+    pub(crate) payload: Bytes,
 }

@@ -3,10 +3,12 @@
 //! Flow control: while as many messages are under way as the limit allows, or the pipeline has no credit, nothing is
 //! read. TCP then holds the client back, and its silence is not counted against it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::BytesMut;
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{FuturesOrdered, StreamExt};
-use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::clones;
@@ -14,25 +16,33 @@ use super::closing::Closing;
 use super::codec;
 use super::connection::Context;
 use super::directory::Ticket;
-use super::fanout::Message;
+use super::downlink::Downlink;
 use super::frame::{self, Frame, FrameError};
 use super::identity::Principal;
 use super::limits::EdgeLimits;
-use super::packet::{AckReason, Hello, Outbound, Version};
+use super::packet::{AckReason, Hello, Outbound, Version, Will};
 use super::rate::Throttle;
 use super::session::{Delivery, Session, Step};
+use super::teller::Teller;
+use super::will::Wills;
 use super::wire::Wire;
 use crate::pipeline::{Order, Outcome, PipelineError};
+
+/// Bytes that are queued before they are written, unless there is nothing more to say anyway.
+const FLUSH_BYTES: usize = 64 * 1024;
 
 /// One session's connection.
 #[derive(Debug)]
 pub(crate) struct Serving<'a> {
-    context: &'a Context,
+    context: &'a Arc<Context>,
     ticket: Ticket,
     principal: Principal,
     version: Version,
     /// Seconds that the session outlives the connection.
     session_expiry: u32,
+    /// Published unless the client says goodbye.
+    will: Option<Will>,
+    teller: Teller,
     /// The largest packet that the client takes.
     max_packet: usize,
     keep_alive: Duration,
@@ -53,12 +63,14 @@ enum Settled {
 
 impl<'a> Serving<'a> {
     pub(crate) fn new(
-        context: &'a Context,
+        context: &'a Arc<Context>,
         ticket: Ticket,
         principal: Principal,
-        hello: &Hello,
+        hello: &mut Hello,
+        session_expiry: u32,
         keep_alive: Duration,
     ) -> Self {
+        let downlink = Downlink::new(&context.store, Arc::clone(&context.clock), &principal);
         let throttle = context.throttles.of(&principal.client_id());
         let max_packet = hello.max_packet.and_then(|max| usize::try_from(max).ok());
         Self {
@@ -66,7 +78,9 @@ impl<'a> Serving<'a> {
             ticket,
             principal,
             version: hello.version,
-            session_expiry: hello.session_expiry,
+            session_expiry,
+            will: hello.will.take(),
+            teller: Teller::new(downlink),
             max_packet: max_packet.unwrap_or(usize::MAX),
             keep_alive,
             out: BytesMut::new(),
@@ -91,20 +105,31 @@ impl<'a> Serving<'a> {
         if self.version == Version::V5
             && let Some(code) = closing.disconnect_code()
         {
-            self.send(&Outbound::Disconnect(code)).unwrap_or_default();
+            let _ = self.send(&Outbound::Disconnect(code));
         }
-        if closing != Closing::Revoked {
-            self.ticket
-                .park(session.into_state(), self.session_expiry, Instant::now());
-        }
+        // Whoever has missed messages must learn of it: the next session is a new one.
+        let session_expiry = match closing {
+            Closing::Revoked | Closing::Lagged => 0,
+            _ => self.session_expiry,
+        };
         let Self {
             context,
             ticket,
             principal,
+            will,
+            order,
             out,
             throttle,
             ..
         } = self;
+        if ticket.park(session.into_state(), session_expiry, Instant::now()) {
+            context.kept.leave(&principal.client_id(), session_expiry);
+        }
+        if let Some(will) = will.filter(|_| closing != Closing::Revoked) {
+            // It is due at the latest when the session ends (v5 3.1.3.2.2).
+            let delay = Duration::from_secs(will.delay.min(session_expiry).into());
+            Wills::leave(context, principal.clone(), will, delay, order);
+        }
         let throttles = &context.throttles;
         throttles.leave(principal.client_id(), throttle, Instant::now());
         drop(ticket);
@@ -138,10 +163,13 @@ impl<'a> Serving<'a> {
             while let Some(Some(settled)) = self.under_way.next().now_or_never() {
                 self.settle(session, settled)?;
             }
-            while let Some(message) = session.feed().next().map_err(|_| Closing::Lagged)? {
-                self.tell(message)?;
+            // Before the SUBACK leaves, so that it is still true after a restart.
+            if let Some(subscriptions) = session.subscriptions.changed() {
+                let kept = &self.context.kept;
+                let expiry = self.session_expiry;
+                kept.keep(&self.principal, subscriptions, expiry).await?;
             }
-            wire.flush(&mut self.out, limits.write_deadline).await?;
+            self.tell(wire, session, limits).await?;
 
             let now = Instant::now();
             let ready_at = self.throttle.ready_at(limits.packets, now);
@@ -161,7 +189,7 @@ impl<'a> Serving<'a> {
                 reason = self.ticket.closed() => return Err(reason),
                 () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
                 Some(settled) = self.under_way.next() => self.settle(session, settled)?,
-                () = session.feed().news() => {}
+                () = self.teller.news(&mut session.subscriptions) => {}
                 read = wire.read(), if reading => read?,
                 () = sleep_until(ready_at), if throttled => {}
                 () = sleep_until(silent_at), if reading => return Err(Closing::KeepAlive),
@@ -188,10 +216,13 @@ impl<'a> Serving<'a> {
     }
 
     async fn on_frame(&mut self, session: &mut Session, frame: Frame) -> Result<(), Closing> {
-        let packet = codec::inbound(self.version, frame).map_err(|_| Closing::Malformed)?;
+        let packet = codec::inbound(self.version, frame)?;
         match session.on_packet(packet)? {
             Step::Nothing => {}
-            Step::Send(packet) => self.send(&packet)?,
+            Step::Send(packet) => {
+                self.send(&packet)?;
+            }
+            Step::Delivered(number) => self.teller.delivered(number).await?,
             Step::Acknowledge(delivery, reason) => {
                 let settled = (delivery, Settled::Without(reason));
                 self.under_way.push_back(ready(settled).boxed());
@@ -204,7 +235,10 @@ impl<'a> Serving<'a> {
                     () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
                     credit = pipeline.reserve(payload.len()) => credit,
                 };
-                let credit = credit.map_err(|_| Closing::Storage)?;
+                let credit = credit.map_err(|error| match error.is_full() {
+                    true => Closing::Full,
+                    false => Closing::Storage,
+                })?;
                 // Nobody else may publish, so the session submits nothing of theirs.
                 let device = self.principal.device().ok_or(Closing::NotAuthorized)?;
                 let device = device.clone();
@@ -217,14 +251,22 @@ impl<'a> Serving<'a> {
                 });
                 self.under_way.push_back(settled.boxed());
             }
-            Step::Goodbye { session_expiry } => {
+            Step::Goodbye {
+                is_normal,
+                session_expiry,
+            } => {
                 // A session that ends with its connection cannot be prolonged (v5 3.14.2.2.2).
                 match session_expiry {
                     Some(asked) if self.session_expiry == 0 && asked != 0 => {
                         return Err(Closing::Protocol);
                     }
-                    Some(asked) => self.session_expiry = asked,
+                    Some(asked) => {
+                        self.session_expiry = self.context.limits.get().session_expiry(asked);
+                    }
                     None => {}
+                }
+                if is_normal {
+                    self.will = None; // [MQTT-3.14.4-3]
                 }
                 return Err(Closing::Goodbye);
             }
@@ -255,6 +297,7 @@ impl<'a> Serving<'a> {
                 tracing::warn!(client = %self.principal, "a message is not acknowledged: {error}");
                 return Err(Closing::UnknownSender);
             }
+            Settled::Failed(error) if error.is_full() => return Err(Closing::Full),
             Settled::Failed(error) => {
                 let cause = std::error::Error::source(&error).map(tracing::field::display);
                 tracing::error!(
@@ -264,7 +307,10 @@ impl<'a> Serving<'a> {
                 return Err(Closing::Storage);
             }
         };
-        answer.map_or(Ok(()), |answer| self.send(&answer))
+        if let Some(answer) = answer {
+            self.send(&answer)?;
+        }
+        Ok(())
     }
 
     /// Lets what is under way end, and acknowledges it, for a bounded time.
@@ -283,22 +329,39 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn tell(&mut self, message: Message) -> Result<(), Closing> {
-        self.send(&Outbound::Publish {
-            topic: message.topic.name(),
-            retain: message.retained,
-            payload: message.payload,
-        })
+    /// Sends what there is to be told, as far as the client takes it.
+    async fn tell(
+        &mut self,
+        wire: &mut Wire,
+        session: &mut Session,
+        limits: &EdgeLimits,
+    ) -> Result<(), Closing> {
+        let subscriptions = &mut session.subscriptions;
+        while let Some(telling) = self.teller.next(subscriptions).await? {
+            let id = telling.id;
+            // Not sent, it counts as sent and acknowledged ([MQTT-3.1.2-25]).
+            if !self.send(&Outbound::Publish(telling))?
+                && let Some(number) = id.and_then(|id| subscriptions.on_acknowledged(id))
+            {
+                self.teller.delivered(number).await?;
+            }
+            if self.out.len() >= FLUSH_BYTES {
+                wire.flush(&mut self.out, limits.write_deadline).await?;
+            }
+        }
+        wire.flush(&mut self.out, limits.write_deadline).await?;
+        self.teller.flushed().await
     }
 
-    /// Queues a packet for the next flush; one larger than the client takes is not sent (v5 3.1.2.11.4).
-    fn send(&mut self, packet: &Outbound) -> Result<(), Closing> {
+    /// Queues a packet for the next flush; `false` for one that is larger than the client takes ([MQTT-3.1.2-24]).
+    fn send(&mut self, packet: &Outbound) -> Result<bool, Closing> {
         let start = self.out.len();
         codec::encode(self.version, packet, &mut self.out).map_err(|_| Closing::Internal)?;
-        if self.out.len() - start > self.max_packet {
+        let fits = self.out.len() - start <= self.max_packet;
+        if !fits {
             self.out.truncate(start);
         }
-        Ok(())
+        Ok(fits)
     }
 }
 

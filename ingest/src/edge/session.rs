@@ -4,7 +4,10 @@
 //!                    PUBLISH QoS 1            PUBLISH QoS 2             PUBREL
 //!  session          Submit ─▶ on_outcome     Submit ─▶ on_outcome       Send PUBCOMP
 //!                         └▶ PUBACK                └▶ PUBREC, id kept ─▶ id forgotten
+//!
 //! ```
+//!
+//! What goes the other way is the work of [`Subscriptions`].
 //!
 //! A QoS 2 identifier is kept only from the moment its message is durable. So a session that outlives its connection
 //! never claims a message that was still on its way, and a client that repeats the PUBLISH after a reconnect is answered
@@ -19,10 +22,8 @@ use vitalseal_storage::QuarantineReason;
 
 use super::acl::Permissions;
 use super::closing::Closing;
-use super::fanout::{Feed, FeedState};
-use super::packet::{
-    AckReason, Filter, Inbound, Outbound, Publish, Qos, RetainedOnSubscribe, Version,
-};
+use super::packet::{AckReason, Inbound, Outbound, Publish, Qos, SubscribeCode, Version};
+use super::subscriptions::{Heard, Subscriptions};
 use crate::pipeline::Outcome;
 
 /// QoS 2 exchanges that a v3.1.1 client may leave open; it cannot be told a receive maximum. Generous beside the
@@ -32,7 +33,7 @@ const MAX_OPEN_EXACTLY_ONCE: usize = 1_024;
 /// What outlives a connection (v5 4.1 "Session State", as far as this server keeps any).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SessionState {
-    pub(crate) feed: FeedState,
+    pub(crate) heard: Heard,
     /// QoS 2 messages that are durable and not yet released.
     pub(crate) received: HashSet<u16>,
 }
@@ -43,14 +44,14 @@ pub(crate) struct Session {
     version: Version,
     permissions: Permissions,
     receive_maximum: u16,
-    /// What it hears.
-    feed: Feed,
     /// QoS 2 messages that are durable and not yet released.
     received: HashSet<u16>,
     /// QoS 2 messages that the pipeline has and that are not durable yet.
     receiving: HashSet<u16>,
     /// PUBACKs owed.
     unacknowledged: usize,
+    /// What it hears.
+    pub(crate) subscriptions: Subscriptions,
 }
 
 /// What the connection has to do next.
@@ -64,8 +65,13 @@ pub(crate) enum Step {
     Submit(Delivery, Bytes),
     /// An acknowledgement that is due without the pipeline, in order of arrival.
     Acknowledge(Delivery, AckReason),
+    /// The client has this message of its downlink.
+    Delivered(i64),
     /// The client said goodbye.
-    Goodbye { session_expiry: Option<u32> },
+    Goodbye {
+        is_normal: bool,
+        session_expiry: Option<u32>,
+    },
 }
 
 /// Which PUBLISH an outcome belongs to.
@@ -76,33 +82,29 @@ pub(crate) struct Delivery {
 }
 
 impl Session {
+    /// `receive_maximum` is what the client is held to.
     pub(crate) fn new(
         version: Version,
         permissions: Permissions,
         receive_maximum: u16,
-        feed: Feed,
+        subscriptions: Subscriptions,
         received: HashSet<u16>,
     ) -> Self {
         Self {
             version,
             permissions,
             receive_maximum,
-            feed,
             received,
             receiving: HashSet::new(),
             unacknowledged: 0,
+            subscriptions,
         }
-    }
-
-    /// What it hears.
-    pub(crate) fn feed(&mut self) -> &mut Feed {
-        &mut self.feed
     }
 
     /// What to keep when the connection is gone.
     pub(crate) fn into_state(self) -> SessionState {
         SessionState {
-            feed: self.feed.into_state(),
+            heard: self.subscriptions.into_heard(),
             received: self.received,
         }
     }
@@ -114,23 +116,37 @@ impl Session {
     pub(crate) fn on_packet(&mut self, packet: Inbound) -> Result<Step, Closing> {
         match packet {
             Inbound::Publish(publish) => self.on_publish(publish),
+            Inbound::PubAck { id } => {
+                let down = self.subscriptions.on_acknowledged(id);
+                Ok(down.map_or(Step::Nothing, Step::Delivered))
+            }
             Inbound::PubRel { id } => self.on_release(id),
             Inbound::Subscribe {
-                has_identifier: true,
-                ..
-            } => Err(Closing::SubscriptionIdentifier),
-            Inbound::Subscribe { id, filters, .. } => {
-                Ok(Step::Send(self.on_subscribe(id, &filters)))
+                id,
+                filters,
+                has_identifier,
+            } => {
+                let codes = filters.iter().map(|filter| match has_identifier {
+                    true => SubscribeCode::IdentifiersNotSupported,
+                    false => self.subscriptions.subscribe(filter),
+                });
+                let codes = codes.collect();
+                Ok(Step::Send(Outbound::SubAck { id, codes }))
             }
             Inbound::Unsubscribe { id, filters } => {
-                let existed = filters
-                    .iter()
-                    .map(|filter| self.unsubscribe(filter))
-                    .collect();
+                let existed = filters.iter();
+                let existed = existed.map(|filter| self.subscriptions.unsubscribe(filter));
+                let existed = existed.collect();
                 Ok(Step::Send(Outbound::UnsubAck { id, existed }))
             }
             Inbound::PingReq => Ok(Step::Send(Outbound::PingResp)),
-            Inbound::Disconnect { session_expiry } => Ok(Step::Goodbye { session_expiry }),
+            Inbound::Disconnect {
+                is_normal,
+                session_expiry,
+            } => Ok(Step::Goodbye {
+                is_normal,
+                session_expiry,
+            }),
             Inbound::Connect => Err(Closing::Protocol),
         }
     }
@@ -197,29 +213,6 @@ impl Session {
         }
         let known = self.received.remove(&id);
         Ok(Step::Send(Outbound::PubComp { id, known }))
-    }
-
-    fn on_subscribe(&mut self, id: u16, filters: &[Filter]) -> Outbound {
-        let mut granted = Vec::with_capacity(filters.len());
-        for filter in filters {
-            let subscription = self.permissions.subscription(&filter.path);
-            granted.push(subscription.is_some());
-            let Some(subscription) = subscription else {
-                continue;
-            };
-            let retained = match filter.retained {
-                RetainedOnSubscribe::Always => true,
-                RetainedOnSubscribe::IfNew => !self.feed.is_subscribed(&subscription),
-                RetainedOnSubscribe::Never => false,
-            };
-            self.feed.subscribe(subscription, retained);
-        }
-        Outbound::SubAck { id, granted }
-    }
-
-    fn unsubscribe(&mut self, filter: &str) -> bool {
-        let subscription = self.permissions.subscription(filter);
-        subscription.is_some_and(|subscription| self.feed.unsubscribe(&subscription))
     }
 
     /// The pipeline's word on a submitted message: what to send for it, if its QoS has an acknowledgement at all.

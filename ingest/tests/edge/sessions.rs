@@ -88,7 +88,7 @@ async fn only_the_devices_own_filters_are_granted() {
     ];
     let (mut raw, _) = Raw::v4(&rig, &device, true).await;
     raw.send4(&Packet::Subscribe(subscribe(&filters))).await;
-    let granted = SubscribeReasonCode::Success(QoS::AtMostOnce);
+    let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
     let refused = SubscribeReasonCode::Failure;
     let codes = vec![granted, refused, refused, refused, refused];
     assert_eq!(

@@ -1,6 +1,18 @@
+//! The codec against the standard's own bytes, against noise, and against another codec that was written without it.
+
+use bytes::BytesMut;
 use proptest::prelude::*;
+use rumqttc::mqttbytes as v4bytes;
+use rumqttc::mqttbytes::v4;
+use rumqttc::v5::mqttbytes as v5bytes;
+use rumqttc::v5::mqttbytes::v5;
 
 use super::*;
+use crate::edge::frame::{self, Frame};
+use crate::edge::packet::{
+    AckReason, ConnectAnswer, DisconnectCode, Filter, Inbound, Offer, Outbound, Publish, Qos,
+    RetainedOnSubscribe, SubscribeCode, Telling, Version,
+};
 
 fn frame(bytes: &[u8]) -> Frame {
     frame::next(&mut BytesMut::from(bytes), 1 << 20)
@@ -8,32 +20,37 @@ fn frame(bytes: &[u8]) -> Frame {
         .unwrap()
 }
 
-fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
-    let mut body = b"\x00\x04MQTT".to_vec();
-    body.extend([level, flags, 0, 30]);
-    body.extend(rest);
-    let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first, u8::try_from(body.len()).unwrap()];
     packet.extend(body);
     packet
 }
 
+fn connect(level: u8, flags: u8, rest: &[u8]) -> Vec<u8> {
+    let mut body = b"\x00\x04MQTT".to_vec();
+    body.extend([level, flags, 0, 30]);
+    body.extend(rest);
+    packet(0x10, &body)
+}
+
 #[test]
-fn the_protocol_level_chooses_the_codec() {
+fn the_protocol_level_chooses_what_follows() {
     let v311 = hello(frame(&connect(4, 0x02, b"\x00\x05mon-7"))).unwrap();
     assert_eq!(
         (v311.version, v311.client_id.as_str(), v311.clean),
         (Version::V311, "mon-7", true)
     );
     assert_eq!((v311.session_expiry, v311.keep_alive), (0, 30));
+    assert_eq!(v311.receive_maximum, u16::MAX);
 
-    // properties: session expiry 60, maximum packet size 1,024
-    let properties = b"\x0a\x11\x00\x00\x00\x3c\x27\x00\x00\x04\x00\x00\x05mon-7";
+    // properties: session expiry 60, maximum packet size 1,024, receive maximum 7
+    let properties = b"\x0d\x11\x00\x00\x00\x3c\x27\x00\x00\x04\x00\x21\x00\x07\x00\x05mon-7";
     let v5 = hello(frame(&connect(5, 0x00, properties))).unwrap();
     assert_eq!(
         (v5.version, v5.clean, v5.session_expiry),
         (Version::V5, false, 60)
     );
-    assert_eq!(v5.max_packet, Some(1_024));
+    assert_eq!((v5.max_packet, v5.receive_maximum), (Some(1_024), 7));
 
     for level in [0, 3, 6, 0x84] {
         let refused = hello(frame(&connect(level, 2, b"\x00\x05mon-7")));
@@ -41,84 +58,47 @@ fn the_protocol_level_chooses_the_codec() {
     }
     let v31 = b"\x10\x0f\x00\x06MQIsdp\x03\x02\x00\x1e\x00\x01a";
     assert_eq!(hello(frame(v31)), Err(HelloError::UnsupportedVersion));
+    assert_eq!(hello(frame(&[0xC0, 0])), Err(HelloError::NotConnect));
 }
 
 #[test]
-fn what_the_codecs_let_pass_is_refused_here() {
-    let id = b"\x00\x05mon-7";
+fn a_will_and_a_login_are_read_and_never_printed() {
+    let rest = b"\x00\x01a\x05\x18\x00\x00\x00\x09\x00\x01t\x00\x06secret\x00\x04mary\x00\x05token";
+    let mut properties = vec![0];
+    properties.extend(rest);
+    let hello = hello(frame(&connect(5, 0b1110_1110, &properties))).unwrap();
+    let will = hello.will.clone().unwrap();
     assert_eq!(
-        hello(frame(&connect(4, 0x03, id))),
-        Err(HelloError::Malformed),
-        "reserved flag"
+        (&will.topic[..], &will.payload[..]),
+        (&b"t"[..], &b"secret"[..])
     );
-    let password = b"\x00\x05mon-7\x00\x01p";
+    assert!(will.retain && will.delay == 9);
+    let login = hello.login.clone().unwrap();
     assert_eq!(
-        hello(frame(&connect(4, 0x42, password))),
-        Err(HelloError::Malformed)
+        (login.user.as_str(), login.password.as_str()),
+        ("mary", "token")
     );
-    assert_eq!(hello(frame(&[0xC0, 0])), Err(HelloError::NotConnect));
-
-    for version in [Version::V311, Version::V5] {
-        let empty: &[u8] = match version {
-            Version::V311 => &[0x82, 6, 0, 0, 0, 1, b'a', 0],
-            Version::V5 => &[0x82, 7, 0, 0, 0, 0, 1, b'a', 0],
-        };
-        assert_eq!(
-            inbound(version, frame(empty)),
-            Err(Malformed),
-            "identifier 0"
-        );
-        assert_eq!(
-            inbound(version, frame(&[0x62, 2, 0, 0])),
-            Err(Malformed),
-            "PUBREL 0"
-        );
-        assert_eq!(
-            inbound(version, frame(&[0xC0, 1, 0])),
-            Err(Malformed),
-            "PINGREQ with a body"
-        );
-    }
-    assert_eq!(
-        inbound(Version::V311, frame(&[0xA2, 2, 0, 1])),
-        Err(Malformed),
-        "no filters"
+    let printed = format!("{hello:?}");
+    assert!(
+        !["secret", "mary", "token"]
+            .iter()
+            .any(|word| printed.contains(word)),
+        "{printed}"
     );
-    assert_eq!(
-        inbound(Version::V311, frame(&[0xE0, 1, 0])),
-        Err(Malformed),
-        "v3.1.1 says no more"
-    );
-
-    let goodbye = Inbound::Disconnect {
-        session_expiry: None,
-    };
-    assert_eq!(inbound(Version::V5, frame(&[0xE0, 0])), Ok(goodbye.clone()));
-    assert_eq!(inbound(Version::V5, frame(&[0xE0, 1, 0])), Ok(goodbye));
 }
 
 #[test]
 fn a_v5_disconnect_is_exactly_what_it_says() {
-    use super::super::packet::DisconnectCode;
     let mut out = BytesMut::new();
-    encode(
-        Version::V5,
-        &Outbound::Disconnect(DisconnectCode::SessionTakenOver),
-        &mut out,
-    )
-    .unwrap();
+    let bye = Outbound::Disconnect(DisconnectCode::SessionTakenOver);
+    encode(Version::V5, &bye, &mut out).unwrap();
     assert_eq!(&out[..], &[0xE0, 2, 0x8E, 0]);
     out.clear();
-    encode(
-        Version::V311,
-        &Outbound::Disconnect(DisconnectCode::SessionTakenOver),
-        &mut out,
-    )
-    .unwrap();
+    encode(Version::V311, &bye, &mut out).unwrap();
     assert!(out.is_empty());
 }
 
-/// Every packet that we can write, and that its own codec must read back to the last byte.
+/// Every packet that we can write, and that another codec must read to the last byte.
 fn every_packet() -> Vec<Outbound> {
     let reasons = [
         AckReason::Success,
@@ -139,13 +119,19 @@ fn every_packet() -> Vec<Outbound> {
     let offer = Offer {
         receive_maximum: 64,
         max_packet: 300 << 10,
+        session_expiry: Some(604_800),
         keep_alive: Some(1_200),
     };
+    let codes = vec![
+        SubscribeCode::GrantedQos0,
+        SubscribeCode::GrantedQos1,
+        SubscribeCode::NotAuthorized,
+        SubscribeCode::TopicFilterInvalid,
+        SubscribeCode::SharedNotSupported,
+        SubscribeCode::IdentifiersNotSupported,
+    ];
     let mut packets = vec![
-        Outbound::SubAck {
-            id: 1,
-            granted: vec![true, false],
-        },
+        Outbound::SubAck { id: 1, codes },
         Outbound::UnsubAck {
             id: 1,
             existed: vec![true, false],
@@ -156,12 +142,16 @@ fn every_packet() -> Vec<Outbound> {
             known: false,
         },
         Outbound::PingResp,
-        Outbound::Publish {
-            topic: "v1/recipient".into(),
-            retain: true,
-            payload: "PEM".into(),
-        },
     ];
+    for (id, dup) in [(None, false), (Some(5), false), (Some(u16::MAX), true)] {
+        packets.push(Outbound::Publish(Telling {
+            topic: "v1/recipient".into(),
+            id,
+            dup,
+            retain: !dup,
+            payload: "PEM".repeat(100).into(),
+        }));
+    }
     packets.extend(reasons.map(|reason| Outbound::PubAck { id: 9, reason }));
     packets.extend(reasons.map(|reason| Outbound::PubRec { id: 9, reason }));
     for offer in [None, Some(offer)] {
@@ -171,7 +161,7 @@ fn every_packet() -> Vec<Outbound> {
 }
 
 #[test]
-fn what_is_written_is_whole_and_read_by_the_clients_codec() {
+fn what_is_written_is_whole_and_read_by_another_codec() {
     for packet in every_packet() {
         let mut out = BytesMut::new();
         encode(Version::V311, &packet, &mut out).unwrap();
@@ -179,22 +169,38 @@ fn what_is_written_is_whole_and_read_by_the_clients_codec() {
         assert!(out.is_empty(), "v3.1.1 {packet:?}");
 
         encode(Version::V5, &packet, &mut out).unwrap();
-        v5::Packet::read(&mut out, Some(1 << 20)).unwrap();
+        let read = v5::Packet::read(&mut out, Some(1 << 20)).unwrap();
         assert!(out.is_empty(), "v5 {packet:?}");
+        if let (Outbound::Publish(ours), v5::Packet::Publish(theirs)) = (&packet, read) {
+            assert_eq!(theirs.pkid, ours.id.unwrap_or(0));
+            assert_eq!((theirs.dup, theirs.retain), (ours.dup, ours.retain));
+            assert_eq!(
+                (theirs.topic, theirs.payload),
+                (ours.topic.clone().into(), ours.payload.clone())
+            );
+        }
     }
+}
+
+fn v5_qos(qos: Qos) -> v5bytes::QoS {
+    match qos {
+        Qos::AtMostOnce => v5bytes::QoS::AtMostOnce,
+        Qos::AtLeastOnce => v5bytes::QoS::AtLeastOnce,
+        Qos::ExactlyOnce => v5bytes::QoS::ExactlyOnce,
+    }
+}
+
+fn any_qos() -> impl Strategy<Value = Qos> {
+    prop::sample::select(vec![Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce])
 }
 
 fn packet_like() -> impl Strategy<Value = Vec<u8>> {
     // A valid first byte and length, then noise that often looks like lengths and properties.
     let first = prop::sample::select(vec![
-        0x10, 0x30, 0x31, 0x32, 0x34, 0x3A, 0x62, 0x82, 0xA2, 0xC0, 0xE0,
+        0x10, 0x30, 0x31, 0x32, 0x34, 0x3A, 0x40, 0x62, 0x82, 0xA2, 0xC0, 0xE0,
     ]);
     let noise = prop_oneof![Just(0_u8), Just(1), 2..48_u8, any::<u8>()];
-    (first, prop::collection::vec(noise, 0..100)).prop_map(|(first, body)| {
-        let mut packet = vec![first, u8::try_from(body.len()).unwrap()];
-        packet.extend(body);
-        packet
-    })
+    (first, prop::collection::vec(noise, 0..100)).prop_map(|(first, body)| packet(first, &body))
 }
 
 proptest! {
@@ -216,5 +222,75 @@ proptest! {
         rest in prop::collection::vec(any::<u8>(), 0..100),
     ) {
         let _ = hello(frame(&connect(level, flags, &rest)));
+    }
+
+    #[test]
+    fn what_another_codec_writes_is_read_as_it_was_meant(
+        topic in "[a-zé/]{1,20}",
+        filters in prop::collection::vec(("[a-z+#$/]{1,12}", any_qos(), any::<bool>(), 0..3_u8), 1..4),
+        payload in prop::collection::vec(any::<u8>(), 0..200),
+        qos in any_qos(),
+        id in 1..=u16::MAX,
+        retain: bool,
+        alias in prop::option::of(1..9_u16),
+        user in "[a-z]{0,5}",
+    ) {
+        let mut out = BytesMut::new();
+        let read = |version, packet: BytesMut| inbound(version, frame(&packet));
+        let id_of = |qos| if qos == Qos::AtMostOnce { 0 } else { id };
+        let meant = |has_alias| Inbound::Publish(Publish {
+            topic: topic.clone().into(),
+            qos,
+            id: id_of(qos),
+            retain,
+            has_alias,
+            payload: payload.clone().into(),
+        });
+
+        let mut publish = v5::Publish::new(topic.clone(), v5_qos(qos), payload.clone(), Some(v5::PublishProperties {
+            topic_alias: alias,
+            payload_format_indicator: Some(1),
+            message_expiry_interval: Some(5),
+            content_type: Some("x".into()),
+            user_properties: vec![(user.clone(), user.clone()), (user.clone(), String::new())],
+            ..v5::PublishProperties::default()
+        }));
+        (publish.pkid, publish.retain) = (id_of(qos), retain);
+        publish.write(&mut out).unwrap();
+        prop_assert_eq!(read(Version::V5, out.split()), Ok(meant(alias.is_some())));
+
+        let qos4 = [v4bytes::QoS::AtMostOnce, v4bytes::QoS::AtLeastOnce, v4bytes::QoS::ExactlyOnce][qos as usize];
+        let mut publish = v4::Publish::new(topic.clone(), qos4, payload.clone());
+        (publish.pkid, publish.retain) = (id_of(qos), retain);
+        publish.write(&mut out).unwrap();
+        prop_assert_eq!(read(Version::V311, out.split()), Ok(meant(false)));
+
+        let filters: Vec<_> = filters.into_iter().filter(|(path, ..)| !path.starts_with("$share/")).collect();
+        prop_assume!(!filters.is_empty());
+        let mut subscribe = v5::Subscribe::new_many(filters.iter().map(|(path, qos, published, handling)| v5::Filter {
+            path: path.clone(),
+            qos: v5_qos(*qos),
+            nolocal: !published,
+            preserve_retain: *published,
+            retain_forward_rule: match handling {
+                0 => v5::RetainForwardRule::OnEverySubscribe,
+                1 => v5::RetainForwardRule::OnNewSubscribe,
+                _ => v5::RetainForwardRule::Never,
+            },
+        }), None);
+        subscribe.pkid = id;
+        subscribe.write(&mut out).unwrap();
+        let meant = filters.iter().map(|(path, qos, published, handling)| Filter {
+            path: path.clone(),
+            qos: *qos,
+            retain_as_published: *published,
+            retained: match handling {
+                0 => RetainedOnSubscribe::Always,
+                1 => RetainedOnSubscribe::IfNew,
+                _ => RetainedOnSubscribe::Never,
+            },
+        });
+        let meant = Inbound::Subscribe { id, filters: meant.collect(), has_identifier: false };
+        prop_assert_eq!(read(Version::V5, out.split()), Ok(meant));
     }
 }

@@ -1,9 +1,8 @@
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
-use super::super::acl::Subscription;
-use super::super::fanout::{Logs, Topic};
+use super::super::fanout::{Fanout, Topic};
+use super::super::packet::{Filter, Hello, RetainedOnSubscribe, Telling};
+use super::super::subscriptions::Again;
 use super::*;
 
 const STORED: Outcome = Outcome::Stored {
@@ -11,18 +10,33 @@ const STORED: Outcome = Outcome::Stored {
     gap: false,
 };
 
-fn session(version: Version) -> Session {
-    resumed(version, SessionState::default())
+fn hello(version: Version) -> Hello {
+    Hello {
+        version,
+        client_id: "mon-7".to_owned(),
+        clean: false,
+        keep_alive: 0,
+        session_expiry: 0,
+        will: None,
+        login: None,
+        has_authentication: false,
+        receive_maximum: match version {
+            Version::V311 => u16::MAX,
+            Version::V5 => 2,
+        },
+        max_packet: None,
+    }
 }
 
-fn resumed(version: Version, state: SessionState) -> Session {
-    on(&Arc::default(), version, state)
-}
-
-fn on(logs: &Arc<Logs>, version: Version, state: SessionState) -> Session {
+fn resumed(version: Version, fanout: &Fanout, state: SessionState) -> Session {
     let permissions = Permissions::of_device(&"mon-7".parse().unwrap());
-    let feed = Feed::new(Arc::clone(logs), state.feed);
-    Session::new(version, permissions, 4, feed, state.received)
+    let subscriptions =
+        Subscriptions::new(&hello(version), permissions.clone(), fanout, state.heard);
+    Session::new(version, permissions, 4, subscriptions, state.received)
+}
+
+fn session(version: Version) -> Session {
+    resumed(version, &Fanout::silent(), SessionState::default())
 }
 
 fn publish(qos: Qos, id: u16) -> Inbound {
@@ -68,7 +82,7 @@ fn exactly_once_is_answered_once_and_remembered_until_released() {
         });
         assert_eq!(session.on_outcome(delivery, STORED), received);
         // Repeated after that, perhaps on a new connection: the pipeline says whether it is the same message.
-        let mut session = resumed(version, session.into_state());
+        let mut session = resumed(version, &Fanout::silent(), session.into_state());
         let again = submitted(&mut session, Qos::ExactlyOnce, 5);
         assert_eq!(session.on_outcome(again, Outcome::Duplicate), received);
 
@@ -187,7 +201,7 @@ fn what_is_repeated_after_a_reconnect_is_not_counted_twice() {
         let delivery = submitted(&mut before, Qos::ExactlyOnce, id);
         before.on_outcome(delivery, STORED);
     }
-    let mut session = resumed(Version::V5, before.into_state());
+    let mut session = resumed(Version::V5, &Fanout::silent(), before.into_state());
     for id in 1..=4 {
         let repeated = submitted(&mut session, Qos::ExactlyOnce, id);
         session.on_outcome(repeated, Outcome::Duplicate);
@@ -204,34 +218,61 @@ fn a_reboot_that_reuses_an_identifier_gets_its_own_message_stored() {
     let first = submitted(&mut before, Qos::ExactlyOnce, 1);
     before.on_outcome(first, STORED);
     // The PUBREC was lost and so was the device's memory; identifier 1 now carries another message.
-    let mut session = resumed(Version::V311, before.into_state());
+    let mut session = resumed(Version::V311, &Fanout::silent(), before.into_state());
     submitted(&mut session, Qos::ExactlyOnce, 1);
+}
+
+fn subscribe(session: &mut Session, path: &str, qos: Qos, retained: RetainedOnSubscribe) {
+    let filters = vec![Filter {
+        path: path.into(),
+        qos,
+        retained,
+        retain_as_published: false,
+    }];
+    let (id, has_identifier) = (1, false);
+    let answer = session.on_packet(Inbound::Subscribe {
+        id,
+        filters,
+        has_identifier,
+    });
+    let code = match qos {
+        Qos::AtMostOnce => SubscribeCode::GrantedQos0,
+        _ => SubscribeCode::GrantedQos1,
+    };
+    let codes = vec![code];
+    assert_eq!(answer, Ok(Step::Send(Outbound::SubAck { id, codes })));
+}
+
+/// All that the session says now, the feed's and what is left over.
+fn told(session: &mut Session) -> Vec<Telling> {
+    let mut all = Vec::new();
+    let subscriptions = &mut session.subscriptions;
+    while let Some(Again::Send(telling)) = subscriptions.tell_again() {
+        all.push(telling);
+    }
+    while subscriptions.may_tell()
+        && let Some(message) = subscriptions.feed().next().unwrap()
+    {
+        all.push(subscriptions.tell(message));
+    }
+    all
 }
 
 #[test]
 fn the_retained_certificate_comes_as_the_subscriber_asked() {
-    let subscribe = |retained| Inbound::Subscribe {
-        id: 1,
-        filters: vec![Filter {
-            path: "v1/recipient".into(),
-            retained,
-        }],
-        has_identifier: false,
-    };
-    let logs = Arc::new(Logs::default());
-    logs.append(&Topic::Recipient, Bytes::from_static(b"certificate"));
-    let mut session = on(&logs, Version::V5, SessionState::default());
+    let fanout = Fanout::silent();
+    fanout.append(&Topic::Recipient, "PEM");
+    let mut session = resumed(Version::V5, &fanout, SessionState::default());
     let mut delivered = |retained| {
-        session.on_packet(subscribe(retained)).unwrap();
-        session
-            .feed()
-            .next()
-            .unwrap()
-            .is_some_and(|message| message.retained)
+        subscribe(&mut session, "v1/recipient", Qos::AtMostOnce, retained);
+        told(&mut session)
+            .iter()
+            .filter(|telling| telling.retain)
+            .count()
     };
-    assert!(!delivered(RetainedOnSubscribe::Never));
-    assert!(!delivered(RetainedOnSubscribe::IfNew), "there already");
-    assert!(delivered(RetainedOnSubscribe::Always));
+    assert_eq!(delivered(RetainedOnSubscribe::Never), 0);
+    assert_eq!(delivered(RetainedOnSubscribe::IfNew), 0, "there already");
+    assert_eq!(delivered(RetainedOnSubscribe::Always), 1);
     let filters = vec!["v1/recipient".into(), "v1/d/mon-7/down".into(), "#".into()];
     let existed = vec![true, false, false];
     let answer = session.on_packet(Inbound::Unsubscribe { id: 2, filters });
@@ -239,11 +280,81 @@ fn the_retained_certificate_comes_as_the_subscriber_asked() {
         answer,
         Ok(Step::Send(Outbound::UnsubAck { id: 2, existed }))
     );
-    assert!(
-        !session
-            .feed()
-            .is_subscribed(&Subscription::Topic(Topic::Recipient))
+    fanout.append(&Topic::Recipient, "PEM 2");
+    assert_eq!(told(&mut session), []);
+}
+
+#[test]
+fn no_more_is_told_than_the_client_acknowledges_and_all_of_it_again_on_the_next_connection() {
+    let fanout = Fanout::silent();
+    let mut session = resumed(Version::V5, &fanout, SessionState::default());
+    subscribe(
+        &mut session,
+        "v1/notices",
+        Qos::ExactlyOnce,
+        RetainedOnSubscribe::Always,
     );
+    for text in ["a", "b", "c"] {
+        fanout.append(&Topic::Notices, text);
+    }
+    let first = told(&mut session);
+    assert_eq!(first.len(), 2, "the client's receive maximum");
+    assert_eq!(
+        told(&mut session),
+        [],
+        "and nothing again on this connection [MQTT-4.4.0-1]"
+    );
+
+    let mut session = resumed(Version::V311, &fanout, session.into_state());
+    let again = told(&mut session);
+    let dup = |telling: &Telling| Telling {
+        dup: true,
+        ..telling.clone()
+    };
+    assert_eq!(again[..2], first.iter().map(dup).collect::<Vec<_>>());
+    let third = &again[2];
+    assert!(
+        !third.dup && &third.payload[..] == b"c",
+        "v3.1.1 has no receive maximum of its own"
+    );
+
+    assert_eq!(
+        session.on_packet(Inbound::PubAck { id: 99 }),
+        Ok(Step::Nothing)
+    );
+    for telling in &again {
+        let id = telling.id.unwrap();
+        assert_eq!(session.on_packet(Inbound::PubAck { id }), Ok(Step::Nothing));
+    }
+    let mut session = resumed(Version::V5, &fanout, session.into_state());
+    assert_eq!(told(&mut session), []);
+}
+
+#[test]
+fn a_message_of_the_downlink_is_done_when_it_is_acknowledged() {
+    let mut session = session(Version::V5);
+    subscribe(
+        &mut session,
+        "v1/d/mon-7/down",
+        Qos::AtLeastOnce,
+        RetainedOnSubscribe::Always,
+    );
+    let subscriptions = &mut session.subscriptions;
+    let id = subscriptions.tell_down(7, "do".into(), None).id.unwrap();
+    assert_eq!(subscriptions.told_down(), 7);
+    let mut session = resumed(Version::V5, &Fanout::silent(), session.into_state());
+    let subscriptions = &mut session.subscriptions;
+    assert_eq!(
+        subscriptions.tell_again(),
+        Some(Again::Fetch { id, number: 7 })
+    );
+    let again = subscriptions.tell_down(7, "do".into(), Some(id));
+    assert!(again.dup && again.id == Some(id) && again.topic == "v1/d/mon-7/down");
+    assert_eq!(
+        session.on_packet(Inbound::PubAck { id }),
+        Ok(Step::Delivered(7))
+    );
+    assert_eq!(session.on_packet(Inbound::PubAck { id }), Ok(Step::Nothing));
 }
 
 /// What a model of the session does next.
