@@ -54,6 +54,26 @@ async fn what_devices_publish_is_stored_once_and_leaves_the_cluster() {
 }
 
 #[tokio::test]
+async fn what_comes_in_order_is_admitted_in_order() {
+    let site = Site::start().await;
+    let device = site.rig.device("mon-1").await;
+    let consuming = site.consume_with(|settings| settings.consumers = 1);
+    eventually("it is connected", || consuming.metrics.connected() == 1).await;
+    let mut previous = None;
+    let mut chain = Vec::new();
+    for sequence in 1..=200 {
+        let link = site
+            .rig
+            .seal_link(&device, sequence, previous, Agreement::Ephemeral);
+        previous = Some(link.signed_hash);
+        chain.push((device.vitals(), link.bytes, false));
+    }
+    site.publish(chain).await;
+    consuming.acked(200).await;
+    assert_eq!(consuming.metrics.chain_gaps(), 0);
+}
+
+#[tokio::test]
 async fn nothing_is_acknowledged_before_it_is_durable_and_after_a_crash_it_comes_again() {
     let site = Site::start().await;
     let device = site.rig.device("mon-1").await;
