@@ -3,8 +3,7 @@
 //! A client has one connection. The next one closes the one before and waits until it has let go, so that a session is
 //! never in two hands; its state passes through here.
 //!
-//! Sessions live in memory. After a restart `session present` is false, which is the truth; devices keep an outbox and
-//! the pipeline knows repeated messages, so nothing is lost by it and nothing stored twice.
+//! What is here lives in memory; `kept` says what of a device's session outlives the process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use vitalseal_storage::UserName;
 
 use super::closing::Closing;
 use super::identity::{ClientId, Principal};
@@ -43,7 +43,13 @@ struct Parked {
     state: SessionState,
     /// `None`: never.
     expires_at: Option<Instant>,
+    /// The person whose client it is: the one kind of client that names itself.
+    person: Option<UserName>,
 }
+
+/// Sessions of one person that wait at once; the one that expires first makes room. Devices, displays and services have one
+/// each, so that what is enrolled bounds theirs.
+const PARKED_PER_PERSON: usize = 8;
 
 /// A connection's right to its device's session. The device counts as connected until this is dropped.
 #[derive(Debug)]
@@ -124,12 +130,42 @@ impl Directory {
         live.map(|live| live.principal.clone()).collect()
     }
 
+    /// Asks a client's connection to close; its session stays.
+    pub(crate) fn close(&self, client: &ClientId, reason: Closing) {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(live) = entries.live.get(client) {
+            live.close.send_replace(Some(reason));
+        }
+    }
+
+    /// Forgets the sessions that expired.
+    pub(crate) fn drop_expired(&self, now: Instant) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let lasts = |parked: &Parked| parked.expires_at.is_none_or(|at| now < at);
+        entries.parked.retain(|_, parked| lasts(parked));
+    }
+
     /// Asks a client's connection to close, and forgets its session.
     pub(crate) fn revoke(&self, client: &ClientId) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.parked.remove(client);
         if let Some(live) = entries.live.get(client) {
             live.close.send_replace(Some(Closing::Revoked));
+        }
+    }
+}
+
+impl Entries {
+    fn make_room(&mut self, person: &UserName) {
+        let waits = |(_, parked): &(&ClientId, &Parked)| parked.person.as_ref() == Some(person);
+        let theirs = self.parked.iter().filter(waits);
+        if theirs.clone().count() < PARKED_PER_PERSON {
+            return;
+        }
+        let first =
+            theirs.min_by_key(|(_, parked)| (parked.expires_at.is_none(), parked.expires_at));
+        if let Some(client) = first.map(|(client, _)| client.clone()) {
+            self.parked.remove(&client);
         }
     }
 }
@@ -149,11 +185,9 @@ impl Ticket {
             .then_some(parked.state)
     }
 
-    /// Leaves the session here for `expiry` seconds; 0 ends it. Ignored when another connection has taken its place.
-    pub(crate) fn park(&self, state: SessionState, expiry: u32, now: Instant) {
-        if expiry == 0 {
-            return;
-        }
+    /// Leaves the session here for `expiry` seconds; 0 ends it. `false`, and nothing is left, when another connection has
+    /// taken its place.
+    pub(crate) fn park(&self, state: SessionState, expiry: u32, now: Instant) -> bool {
         let expires_at =
             (expiry != SESSION_NEVER_EXPIRES).then(|| now + Duration::from_secs(u64::from(expiry)));
         let mut entries = self
@@ -161,15 +195,27 @@ impl Ticket {
             .entries
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if entries
-            .live
-            .get(&self.client)
-            .is_some_and(|live| live.ticket == self.number)
-        {
-            entries
-                .parked
-                .insert(self.client.clone(), Parked { state, expires_at });
+        let own = entries.live.get(&self.client);
+        let Some(own) = own.filter(|live| live.ticket == self.number) else {
+            return false;
+        };
+        let person = match &own.principal {
+            Principal::Person { who, .. } => Some(who.user.clone()),
+            _ => None,
+        };
+        if expiry == 0 {
+            return true;
         }
+        if let Some(person) = &person {
+            entries.make_room(person);
+        }
+        let parked = Parked {
+            state,
+            expires_at,
+            person,
+        };
+        entries.parked.insert(self.client.clone(), parked);
+        true
     }
 
     /// Resolves when the connection has to close. Cancel safe.
@@ -201,7 +247,9 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use vitalseal_crypto::Thumbprint;
+    use vitalseal_storage::{Identity, Role};
 
     use super::*;
 
@@ -263,6 +311,54 @@ mod tests {
             let later = parked_at + Duration::from_secs(after);
             let found = next.take_parked(later).is_some();
             assert_eq!(found, kept, "{expiry} s, after {after} s");
+        }
+    }
+
+    fn parked(directory: &Directory) -> usize {
+        directory.entries.lock().unwrap().parked.len()
+    }
+
+    #[tokio::test]
+    async fn expired_sessions_leave_memory_without_being_asked_for() {
+        let (directory, device) = names();
+        let parked_at = Instant::now();
+        let ticket = directory.enter(&device, PATIENCE).await;
+        ticket.park(SessionState::default(), 60, parked_at);
+        drop(ticket);
+        directory.drop_expired(parked_at + Duration::from_secs(59));
+        assert_eq!(parked(&directory), 1);
+        directory.drop_expired(parked_at + Duration::from_secs(60));
+        assert_eq!(parked(&directory), 0);
+    }
+
+    #[tokio::test]
+    async fn a_person_leaves_a_few_sessions_and_none_in_place_of_a_device() {
+        let (directory, device) = names();
+        let park = async |principal: &Principal, expiry| {
+            let ticket = directory.enter(principal, PATIENCE).await;
+            assert!(ticket.park(SessionState::default(), expiry, Instant::now()));
+        };
+        let client = |name: String| Principal::Person {
+            who: Identity {
+                user: "n.okafor".parse().unwrap(),
+                role: Role::Clinician,
+            },
+            until: Timestamp::MAX,
+            client: name.into(),
+        };
+        park(&device, 1).await;
+        for n in 0..40 {
+            park(&client(format!("tab-{n}")), 60 + n).await;
+        }
+        assert_eq!(parked(&directory), PARKED_PER_PERSON + 1);
+        for (principal, stays) in [
+            (device, true),
+            (client("tab-39".into()), true),
+            (client("tab-0".into()), false),
+        ] {
+            let ticket = directory.enter(&principal, PATIENCE).await;
+            let found = ticket.take_parked(Instant::now()).is_some();
+            assert_eq!(found, stays, "{principal}");
         }
     }
 }

@@ -35,6 +35,9 @@ use super::subscriptions::{Granted, Heard};
 /// How often sessions that expired are looked for, and those that were left or taken up are written.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// Rows in one transaction of a sweep: a few milliseconds, which acknowledgements wait for.
+const SWEPT_AT_ONCE: usize = 256;
+
 /// Subscriptions as they are written: topic filter, and the byte of a v5 SUBSCRIBE (3.8.3.1) that grants the same.
 pub(crate) type Kept = Vec<(String, u8)>;
 
@@ -139,7 +142,9 @@ impl KeptSessions {
             let mut rows = self.rows();
             match rows.get_mut(client.as_str()) {
                 None => None,
-                Some(row) if clean || row.state == State::Ended || row.is_expired(self.clock.now()) => {
+                Some(row)
+                    if clean || row.state == State::Ended || row.is_expired(self.clock.now()) =>
+                {
                     row.state = State::Ended;
                     None
                 }
@@ -230,33 +235,41 @@ impl KeptSessions {
     /// Writes what is not written.
     pub(crate) async fn sweep(&self) {
         let now = self.clock.now();
-        let turn = self.sweeping.write().await;
-        let changes: Vec<_> = self
-            .rows()
-            .iter()
-            .filter_map(|(client, row)| row.news(client, now))
-            .collect();
-        // What fails is left to the next sweep.
-        if !changes.is_empty() && self.write(changes.clone()).await.is_ok() {
-            let mut rows = self.rows();
-            for change in changes {
-                match change {
-                    SessionChange::Left { client, at } => {
-                        let row = rows.get_mut(&client);
-                        if let Some(row) = row.filter(|row| row.left_at == at) {
-                            row.state = State::Written;
-                        }
-                    }
-                    SessionChange::Forget { client } => drop(rows.remove(&client)),
-                    SessionChange::Keep(_) => {}
-                }
-            }
-        }
-        drop(turn);
+        while self.sweep_some(now).await == SWEPT_AT_ONCE {}
         if let Err(error) = self.inbox.expire_downlink(now).await {
             let error = &error as &dyn std::error::Error;
             tracing::error!(error, "what expired of messages to devices was not removed");
         }
+    }
+
+    /// How many were written; what fails is left to the next sweep.
+    async fn sweep_some(&self, now: Timestamp) -> usize {
+        let _turn = self.sweeping.write().await;
+        let changes: Vec<_> = {
+            let rows = self.rows();
+            let news = rows
+                .iter()
+                .filter_map(|(client, row)| row.news(client, now));
+            news.take(SWEPT_AT_ONCE).collect()
+        };
+        if changes.is_empty() || self.write(changes.clone()).await.is_err() {
+            return 0;
+        }
+        let (mut rows, written) = (self.rows(), changes.len());
+        for change in changes {
+            match change {
+                SessionChange::Left { client, at } => {
+                    let row = rows.get_mut(&client);
+                    let as_it_was = |row: &&mut Row| row.state == State::Moved && row.left_at == at;
+                    if let Some(row) = row.filter(as_it_was) {
+                        row.state = State::Written;
+                    }
+                }
+                SessionChange::Forget { client } => drop(rows.remove(&client)),
+                SessionChange::Keep(_) => {}
+            }
+        }
+        written
     }
 
     async fn forget(&self, client: &str) -> Result<(), Closing> {

@@ -19,6 +19,16 @@ pub(crate) struct FeedState {
     next: BTreeMap<Topic, u64>,
 }
 
+impl FeedState {
+    /// Of a session from before this process: it hears all that was published since.
+    pub(crate) fn since_the_start(subscriptions: Vec<Subscription>) -> Self {
+        Self {
+            subscriptions,
+            next: BTreeMap::new(),
+        }
+    }
+}
+
 /// A session's view of what is published.
 #[derive(Debug)]
 pub(crate) struct Feed {
