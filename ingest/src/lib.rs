@@ -23,10 +23,8 @@ pub mod cluster;
 pub mod edge;
 pub mod pipeline;
 
-pub use alerts::{Alert, Alerts};
+pub use alerts::{Alert, Alerts, Raised};
 pub use clones::{CloneError, CloneSignal, Clones, OnClone};
 pub use cluster::{ClusterConsumers, ClusterDeps, ClusterLogin, ClusterMetrics, ClusterSettings};
-pub use edge::{Door, Edge, EdgeDeps, EdgeError, EdgeLimits, EdgeMetrics};
-pub use pipeline::{
-    Order, Outcome, Pipeline, PipelineDeps, PipelineError, Released, TimeLimits,
-};
+pub use edge::{Carrier, Door, Edge, EdgeDeps, EdgeError, EdgeLimits, EdgeMetrics};
+pub use pipeline::{Order, Outcome, Pipeline, PipelineDeps, PipelineError, Released, TimeLimits};

@@ -6,16 +6,18 @@
 //!           none: closed at once                too late: closed at once
 //! ```
 
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Entrance;
 use super::closing::Closing;
 use super::connection::{self, Context};
 use super::slots::Origin;
@@ -27,20 +29,22 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Spawns a task for each connection until `shutdown`.
 pub(super) async fn until(
     shutdown: &CancellationToken,
-    listener: &TcpListener,
-    tls: &watch::Receiver<Arc<ServerConfig>>,
+    doors: &[Arc<Entrance>],
     context: &Arc<Context>,
     connections: &mut JoinSet<()>,
 ) {
     let turns = Arc::default();
+    let mut first = 0;
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = next(doors, first) => accepted,
         };
+        // Each door has its turn to be asked first, so that none is out of reach while the other is stormed.
+        first = (first + 1) % doors.len().max(1);
         match accepted {
-            Ok((tcp, peer)) => take(tcp, peer, tls, &turns, context, connections),
+            Ok((door, tcp, peer)) => take(door, tcp, peer, &turns, context, connections),
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -49,10 +53,26 @@ pub(super) async fn until(
     }
 }
 
+/// The next connection at any of the doors, which are asked beginning with `first`.
+async fn next(
+    doors: &[Arc<Entrance>],
+    first: usize,
+) -> io::Result<(&Arc<Entrance>, TcpStream, SocketAddr)> {
+    poll_fn(|cx| {
+        for door in doors.iter().cycle().skip(first).take(doors.len()) {
+            if let Poll::Ready(accepted) = door.listener.poll_accept(cx) {
+                return Poll::Ready(accepted.map(|(tcp, peer)| (door, tcp, peer)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 fn take(
+    door: &Arc<Entrance>,
     tcp: TcpStream,
     peer: SocketAddr,
-    tls: &watch::Receiver<Arc<ServerConfig>>,
     turns: &Arc<Turns>,
     context: &Arc<Context>,
     connections: &mut JoinSet<()>,
@@ -64,7 +84,7 @@ fn take(
         tracing::warn!(%peer, "connection limit reached");
         return;
     };
-    let (context, tls, turns) = (Arc::clone(context), tls.clone(), Arc::clone(turns));
+    let (context, door, turns) = (Arc::clone(context), Arc::clone(door), Arc::clone(turns));
     connections.spawn(async move {
         let turn = tokio::select! {
             turn = turns.wait(origin, &limits) => turn,
@@ -76,7 +96,6 @@ fn take(
             return;
         }
         context.metrics.count_handshake();
-        let tls = Arc::clone(&tls.borrow());
-        connection::run(context, tls, tcp, peer, &slot).await;
+        connection::run(context, door, tcp, peer, &slot).await;
     });
 }

@@ -11,10 +11,8 @@
 //! Filters are compared literally. The one wildcard is `v1/alerts/+`, for a service that may hear every ward: nobody else
 //! needs one.
 
-use std::collections::BTreeSet;
-
 use vitalseal_crypto::DeviceId;
-use vitalseal_storage::Ward;
+use vitalseal_storage::Wards;
 
 use super::fanout::Topic;
 
@@ -57,19 +55,6 @@ pub(crate) struct Permissions {
     wards: Wards,
 }
 
-/// The wards whose alerts somebody may hear.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wards {
-    These(BTreeSet<Ward>),
-    All,
-}
-
-impl Default for Wards {
-    fn default() -> Self {
-        Self::These(BTreeSet::new())
-    }
-}
-
 impl Permissions {
     /// A device: its own topics, and what is for all devices.
     pub(crate) fn of_device(device: &DeviceId) -> Self {
@@ -88,28 +73,35 @@ impl Permissions {
         }
     }
 
-    /// May it publish here? Not checked for UTF-8 before: it is only ever compared.
+    /// May it publish here?
     pub(crate) fn may_publish(&self, topic: &[u8]) -> bool {
         self.vitals
             .as_ref()
             .is_some_and(|own| own.as_bytes() == topic)
     }
 
+    /// May it go on hearing what it subscribed to before?
+    pub(crate) fn may_hear(&self, subscription: &Subscription) -> bool {
+        match (subscription, &self.wards) {
+            (Subscription::Down | Subscription::Topic(Topic::Recipient | Topic::Notices), _) => {
+                self.down.is_some()
+            }
+            (Subscription::Topic(Topic::Alerts(_)) | Subscription::AllAlerts, Wards::All) => true,
+            (Subscription::Topic(Topic::Alerts(ward)), Wards::These(these)) => these.contains(ward),
+            (Subscription::AllAlerts, Wards::These(_)) => false,
+        }
+    }
+
     /// What this filter subscribes to, `None` when it is not for this principal to hear.
     pub(crate) fn subscription(&self, filter: &str) -> Option<Subscription> {
-        if self.down.as_deref() == Some(filter) {
-            return Some(Subscription::Down);
-        }
-        if filter.strip_prefix(ALERTS_PREFIX) == Some("+") {
-            return (self.wards == Wards::All).then_some(Subscription::AllAlerts);
-        }
-        let topic = Topic::parse(filter)?;
-        let may_hear = match (&topic, &self.wards) {
-            (Topic::Recipient | Topic::Notices, _) => self.down.is_some(),
-            (Topic::Alerts(_), Wards::All) => true,
-            (Topic::Alerts(ward), Wards::These(these)) => these.contains(ward),
+        let subscription = if self.down.as_deref() == Some(filter) {
+            Subscription::Down
+        } else if filter.strip_prefix(ALERTS_PREFIX) == Some("+") {
+            Subscription::AllAlerts
+        } else {
+            Subscription::Topic(Topic::parse(filter)?)
         };
-        may_hear.then_some(Subscription::Topic(topic))
+        self.may_hear(&subscription).then_some(subscription)
     }
 
     /// The name under which `down` messages go out.
@@ -120,6 +112,8 @@ impl Permissions {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const FILTERS: [&str; 16] = [

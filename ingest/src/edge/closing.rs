@@ -19,9 +19,14 @@ pub enum Closing {
     Certificate,
     /// Not enrolled, suspended, revoked, or enrolled with another certificate.
     NotActive,
-    /// The client identifier is not the certificate's device id.
+    /// The client identifier is not the one that the certificate names, or not one that a person's client may have.
     ClientId,
-    /// CONNECT asked for a will or for enhanced authentication, which this server does not do.
+    /// No request for a WebSocket of MQTT, or a page's that is not listed.
+    Upgrade,
+    /// Name and token were not right, or there was neither token nor certificate.
+    Login,
+    /// CONNECT asked for enhanced authentication, which this server does not do, or for packets so small that it cannot be
+    /// answered.
     UnsupportedConnect,
     /// A packet that cannot be read.
     Malformed,
@@ -31,11 +36,9 @@ pub enum Closing {
     TooLarge,
     /// A topic alias although none were offered.
     TopicAlias,
-    /// A subscription identifier although none were offered.
-    SubscriptionIdentifier,
     /// More unacknowledged messages than the receive maximum.
     ReceiveMaximum,
-    /// A publish to a topic that is not the device's.
+    /// A publish to a topic that is not the device's, or a will there.
     NotAuthorized,
     /// Silent for one and a half keep-alives [MQTT-3.1.2-24].
     KeepAlive,
@@ -49,8 +52,13 @@ pub enum Closing {
     TakenOver,
     /// The device was suspended, revoked, or given another certificate, while connected.
     Revoked,
+    /// The token that a person came with has ended.
+    Expired,
     /// A message could not be made durable, so it must not be acknowledged.
     Storage,
+    /// The disk is full: what came is not kept, and not acknowledged, not even with an error. A PUBACK of whatever
+    /// reason ends the message for its client [MQTT-4.4.0-2], which would lose it; this sends it back to wait.
+    Full,
     /// A message only named its session's key, and that is not known: it has to come with the key in full.
     UnknownSender,
     /// The server is stopping.
@@ -65,7 +73,7 @@ pub enum Closing {
 
 impl Closing {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Goodbye,
         Self::Gone,
         Self::Handshake,
@@ -74,12 +82,13 @@ impl Closing {
         Self::Certificate,
         Self::NotActive,
         Self::ClientId,
+        Self::Upgrade,
+        Self::Login,
         Self::UnsupportedConnect,
         Self::Malformed,
         Self::Protocol,
         Self::TooLarge,
         Self::TopicAlias,
-        Self::SubscriptionIdentifier,
         Self::ReceiveMaximum,
         Self::NotAuthorized,
         Self::KeepAlive,
@@ -88,7 +97,9 @@ impl Closing {
         Self::Lagged,
         Self::TakenOver,
         Self::Revoked,
+        Self::Expired,
         Self::Storage,
+        Self::Full,
         Self::UnknownSender,
         Self::Shutdown,
         Self::Limit,
@@ -107,12 +118,13 @@ impl Closing {
             Self::Certificate => "certificate",
             Self::NotActive => "not_active",
             Self::ClientId => "client_id",
+            Self::Upgrade => "upgrade",
+            Self::Login => "login",
             Self::UnsupportedConnect => "unsupported_connect",
             Self::Malformed => "malformed",
             Self::Protocol => "protocol",
             Self::TooLarge => "too_large",
             Self::TopicAlias => "topic_alias",
-            Self::SubscriptionIdentifier => "subscription_identifier",
             Self::ReceiveMaximum => "receive_maximum",
             Self::NotAuthorized => "not_authorized",
             Self::KeepAlive => "keep_alive",
@@ -121,7 +133,9 @@ impl Closing {
             Self::Lagged => "lagged",
             Self::TakenOver => "taken_over",
             Self::Revoked => "revoked",
+            Self::Expired => "expired",
             Self::Storage => "storage",
+            Self::Full => "full",
             Self::UnknownSender => "unknown_sender",
             Self::Shutdown => "shutdown",
             Self::Limit => "limit",
@@ -149,6 +163,8 @@ impl Closing {
             | Self::Certificate
             | Self::NotActive
             | Self::ClientId
+            | Self::Upgrade
+            | Self::Login
             | Self::UnsupportedConnect
             | Self::SlowReader
             | Self::Limit
@@ -157,15 +173,13 @@ impl Closing {
             Self::Protocol => Some(DisconnectCode::ProtocolError),
             Self::TooLarge => Some(DisconnectCode::PacketTooLarge),
             Self::TopicAlias => Some(DisconnectCode::TopicAliasInvalid),
-            Self::SubscriptionIdentifier => {
-                Some(DisconnectCode::SubscriptionIdentifiersNotSupported)
-            }
             Self::ReceiveMaximum => Some(DisconnectCode::ReceiveMaximumExceeded),
             Self::NotAuthorized => Some(DisconnectCode::NotAuthorized),
             Self::KeepAlive | Self::Stalled => Some(DisconnectCode::KeepAliveTimeout),
-            Self::Lagged => Some(DisconnectCode::QuotaExceeded),
+            Self::Lagged | Self::Full => Some(DisconnectCode::QuotaExceeded),
             Self::TakenOver => Some(DisconnectCode::SessionTakenOver),
             Self::Revoked => Some(DisconnectCode::AdministrativeAction),
+            Self::Expired => Some(DisconnectCode::MaximumConnectTime),
             Self::Shutdown => Some(DisconnectCode::ServerShuttingDown),
             Self::Storage | Self::UnknownSender | Self::Internal => {
                 Some(DisconnectCode::Unspecified)

@@ -1,25 +1,23 @@
 //! One TCP connection from accept to close: handshake, identity, CONNECT, session. All its state is in one task.
 //!
 //! ```text
-//! accept ─▶ TLS, deadline ─▶ certificate ─▶ CONNECT, deadline ─▶ admitted? ─▶ session ─▶ park, close
-//!                            device id      size limit           enrolled, active,
-//!                                                                this very certificate
+//! accept ─▶ TLS, WebSocket ─▶ certificate ─▶ CONNECT ─▶ admitted? ─▶ session ─▶ park, close
+//!           one deadline                     deadline,  enrolled, active, this
+//!                                            size       very certificate; or a token
 //! ```
 //!
 //! Never here: a wait without a deadline or a way to be told to stop; a packet handled before the one before it.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use vitalseal_crypto::DeviceCertificate;
-use vitalseal_storage::{Clock, DeviceState, Store};
+use vitalseal_storage::{Authenticator, Clock, Store};
 
 use super::clones::Takeovers;
 use super::closing::Closing;
@@ -27,7 +25,8 @@ use super::codec::{self, HelloError};
 use super::directory::Directory;
 use super::fanout::Fanout;
 use super::frame::{self, FrameError};
-use super::identity::Principal;
+use super::identity::{Principal, Shown};
+use super::kept::KeptSessions;
 use super::limits::{EdgeLimits, Limits};
 use super::metered::Metered;
 use super::metrics::EdgeMetrics;
@@ -37,7 +36,12 @@ use super::refusals::Refusals;
 use super::serving::Serving;
 use super::session::Session;
 use super::slots::Slot;
+use super::subscriptions::Subscriptions;
+use super::websocket::WebSocket;
+use super::welcome::Refused;
+use super::will::Wills;
 use super::wire::Wire;
+use super::{Carrier, Entrance};
 use crate::pipeline::Pipeline;
 
 /// What every connection shares.
@@ -46,46 +50,29 @@ pub(crate) struct Context {
     pub(crate) pipeline: Pipeline,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
     pub(crate) refusals: Refusals,
     pub(crate) limits: Limits,
     pub(crate) throttles: Throttles,
     pub(crate) metrics: Arc<EdgeMetrics>,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) kept: KeptSessions,
     pub(crate) takeovers: Takeovers,
+    pub(crate) wills: Wills,
     pub(crate) fanout: Fanout,
     pub(crate) shutdown: CancellationToken,
-}
-
-impl Context {
-    /// Is this principal still welcome, with this very certificate?
-    ///
-    /// # Errors
-    /// `Internal` when the registry cannot say: then nobody is let in.
-    pub(crate) async fn is_welcome(&self, principal: &Principal) -> Result<bool, Closing> {
-        let Principal::Device { id, certificate } = principal;
-        match self.store.registry.device(id).await {
-            Ok(record) => Ok(record.is_some_and(|record| {
-                record.state == DeviceState::Active
-                    && record.certificate.thumbprint() == certificate
-            })),
-            Err(error) => {
-                tracing::error!(device = %id, %error, "looking up a device failed");
-                Err(Closing::Internal)
-            }
-        }
-    }
 }
 
 /// Takes a connection from accept to close.
 pub(crate) async fn run(
     context: Arc<Context>,
-    tls: Arc<ServerConfig>,
+    door: Arc<Entrance>,
     tcp: TcpStream,
     peer: SocketAddr,
     slot: &Slot,
 ) {
     let mut proven = None;
-    let closing = talk(&context, tls, tcp, peer, slot, &mut proven).await;
+    let closing = talk(&context, &door, tcp, peer, slot, &mut proven).await;
     context.metrics.count_closed(closing);
     let client = proven.as_ref().map(tracing::field::display);
     if closing.is_refusal() {
@@ -96,8 +83,8 @@ pub(crate) async fn run(
 }
 
 async fn talk(
-    context: &Context,
-    tls: Arc<ServerConfig>,
+    context: &Arc<Context>,
+    door: &Entrance,
     tcp: TcpStream,
     peer: SocketAddr,
     slot: &Slot,
@@ -107,25 +94,21 @@ async fn talk(
     let _ = tcp.set_nodelay(true);
     let limits = &*context.limits.get();
     let tcp = Metered::new(tcp, context.limits.clone(), slot.admitted());
-    let handshake = tokio::select! {
-        handshake = timeout(limits.handshake_deadline, TlsAcceptor::from(tls).accept(tcp)) => handshake,
+    let greeted = tokio::select! {
+        greeted = timeout(limits.handshake_deadline, greet(door, tcp, proven)) => greeted,
         () = context.shutdown.cancelled() => return Closing::Shutdown,
     };
-    let Ok(Ok(stream)) = handshake else {
-        return Closing::Handshake;
+    let (mut wire, shown) = match greeted {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(closing)) => return closing,
+        Err(_) => return Closing::Handshake,
     };
-    let Some(certificate) = certificate(&stream) else {
-        return Closing::Certificate;
-    };
-    let principal = Principal::of_certificate(&certificate);
-    *proven = Some(principal.clone());
-    let mut wire = Wire::new(stream);
 
     let hello = tokio::select! {
         hello = hello(&mut wire, limits) => hello,
         () = context.shutdown.cancelled() => return Closing::Shutdown,
     };
-    let hello = match hello {
+    let mut hello = match hello {
         Ok(hello) => hello,
         Err((closing, answer)) => {
             if let Some((version, answer)) = answer {
@@ -135,102 +118,158 @@ async fn talk(
         }
     };
     let version = hello.version;
-    match open_session(context, &hello, &principal, &certificate).await {
-        Ok((serving, session, answer, keep_alive)) => {
+    let identified = context
+        .identify(&door.carrier, shown.as_ref(), &mut hello, peer)
+        .await;
+    let opened = match &identified {
+        Ok(principal) => {
+            *proven = Some(principal.clone());
+            open_session(context, &mut hello, principal).await
+        }
+        Err(refused) => Err(*refused),
+    };
+    match opened {
+        Ok((serving, session, greeting)) => {
             slot.admit();
-            let offer = Offer {
-                receive_maximum: limits.receive_maximum,
-                max_packet: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
-                keep_alive,
-            };
-            let offer = Some(offer);
-            serving
-                .run(wire, session, Outbound::ConnAck { answer, offer })
-                .await
+            let serving = serving.run(wire, session, greeting);
+            until_the_token_ends(context, proven.as_ref(), serving).await
         }
         Err((closing, answer)) => {
-            context
-                .refusals
-                .record(certificate.device(), peer, closing)
-                .await;
+            // That there is no room is nothing about this client, and the audit log needs the rest of it.
+            if let Some(client) = proven.as_ref().filter(|_| closing != Closing::Full) {
+                context.refusals.record(client, peer, closing).await;
+            }
             wire.refuse(version, answer).await;
             closing
         }
     }
 }
 
-type Opened<'a> = (Serving<'a>, Session, ConnectAnswer, Option<u16>);
+/// TLS, and what stands in it at the door; who the peer is by its certificate, if it showed one.
+async fn greet(
+    door: &Entrance,
+    tcp: Metered<TcpStream>,
+    proven: &mut Option<Principal>,
+) -> Result<(Wire, Option<Shown>), Closing> {
+    let tls = Arc::clone(&door.tls.borrow());
+    let stream = TlsAcceptor::from(tls).accept(tcp).await;
+    let stream = stream.map_err(|_| Closing::Handshake)?;
+    let shown = Shown::of(stream.get_ref().1)?;
+    *proven = shown.as_ref().map(Shown::principal);
+    let wire = match &door.carrier {
+        Carrier::Tls if shown.is_none() => return Err(Closing::Certificate),
+        Carrier::Tls => Wire::new(stream),
+        Carrier::WebSocket { origins } => {
+            let accepted = WebSocket::accept(stream, origins).await;
+            Wire::new(accepted.map_err(|_| Closing::Upgrade)?)
+        }
+    };
+    Ok((wire, shown))
+}
+
+/// Serves on, and asks the connection to close when the token ends that its person came with.
+async fn until_the_token_ends(
+    context: &Context,
+    client: Option<&Principal>,
+    serving: impl Future<Output = Closing>,
+) -> Closing {
+    let Some(person @ Principal::Person { until, .. }) = client else {
+        return serving.await;
+    };
+    let left = until.duration_since(context.clock.now());
+    let left = Duration::try_from(left).unwrap_or_default();
+    let mut serving = pin!(serving);
+    match timeout(left, &mut serving).await {
+        Ok(closing) => closing,
+        Err(_) => {
+            let client = person.client_id();
+            context.directory.close(&client, Closing::Expired);
+            serving.await
+        }
+    }
+}
+
+type Opened<'a> = (Serving<'a>, Session, Outbound);
 
 /// All that is asked of a client before it has a session. In this order, so that a refused one disturbs nobody: only
 /// then is an older connection of the same device closed.
 async fn open_session<'a>(
-    context: &'a Context,
-    hello: &Hello,
+    context: &'a Arc<Context>,
+    hello: &mut Hello,
     principal: &Principal,
-    certificate: &DeviceCertificate,
-) -> Result<Opened<'a>, (Closing, ConnectAnswer)> {
-    let now = context.clock.now();
-    // TLS checked this too, but a resumed TLS session does not check it again.
-    if now < certificate.not_before() || certificate.not_after() < now {
-        return Err((Closing::Certificate, ConnectAnswer::NotAuthorized));
-    }
-    if hello.client_id != principal.client_id().as_str() {
-        return Err((Closing::ClientId, ConnectAnswer::IdentifierRejected));
-    }
+) -> Result<Opened<'a>, Refused> {
     if hello.has_authentication {
         return Err((
             Closing::UnsupportedConnect,
             ConnectAnswer::BadAuthenticationMethod,
         ));
     }
-    // A will would be published in the device's name, unsigned, on a topic that is not its own.
-    if hello.has_will {
-        return Err((Closing::UnsupportedConnect, ConnectAnswer::NotAuthorized));
-    }
-    let welcome = |welcome: Result<bool, Closing>| match welcome {
-        Ok(true) => Ok(()),
-        Ok(false) => Err((Closing::NotActive, ConnectAnswer::NotAuthorized)),
+    let welcome = async || match context.welcome(principal).await {
+        Ok(Some(permissions)) => Ok(permissions),
+        Ok(None) => Err((Closing::NotActive, ConnectAnswer::NotAuthorized)),
         Err(closing) => Err((closing, ConnectAnswer::ServerUnavailable)),
     };
-    welcome(context.is_welcome(principal).await)?;
+    let permissions = welcome().await?;
+    // It would be sent away with its first message. Displays are welcome: they are told that the disk is full.
+    if principal.device().is_some() && context.store.space.is_full() {
+        return Err((Closing::Full, ConnectAnswer::QuotaExceeded));
+    }
+    // A will is a PUBLISH that is still to come, so what would refuse that one refuses this one now.
+    if let Some(will) = &hello.will
+        && (will.retain || !permissions.may_publish(&will.topic))
+    {
+        return Err((Closing::NotAuthorized, ConnectAnswer::NotAuthorized));
+    }
     let limits = context.limits.get();
     let patience = limits.takeover_deadline;
     let ticket = context.directory.enter(principal, patience).await;
     // From here on a revocation finds us in the directory; one that came just before is found here.
-    welcome(context.is_welcome(principal).await)?;
+    let permissions = welcome().await?;
 
-    let parked = ticket.take_parked(Instant::now()).filter(|_| !hello.clean);
+    let parked = ticket.take_parked(Instant::now());
+    let parked = context
+        .kept
+        .take_up(principal, &permissions, hello.clean, parked)
+        .await
+        .map_err(|closing| (closing, ConnectAnswer::ServerUnavailable))?;
     let answer = ConnectAnswer::Accepted {
         session_present: parked.is_some(),
     };
+    context
+        .wills
+        .on_connected(&principal.client_id(), parked.is_some());
     let state = parked.unwrap_or_default();
+    let heard = Subscriptions::new(hello, permissions.clone(), &context.fanout, state.heard);
     let session = Session::new(
         hello.version,
-        principal.permissions(),
+        permissions,
         limits.receive_maximum,
-        context.fanout.feed(state.feed),
+        heard,
         state.received,
     );
     let (keep_alive, told) = keep_alive(hello, &limits);
-    let serving = Serving::new(context, ticket, principal.clone(), hello, keep_alive);
-    Ok((serving, session, answer, told))
+    let expiry = limits.session_expiry(hello.session_expiry);
+    let offer = Offer {
+        receive_maximum: limits.receive_maximum,
+        max_packet: u32::try_from(limits.packet_bytes).unwrap_or(u32::MAX),
+        session_expiry: (expiry != hello.session_expiry).then_some(expiry),
+        keep_alive: told,
+    };
+    let offer = Some(offer);
+    let principal = principal.clone();
+    let serving = Serving::new(context, ticket, principal, hello, expiry, keep_alive);
+    Ok((serving, session, Outbound::ConnAck { answer, offer }))
 }
 
 /// The keep-alive that is enforced, and what a v5 client must be told about it.
 fn keep_alive(hello: &Hello, limits: &EdgeLimits) -> (Duration, Option<u16>) {
     let longest = u16::try_from(limits.keep_alive.as_secs()).unwrap_or(u16::MAX);
-    match (hello.version, hello.keep_alive) {
-        (_, 0) => (limits.keep_alive, Some(longest)),
-        (Version::V5, asked) if asked > longest => (limits.keep_alive, Some(longest)),
-        (_, asked) => (Duration::from_secs(u64::from(asked)), None),
+    match hello.keep_alive {
+        // v3.1.1 has no word for it; silence for longer is the end all the same, or a connection is held for 27 hours by
+        // saying nothing.
+        asked if asked == 0 || asked > longest => (limits.keep_alive, Some(longest)),
+        asked => (Duration::from_secs(u64::from(asked)), None),
     }
-}
-
-/// Who the peer proved to be.
-fn certificate(stream: &TlsStream<Metered<TcpStream>>) -> Option<DeviceCertificate> {
-    let (_, tls) = stream.get_ref();
-    let leaf = tls.peer_certificates()?.first()?;
-    DeviceCertificate::from_der(leaf).ok()
 }
 
 type HelloRefused = (Closing, Option<(Version, ConnectAnswer)>);

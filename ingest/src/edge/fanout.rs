@@ -68,16 +68,19 @@ impl Fanout {
     /// # Errors
     /// [`FanoutError`].
     pub(crate) fn start() -> Result<Self, FanoutError> {
-        let config = RouterConfig {
-            max_connections: 4,
-            max_outgoing_packet_count: 64,
-            max_segment_size: SEGMENT_BYTES,
-            max_segment_count: 2,
-            ..RouterConfig::default()
-        };
-        let router = Router::new(0, config).spawn();
-        let (mut tx, listening, _) = LinkBuilder::new("fanout-listen", router.clone()).build()?;
-        let (publishing, publish_rx, _) = LinkBuilder::new("fanout-publish", router).build()?;
+        let router = Router::new(0, router_config()).spawn();
+        Self::over(|name| {
+            let (tx, rx, _) = LinkBuilder::new(name, router.clone()).build()?;
+            Ok((tx, rx))
+        })
+    }
+
+    /// Works over a router that hands out links by these names.
+    fn over(
+        link: impl Fn(&'static str) -> Result<(LinkTx, LinkRx), FanoutError>,
+    ) -> Result<Self, FanoutError> {
+        let (mut tx, listening) = link("fanout-listen")?;
+        let (publishing, publish_rx) = link("fanout-publish")?;
         tx.subscribe(EVERYTHING)?;
 
         let (publish, queue) = mpsc::channel(QUEUED);
@@ -112,6 +115,16 @@ impl Fanout {
     /// What a session reads from.
     pub(crate) fn feed(&self, state: FeedState) -> Feed {
         Feed::new(Arc::clone(&self.logs), state)
+    }
+}
+
+fn router_config() -> RouterConfig {
+    RouterConfig {
+        max_connections: 4,
+        max_outgoing_packet_count: 64,
+        max_segment_size: SEGMENT_BYTES,
+        max_segment_count: 2,
+        ..RouterConfig::default()
     }
 }
 

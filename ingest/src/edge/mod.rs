@@ -1,25 +1,30 @@
-//! The MQTT front door: one TLS port, v3.1.1 and v5, one task a connection.
+//! The MQTT front door: TLS, bare or with WebSocket in it, v3.1.1 and v5, one task a connection.
 //!
 //! * [`Edge`] binds and supervises; `accept` takes connections and never waits for a peer.
 //! * `connection` takes one peer from TLS handshake to session, `serving` runs the session; `session` is the protocol
 //!   itself, without I/O.
 //! * `frame` and `codec` turn bytes into packets; `acl` says which topics exist.
+//! * `subscriptions` is what a session hears, `teller` what it is told; `will` speaks for whoever is gone.
 //! * `directory` knows who is connected, so that a device is there once and a revoked one not at all; `clones` notices
 //!   two who take a session from each other.
 //! * `fanout` owns the router for what the server says to many.
 
 mod accept;
 mod acl;
+mod announcer;
 mod clones;
 mod closing;
 mod codec;
 mod connection;
+#[cfg(test)]
+mod corpus;
 mod directory;
-#[expect(dead_code, reason = "the session is about to ask it")]
 mod downlink;
 mod fanout;
 mod frame;
 mod identity;
+mod inflight;
+mod kept;
 mod limits;
 mod metered;
 mod metrics;
@@ -29,7 +34,12 @@ mod refusals;
 mod serving;
 mod session;
 mod slots;
+mod subscriptions;
+mod teller;
 mod turns;
+mod websocket;
+mod welcome;
+mod will;
 mod wire;
 
 use std::io;
@@ -43,9 +53,10 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::DeviceId;
-use vitalseal_storage::{AuditSink, Clock, Store, Ward};
+use vitalseal_storage::{AuditSink, Authenticator, Clock, InboxError, Store, Ward};
 
 pub use self::acl::{NOTICES_TOPIC, RECIPIENT_TOPIC};
+pub use self::announcer::{Announcer, MAX_NOTICE_BYTES, NoticeSize};
 pub use self::closing::Closing;
 pub use self::limits::{EdgeLimits, Limits};
 pub use self::metrics::EdgeMetrics;
@@ -55,9 +66,11 @@ use self::clones::Takeovers;
 use self::connection::Context;
 use self::directory::Directory;
 use self::fanout::{Fanout, Topic};
-use self::identity::ClientId;
+use self::identity::{ClientId, Principal};
+use self::kept::KeptSessions;
 use self::rate::Throttles;
 use self::refusals::Refusals;
+use self::will::Wills;
 use crate::alerts::Alerts;
 use crate::pipeline::Pipeline;
 
@@ -68,6 +81,28 @@ pub struct Door {
     pub listen: SocketAddr,
     /// TLS of the connections to come; a new value is for them, those that stand go on.
     pub tls: watch::Receiver<Arc<ServerConfig>>,
+    /// What is spoken in it.
+    pub carrier: Carrier,
+}
+
+/// What carries MQTT's bytes at a door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carrier {
+    /// TLS alone: whoever comes has to show a certificate.
+    Tls,
+    /// WebSocket in TLS: a person may come with a token instead.
+    WebSocket {
+        /// Pages that may open one in a browser, as it names them: `https://ward.example.org`.
+        origins: Vec<String>,
+    },
+}
+
+/// A door that is open.
+#[derive(Debug)]
+struct Entrance {
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    carrier: Carrier,
 }
 
 /// What the edge works with.
@@ -77,7 +112,9 @@ pub struct EdgeDeps {
     pub pipeline: Pipeline,
     /// Its registry says who may connect.
     pub store: Store,
-    /// Where refused devices are recorded.
+    /// Checks the tokens of people.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Where refused clients are recorded.
     pub audit: Arc<dyn AuditSink>,
     /// For certificate windows and records.
     pub clock: Arc<dyn Clock>,
@@ -100,6 +137,9 @@ pub enum EdgeError {
         #[source]
         cause: io::Error,
     },
+    /// The sessions that outlived the process before could not be read.
+    #[error("reading the sessions of devices from the inbox")]
+    Sessions(#[source] InboxError),
     /// The fan-out router did not start.
     #[error("starting the fan-out router")]
     Fanout(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -108,64 +148,87 @@ pub enum EdgeError {
 /// A bound edge. Connections are taken once [`Edge::serve`] runs.
 #[derive(Debug)]
 pub struct Edge {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-    tls: watch::Receiver<Arc<ServerConfig>>,
+    doors: Vec<Arc<Entrance>>,
+    local_addrs: Vec<SocketAddr>,
     alerts: Alerts,
     context: Arc<Context>,
     recipient: watch::Receiver<Bytes>,
     /// Subscribed before the first connection, so that no revocation is missed.
     device_changes: broadcast::Receiver<DeviceId>,
+    listener_changes: watch::Receiver<()>,
 }
 
 impl Edge {
-    /// Listens at `door`, whose TLS must ask for client certificates of the device authority; a connection that brought
-    /// none is closed in any case.
+    /// Listens at `doors`, whose TLS must ask for client certificates of the device authority: what is shown is taken to
+    /// be checked. A connection that brought none is closed, but where a person may come.
     ///
     /// # Errors
     /// [`EdgeError`].
-    pub async fn bind(door: Door, deps: EdgeDeps, limits: EdgeLimits) -> Result<Self, EdgeError> {
-        let address = door.listen;
-        let failed = |cause| EdgeError::Listen { address, cause };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+    pub async fn bind(
+        doors: Vec<Door>,
+        deps: EdgeDeps,
+        limits: EdgeLimits,
+    ) -> Result<Self, EdgeError> {
+        let (mut open, mut local_addrs) = (Vec::new(), Vec::new());
+        for door in doors {
+            let address = door.listen;
+            let failed = |cause| EdgeError::Listen { address, cause };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            local_addrs.push(listener.local_addr().map_err(failed)?);
+            open.push(Arc::new(Entrance {
+                listener,
+                tls: door.tls,
+                carrier: door.carrier,
+            }));
+        }
         let fanout = tokio::task::spawn_blocking(Fanout::start)
             .await
             .map_err(|error| EdgeError::Fanout(error.into()))?
             .map_err(|error| EdgeError::Fanout(error.into()))?;
+        let kept = KeptSessions::load(deps.store.inbox.clone(), Arc::clone(&deps.clock));
+        let kept = kept.await.map_err(EdgeError::Sessions)?;
         let device_changes = deps.store.registry.subscribe_devices();
+        let listener_changes = deps.store.registry.listeners_changed();
         let context = Context {
             pipeline: deps.pipeline,
             store: deps.store,
             refusals: Refusals::new(deps.audit, Arc::clone(&deps.clock)),
             clock: deps.clock,
+            authenticator: deps.authenticator,
             limits: Limits::new(limits),
             throttles: Throttles::default(),
             metrics: Arc::default(),
             directory: Arc::new(Directory::default()),
+            kept,
             takeovers: Takeovers::default(),
+            wills: Wills::default(),
             fanout,
             shutdown: CancellationToken::new(),
         };
         Ok(Self {
-            listener,
-            local_addr,
-            tls: door.tls,
+            doors: open,
+            local_addrs,
             alerts: deps.alerts,
             context: Arc::new(context),
             recipient: deps.recipient,
             device_changes,
+            listener_changes,
         })
     }
 
-    /// Where it listens: the port, when `addr` left it open.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    /// Where it listens, in the order of the doors: the ports, when they were left open.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
     }
 
     /// Its counters; they go on living after the edge.
     pub fn metrics(&self) -> Arc<EdgeMetrics> {
         Arc::clone(&self.context.metrics)
+    }
+
+    /// For what an operator says to many.
+    pub fn announcer(&self) -> Announcer {
+        Announcer::new(self.context.fanout.clone())
     }
 
     /// Its limits, to be changed while it serves.
@@ -177,12 +240,12 @@ impl Edge {
     /// bounded time, v5 clients are told 0x8B, and what is left is cut.
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self {
-            listener,
-            tls,
+            doors,
             alerts,
             context,
             recipient,
             device_changes,
+            listener_changes,
             ..
         } = self;
         let mut connections = JoinSet::new();
@@ -190,8 +253,11 @@ impl Edge {
         helpers.spawn(announce(Arc::clone(&context), recipient));
         helpers.spawn(publish_alerts(Arc::clone(&context), alerts));
         helpers.spawn(watch_devices(Arc::clone(&context), device_changes));
-        accept::until(&shutdown, &listener, &tls, &context, &mut connections).await;
-        drop(listener);
+        let swept = Arc::clone(&context);
+        helpers.spawn(async move { swept.kept.run(&swept.directory).await });
+        helpers.spawn(watch_listeners(Arc::clone(&context), listener_changes));
+        accept::until(&shutdown, &doors, &context, &mut connections).await;
+        drop(doors);
         tracing::info!(connections = connections.len(), "edge stops");
         context.shutdown.cancel();
         // Draining, then one write and the last words.
@@ -207,7 +273,9 @@ impl Edge {
             );
         }
         connections.shutdown().await;
+        context.wills.finish(limits.drain_deadline).await;
         helpers.shutdown().await;
+        context.kept.sweep().await;
     }
 }
 
@@ -260,10 +328,27 @@ async fn watch_devices(context: Arc<Context>, mut changes: broadcast::Receiver<D
             Err(broadcast::error::RecvError::Closed) => return,
         };
         for principal in changed {
-            // When the registry cannot say, the connection ends as well: it may try again.
-            if !context.is_welcome(&principal).await.unwrap_or(false) {
-                context.directory.revoke(&principal.client_id());
+            revoke_unless_welcome(&context, &principal).await;
+        }
+    }
+}
+
+/// The same for displays and services. There are few, and they change rarely: after a change all are looked at.
+async fn watch_listeners(context: Arc<Context>, mut changes: watch::Receiver<()>) {
+    while changes.changed().await.is_ok() {
+        for principal in context.directory.connected() {
+            if principal.device().is_none() {
+                revoke_unless_welcome(&context, &principal).await;
             }
         }
+    }
+}
+
+async fn revoke_unless_welcome(context: &Context, principal: &Principal) {
+    // When the registry cannot say, the connection ends as well: it may try again.
+    if !matches!(context.welcome(principal).await, Ok(Some(_))) {
+        let client = principal.client_id();
+        context.directory.revoke(&client);
+        context.kept.leave(&client, 0);
     }
 }

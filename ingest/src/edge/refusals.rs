@@ -1,7 +1,8 @@
 //! Refused connections in the audit log: whoever could name themselves, and not every time.
 //!
 //! A peer without a certificate of our authority is counted and logged, not audited: an open port would otherwise let
-//! anybody fill the audit log. A device that keeps trying is recorded once in [`QUIET`].
+//! anybody fill the audit log. Who keeps trying is recorded once in [`QUIET`]. A refused login is recorded every time, as
+//! at the SQL door, and made to wait.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vitalseal_crypto::DeviceId;
-use vitalseal_storage::{Actor, AuditEvent, AuditRecord, AuditSink, Clock};
+use vitalseal_storage::{Actor, AuditEvent, AuditRecord, AuditSink, Clock, UserName};
 
 use super::closing::Closing;
+use super::identity::{ClientId, Principal};
 
-/// Silence after a record about the same device and reason. A client library that reconnects every second would write
+/// Silence after a record about the same client and reason. A client library that reconnects every second would write
 /// 86,400 records a day otherwise.
 const QUIET: Duration = Duration::from_secs(10 * 60);
 
@@ -26,7 +27,7 @@ const REMEMBERED: usize = 10_000;
 pub(crate) struct Refusals {
     audit: Arc<dyn AuditSink>,
     clock: Arc<dyn Clock>,
-    recent: Mutex<HashMap<(DeviceId, Closing), Instant>>,
+    recent: Mutex<HashMap<(ClientId, Closing), Instant>>,
 }
 
 impl Refusals {
@@ -38,37 +39,50 @@ impl Refusals {
         }
     }
 
-    /// Records that `device` was refused, unless it was just recorded. A failure is logged: the refusal stands anyway.
-    pub(crate) async fn record(&self, device: &DeviceId, peer: SocketAddr, reason: Closing) {
-        if !self.is_news(device, reason) {
-            return;
-        }
-        let event = AuditEvent::ConnectionRefused {
-            door: "mqtt".to_owned(),
-            peer: Some(peer.to_string()),
-            reason: reason.as_str().to_owned(),
-        };
-        let record = AuditRecord {
-            at: self.clock.now(),
-            actor: Actor::Device(device.clone()),
-            event,
-        };
-        if let Err(error) = self.audit.record(record).await {
-            tracing::error!(%device, %error, "a refused connection could not be recorded");
+    /// Records that a client was refused, unless it was just recorded.
+    pub(crate) async fn record(&self, client: &Principal, peer: SocketAddr, reason: Closing) {
+        if self.is_news(client.client_id(), reason) {
+            let event = refused(peer, reason.as_str());
+            self.write(client.actor(), event).await;
         }
     }
 
-    fn is_news(&self, device: &DeviceId, reason: Closing) -> bool {
+    /// Records that a login was refused; `user` is what the peer called itself.
+    pub(crate) async fn record_login(&self, user: &str, peer: SocketAddr) {
+        let event = match user.parse::<UserName>() {
+            Ok(user) => AuditEvent::LoginFailed { user },
+            Err(_) => refused(peer, "not a user name"),
+        };
+        self.write(Actor::System, event).await;
+    }
+
+    /// A failure is logged: the refusal stands anyway.
+    async fn write(&self, actor: Actor, event: AuditEvent) {
+        let at = self.clock.now();
+        if let Err(error) = self.audit.record(AuditRecord { at, actor, event }).await {
+            tracing::error!(%error, "a refused connection could not be recorded");
+        }
+    }
+
+    fn is_news(&self, client: ClientId, reason: Closing) -> bool {
         let now = Instant::now();
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.len() >= REMEMBERED {
             recent.clear();
         }
-        let until = recent.entry((device.clone(), reason)).or_insert(now);
+        let until = recent.entry((client, reason)).or_insert(now);
         let news = *until <= now;
         if news {
             *until = now + QUIET;
         }
         news
+    }
+}
+
+fn refused(peer: SocketAddr, reason: &str) -> AuditEvent {
+    AuditEvent::ConnectionRefused {
+        door: "mqtt".to_owned(),
+        peer: Some(peer.to_string()),
+        reason: reason.to_owned(),
     }
 }

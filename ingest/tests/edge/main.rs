@@ -23,4 +23,8 @@ mod past;
 mod raw;
 mod review;
 mod rig;
+mod listeners;
 mod sessions;
+mod roles;
+mod storm;
+mod websocket;

@@ -1,12 +1,14 @@
 //! A client that writes what it is told to, byte by byte, for what no library would send.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -14,22 +16,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::rig::{Device, PATIENCE, Rig};
 
-pub(crate) struct Raw {
-    pub(crate) stream: TlsStream<TcpStream>,
+pub(crate) struct Raw<S = TlsStream<TcpStream>> {
+    pub(crate) stream: S,
     pub(crate) buffer: BytesMut,
 }
 
 impl Raw {
     pub(crate) async fn tls(rig: &Rig, device: &Device) -> std::io::Result<Self> {
-        let tcp = TcpStream::connect(rig.addr).await?;
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = TlsConnector::from(Arc::clone(&device.tls))
-            .connect(name, tcp)
-            .await?;
-        Ok(Self {
-            stream,
-            buffer: BytesMut::new(),
-        })
+        Ok(Self::over(connect_tls(rig.addr, &device.tls).await?))
     }
 
     /// Connects with v3.1.1 and reads the CONNACK.
@@ -47,16 +41,49 @@ impl Raw {
     /// Connects with v5 and reads the CONNACK.
     pub(crate) async fn v5(rig: &Rig, device: &Device, client_id: &str) -> (Self, v5::ConnAck) {
         let mut raw = Self::tls(rig, device).await.unwrap();
-        let (client_id, clean_start) = (client_id.to_owned(), true);
+        let ack = raw.connect5(client_id, None).await;
+        (raw, ack)
+    }
+}
+
+/// A TLS connection to one of the rig's doors.
+pub(crate) async fn connect_tls(
+    addr: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(addr).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    /// Speaks over any stream.
+    pub(crate) fn over(stream: S) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// Sends a v5 CONNECT and reads the CONNACK.
+    pub(crate) async fn connect5(
+        &mut self,
+        client_id: &str,
+        login: Option<(&str, &str)>,
+    ) -> v5::ConnAck {
         let connect = v5::Connect {
             keep_alive: 30,
-            client_id,
-            clean_start,
+            client_id: client_id.to_owned(),
+            clean_start: true,
             properties: None,
         };
-        raw.send5(&v5::Packet::Connect(connect, None, None)).await;
-        match raw.read5().await {
-            Some(v5::Packet::ConnAck(ack)) => (raw, ack),
+        let login = login.map(|(username, password)| v5::Login {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        });
+        self.send5(&v5::Packet::Connect(connect, None, login)).await;
+        match self.read5().await {
+            Some(v5::Packet::ConnAck(ack)) => ack,
             other => panic!("{other:?}"),
         }
     }

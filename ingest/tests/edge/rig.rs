@@ -1,6 +1,7 @@
 //! A whole edge on 127.0.0.1: real authority, real TLS, real store in a temporary directory, an audit sink that can be
 //! stopped and broken. Devices are made here, and messages sealed as a device seals them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -22,15 +23,20 @@ use vitalseal_crypto::{
     KeyEpoch, MessageId, RecipientCertificate, SealRequest, SealedMessage, SubjectPseudonym,
     default_backend, new_device_key_and_csr, seal,
 };
+use vitalseal_ingest::edge::{Announcer, Limits};
 use vitalseal_ingest::{
-    Alerts, Clones, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, OnClone, Outcome, Pipeline,
-    PipelineDeps, TimeLimits,
+    Alerts, Carrier, Clones, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, OnClone, Outcome,
+    Pipeline, PipelineDeps, TimeLimits,
 };
 use vitalseal_storage::{
-    AuditError, AuditEvent, AuditRecord, AuditSink, Clock, FileRootProvider, QuarantineReason,
-    Store, StorePaths, SystemClock,
+    AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated, AuthenticationError,
+    Authenticator, Clock, FileRootProvider, Identity, NewUser, QuarantineReason, Role, Store,
+    StorePaths, SystemClock, UserName, Wards,
 };
 use vitalseal_vitals::{Reading, senml, signal};
+
+/// The one page that may open a WebSocket.
+pub(crate) const PAGE: &str = "https://ward.example.org";
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -87,6 +93,11 @@ impl TestAudit {
         records.iter().filter_map(event).collect()
     }
 
+    pub(crate) fn events(&self) -> Vec<AuditEvent> {
+        let records = self.records.lock().unwrap();
+        records.iter().map(|record| record.event.clone()).collect()
+    }
+
     pub(crate) fn refused(&self) -> Vec<String> {
         let records = self.records.lock().unwrap();
         let reason = |record: &AuditRecord| match &record.event {
@@ -97,7 +108,61 @@ impl TestAudit {
     }
 }
 
+/// Takes `token-of-NAME` from whoever has a role here, until the instant that is set.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    roles: Mutex<BTreeMap<String, Role>>,
+    pub(crate) until: Mutex<Timestamp>,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            roles: Mutex::default(),
+            until: Mutex::new(Timestamp::MAX),
+        }
+    }
+}
+
+#[async_trait]
+impl Authenticator for Tokens {
+    async fn authenticate(
+        &self,
+        user: &str,
+        token: &str,
+        _now: Timestamp,
+    ) -> Result<Authenticated, AuthenticationError> {
+        let role = self.roles.lock().unwrap().get(user).copied();
+        let role = role.filter(|_| token == format!("token-of-{user}"));
+        let who = Identity {
+            role: role.ok_or(AuthenticationError::Refused)?,
+            user: user.parse().unwrap(),
+        };
+        let until = *self.until.lock().unwrap();
+        Ok(Authenticated { who, until })
+    }
+}
+
+/// The time, and by how much this server is wrong about it.
+#[derive(Debug, Default)]
+pub(crate) struct TestClock {
+    ahead: Mutex<SignedDuration>,
+}
+
+impl TestClock {
+    pub(crate) fn set_ahead_by(&self, ahead: SignedDuration) {
+        *self.ahead.lock().unwrap() = ahead;
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + *self.ahead.lock().unwrap()
+    }
+}
+
 pub(crate) struct Rig {
+    pub(crate) clock: Arc<TestClock>,
     pub(crate) store: Store,
     pub(crate) pipeline: Pipeline,
     pub(crate) audit: Arc<TestAudit>,
@@ -107,9 +172,15 @@ pub(crate) struct Rig {
     pub(crate) recipient_pem: watch::Sender<Bytes>,
     pub(crate) patient: SubjectPseudonym,
     pub(crate) addr: SocketAddr,
+    /// The WebSocket door, which pages of [`PAGE`] may use.
+    pub(crate) websocket: SocketAddr,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) announcer: Announcer,
     pub(crate) metrics: Arc<EdgeMetrics>,
+    pub(crate) limits: Limits,
     pub(crate) shutdown: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
+    deps: EdgeDeps,
     dir: TempDir,
 }
 
@@ -163,30 +234,28 @@ impl Rig {
             records: Mutex::default(),
             gate: watch::Sender::new(Gate::Open),
         });
-        let sink: Arc<dyn AuditSink> = Arc::clone(&audit) as _;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock = Arc::new(TestClock::default());
         let alerts = Alerts::default();
-        let pipeline = pipeline(&store, &audit, &alerts, on_clone);
-        let server = authority.issue_server(&["localhost"], now).unwrap();
-        let tls = server_config(&server.chain_pem, &server.key_pem, &authority.bundle_pem());
+        let pipeline = pipeline(&store, &audit, &clock, &alerts, on_clone);
+        let tokens = Arc::new(Tokens::default());
         let recipient_pem = watch::Sender::new(Bytes::from(recipient.to_pem()));
         let deps = EdgeDeps {
             pipeline: pipeline.clone(),
             store: store.clone(),
-            audit: sink,
-            clock,
+            audit: Arc::clone(&audit) as _,
+            authenticator: Arc::clone(&tokens) as _,
+            clock: Arc::clone(&clock) as _,
             recipient: recipient_pem.subscribe(),
             alerts: alerts.clone(),
         };
-        let door = Door {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            tls: watch::channel(tls).1,
-        };
-        let edge = Edge::bind(door, deps, limits).await.unwrap();
-        let (addr, metrics) = (edge.local_addr(), edge.metrics());
+        let edge = open_doors(&authority, deps.clone(), limits).await;
+        let (metrics, limits) = (edge.metrics(), edge.limits());
+        let (addr, websocket) = addresses(&edge);
+        let announcer = edge.announcer();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(edge.serve(shutdown.clone()));
         Self {
+            clock,
             store,
             pipeline,
             audit,
@@ -196,11 +265,39 @@ impl Rig {
             recipient_pem,
             patient,
             addr,
+            websocket,
+            tokens,
+            announcer,
             metrics,
+            limits,
             shutdown,
             serving,
+            deps,
             dir,
         }
+    }
+
+    /// The server, stopped and started again over its own data.
+    pub(crate) async fn restart(&mut self) {
+        let data = self.directories().0;
+        self.restart_over(&data).await;
+    }
+
+    /// The same over other data: a copy that was made while it ran is what a power cut leaves.
+    pub(crate) async fn restart_over(&mut self, data: &Path) {
+        self.shutdown.cancel();
+        (&mut self.serving).await.unwrap();
+        self.reopened(data).await;
+        let deps = EdgeDeps {
+            pipeline: self.pipeline.clone(),
+            store: self.store.clone(),
+            ..self.deps.clone()
+        };
+        let edge = open_doors(&self.authority, deps, EdgeLimits::default()).await;
+        (self.metrics, self.limits) = (edge.metrics(), edge.limits());
+        (self.addr, self.websocket) = addresses(&edge);
+        self.shutdown = CancellationToken::new();
+        self.serving = tokio::spawn(edge.serve(self.shutdown.clone()));
     }
 
     /// An enrolled device, assigned to the rig's patient.
@@ -235,6 +332,55 @@ impl Rig {
             signer,
             tls,
         }
+    }
+
+    /// An enrolled display or service; its name is its certificate's, such as `display:icu`.
+    pub(crate) async fn subscriber(&self, name: &str, wards: Wards) -> Arc<ClientConfig> {
+        let (subscriber, now) = (name.parse().unwrap(), SystemClock.now());
+        let (key_pem, csr) = new_device_key_and_csr(&"any".parse().unwrap()).unwrap();
+        let issued = self
+            .authority
+            .issue_subscriber(&csr, &subscriber, now)
+            .unwrap();
+        let registry = &self.store.registry;
+        registry
+            .enroll_subscriber(&issued.certificate, &wards, now)
+            .await
+            .unwrap();
+        client_config(&issued.pem, &key_pem, &self.authority.bundle_pem())
+    }
+
+    /// A person with a login, who may hear these wards and whose token is `token-of-NAME`.
+    pub(crate) async fn person(&self, name: &str, role: Role, wards: &[&str]) {
+        let (user, now): (UserName, _) = (name.parse().unwrap(), SystemClock.now());
+        let new = NewUser {
+            name: user.clone(),
+            role,
+            password_hash: "none".to_owned(),
+            totp_secret: b"none",
+        };
+        let registry = &self.store.registry;
+        registry.add_user(new, now).await.unwrap();
+        for ward in wards {
+            let ward = ward.parse().unwrap();
+            registry.grant_ward(&user, &ward, now).await.unwrap();
+        }
+        self.tokens
+            .roles
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), role);
+    }
+
+    /// TLS of somebody without a certificate.
+    pub(crate) fn nobody(&self) -> Arc<ClientConfig> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots(&self.authority.bundle_pem()))
+            .with_no_client_auth();
+        Arc::new(config)
     }
 
     /// An envelope with one reading.
@@ -345,7 +491,8 @@ impl Rig {
         let paths = StorePaths::new(data, Some(&root_keys));
         let roots = Arc::new(FileRootProvider::new(&root_keys));
         self.store = Store::open(&paths, roots, SystemClock.now()).await.unwrap();
-        self.pipeline = pipeline(&self.store, &self.audit, &self.alerts, OnClone::Alert);
+        let (store, audit, clock) = (&self.store, &self.audit, &self.clock);
+        self.pipeline = pipeline(store, audit, clock, &self.alerts, OnClone::Alert);
     }
 
     pub(crate) async fn rows(&self) -> u64 {
@@ -387,9 +534,45 @@ fn directories(dir: &Path) -> (PathBuf, PathBuf) {
     (dir.join("data"), dir.join("root"))
 }
 
-fn pipeline(store: &Store, audit: &Arc<TestAudit>, alerts: &Alerts, on_clone: OnClone) -> Pipeline {
+/// Both doors: MQTT in TLS, and in a WebSocket.
+async fn open_doors(authority: &CertificateAuthority, deps: EdgeDeps, limits: EdgeLimits) -> Edge {
+    let server = authority.issue_server(&["localhost"], SystemClock.now());
+    let server = server.unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let door = |carrier, optional| {
+        let ca = authority.bundle_pem();
+        let config = server_config(&server.chain_pem, &server.key_pem, &ca, optional);
+        let (_, tls) = watch::channel(config);
+        Door {
+            listen,
+            tls,
+            carrier,
+        }
+    };
+    let origins = vec![PAGE.to_owned()];
+    let doors = vec![
+        door(Carrier::Tls, false),
+        door(Carrier::WebSocket { origins }, true),
+    ];
+    Edge::bind(doors, deps, limits).await.unwrap()
+}
+
+fn addresses(edge: &Edge) -> (SocketAddr, SocketAddr) {
+    let [addr, websocket] = *edge.local_addrs() else {
+        panic!("two doors");
+    };
+    (addr, websocket)
+}
+
+fn pipeline(
+    store: &Store,
+    audit: &Arc<TestAudit>,
+    clock: &Arc<TestClock>,
+    alerts: &Alerts,
+    on_clone: OnClone,
+) -> Pipeline {
     let sink: Arc<dyn AuditSink> = Arc::clone(audit) as _;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
     let deps = PipelineDeps {
         store: store.clone(),
         times: TimeLimits::default(),
@@ -419,7 +602,7 @@ fn private_key(pem: &str) -> PrivateKeyDer<'static> {
         .unwrap()
 }
 
-fn roots(ca_pem: &str) -> RootCertStore {
+pub(crate) fn roots(ca_pem: &str) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for authority in certificates(ca_pem) {
         roots.add(authority).unwrap();
@@ -427,11 +610,21 @@ fn roots(ca_pem: &str) -> RootCertStore {
     roots
 }
 
-/// TLS as the server sets it up: everybody is asked for a certificate of the authority.
-fn server_config(chain_pem: &str, key_pem: &str, ca_pem: &str) -> Arc<ServerConfig> {
+/// TLS as the server sets it up: everybody is asked for a certificate of the authority; without one nobody comes in,
+/// unless it is `optional`.
+pub(crate) fn server_config(
+    chain_pem: &str,
+    key_pem: &str,
+    ca_pem: &str,
+    optional: bool,
+) -> Arc<ServerConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)), Arc::clone(&provider));
+    let verifier = match optional {
+        true => verifier.allow_unauthenticated(),
+        false => verifier,
+    };
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -441,7 +634,7 @@ fn server_config(chain_pem: &str, key_pem: &str, ca_pem: &str) -> Arc<ServerConf
     Arc::new(config)
 }
 
-fn client_config(chain_pem: &str, key_pem: &str, ca_pem: &str) -> Arc<ClientConfig> {
+pub(crate) fn client_config(chain_pem: &str, key_pem: &str, ca_pem: &str) -> Arc<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

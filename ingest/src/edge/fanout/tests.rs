@@ -2,8 +2,23 @@
 
 use std::time::Duration;
 
+use super::feed::Lagged;
 use super::*;
 use crate::edge::acl::Subscription;
+
+impl Fanout {
+    /// Without a router: what is [appended](Self::append) is heard.
+    pub(crate) fn silent() -> Self {
+        Self {
+            publish: mpsc::channel(1).0,
+            logs: Arc::default(),
+        }
+    }
+
+    pub(crate) fn append(&self, topic: &Topic, message: &'static str) {
+        self.logs.append(topic, message.into());
+    }
+}
 
 async fn start() -> Fanout {
     tokio::task::spawn_blocking(Fanout::start)
@@ -114,4 +129,76 @@ async fn a_session_that_was_away_hears_what_it_missed_or_that_it_missed_too_much
     tokio::time::timeout(Duration::from_secs(20), lagged)
         .await
         .unwrap();
+}
+
+/// Ten thousand devices wait for notices, and none of them is woken by an alert; here are five hundred, and as many
+/// displays, of which every tenth never listens.
+#[tokio::test]
+async fn a_thousand_feeds_hear_what_is_theirs_and_who_never_listens_costs_nobody_anything() {
+    const ALERTS: u32 = 1_200; // more than a log keeps
+    let fanout = start().await;
+    let feed = |topic: Topic| {
+        let mut feed = fanout.feed(FeedState::default());
+        feed.subscribe(Subscription::Topic(topic), true);
+        feed
+    };
+    let mut asleep: Vec<_> = (0..50).map(|_| feed(ward("icu"))).collect();
+    let listeners = (0..450).map(|_| feed(ward("icu")));
+    let listeners: Vec<_> = listeners
+        .map(|mut feed| {
+            tokio::spawn(async move {
+                for number in 0..ALERTS {
+                    assert_eq!(self::number(&heard(&mut feed).await), number);
+                }
+            })
+        })
+        .collect();
+    let devices: Vec<_> = (0..500)
+        .map(|_| {
+            let mut feed = feed(Topic::Notices);
+            tokio::spawn(async move { heard(&mut feed).await.payload })
+        })
+        .collect();
+    for number in 0..ALERTS {
+        let alert = Bytes::from(number.to_string());
+        fanout.publish(ward("icu"), alert).await;
+        tokio::task::yield_now().await;
+    }
+    fanout
+        .publish(Topic::Notices, Bytes::from("new firmware"))
+        .await;
+    for listener in listeners {
+        listener.await.unwrap();
+    }
+    for device in devices {
+        assert_eq!(device.await.unwrap(), "new firmware");
+    }
+    assert!(asleep.iter_mut().all(|feed| feed.next() == Err(Lagged)));
+}
+
+/// The one thing that ends a router of this version from within, a topic that begins outside ASCII: nobody here can
+/// publish one, so this test takes a link of its own to do it, in a process of its own.
+#[test]
+fn a_router_that_dies_takes_the_process_with_it() {
+    const CHILD: &str = "VITALSEAL_TEST_ROUTER_DIES";
+    if std::env::var_os(CHILD).is_some() {
+        let router = Router::new(0, router_config()).spawn();
+        let link = |name| {
+            let (tx, rx, _) = LinkBuilder::new(name, router.clone()).build()?;
+            Ok((tx, rx))
+        };
+        let _fanout = Fanout::over(link).unwrap();
+        let (mut hostile, _rx) = link("hostile").unwrap();
+        let _ = hostile.publish("\u{e9}", "x");
+        thread::sleep(Duration::from_secs(60));
+        panic!("it outlived its router");
+    }
+    let test = "edge::fanout::tests::a_router_that_dies_takes_the_process_with_it";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
+    assert_eq!(signal, Some(6), "SIGABRT: {child:?}");
 }
