@@ -10,22 +10,30 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use vitalseal_storage::{Clock, InboxError, Listener, Store};
+use vitalseal_crypto::DeviceId;
+use vitalseal_storage::{Clock, Inbox, InboxError, Listener, Store};
 
 use super::closing::Closing;
 use super::identity::Principal;
 
-/// One principal's queue. Of whoever is no device it is empty for ever.
+/// One principal's queue. Of whoever is no device it is empty for ever; and most devices never ask for theirs, so it is
+/// listened to from the first question on.
 #[derive(Debug)]
 pub(crate) struct Downlink {
+    inbox: Inbox,
+    device: Option<DeviceId>,
     listener: Option<Listener>,
     clock: Arc<dyn Clock>,
 }
 
 impl Downlink {
     pub(crate) fn new(store: &Store, clock: Arc<dyn Clock>, principal: &Principal) -> Self {
-        let listener = principal.device().map(|device| store.inbox.listen(device));
-        Self { listener, clock }
+        Self {
+            inbox: store.inbox.clone(),
+            device: principal.device().cloned(),
+            listener: None,
+            clock,
+        }
     }
 
     /// The first message after that of number `id`, if there is one now; numbers begin at 1 and only grow. What expired
@@ -34,17 +42,17 @@ impl Downlink {
     /// # Errors
     /// [`Closing::Storage`]
     pub(crate) async fn next_after(&mut self, id: i64) -> Result<Option<(i64, Bytes)>, Closing> {
-        let Some(listener) = &mut self.listener else {
+        let now = self.clock.now();
+        let Some(listener) = self.listener() else {
             return Ok(None);
         };
-        let next = listener.next_after(id, self.clock.now()).await;
-        let next = next.map_err(failed)?;
+        let next = listener.next_after(id, now).await.map_err(failed)?;
         Ok(next.map(|(id, body)| (id, Bytes::copy_from_slice(&body))))
     }
 
     /// Resolves when there may be a next message. Cancel safe.
     pub(crate) async fn news(&mut self) {
-        match &mut self.listener {
+        match self.listener() {
             Some(listener) => listener.news().await,
             None => std::future::pending().await,
         }
@@ -54,11 +62,17 @@ impl Downlink {
     ///
     /// # Errors
     /// [`Closing::Storage`]; it will then come again.
-    pub(crate) async fn done(&self, id: i64) -> Result<(), Closing> {
-        match &self.listener {
+    pub(crate) async fn done(&mut self, id: i64) -> Result<(), Closing> {
+        match self.listener() {
             Some(listener) => listener.done(id).await.map_err(failed),
             None => Ok(()),
         }
+    }
+
+    fn listener(&mut self) -> Option<&mut Listener> {
+        let device = self.device.as_ref()?;
+        let inbox = &self.inbox;
+        Some(self.listener.get_or_insert_with(|| inbox.listen(device)))
     }
 }
 
