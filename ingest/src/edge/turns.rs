@@ -95,7 +95,8 @@ mod tests {
         assert_eq!(flood.len(), 101);
         for own in flood {
             assert_eq!(turns.common(rate(100), own, latest), Some(own));
-            let other = turns.common(rate(100), own, latest).unwrap();
+            let patience = own + Duration::from_secs(1);
+            let other = turns.common(rate(100), own, patience).unwrap();
             assert_eq!(other.duration_since(own), Duration::from_millis(10));
         }
         let other = turns.own(origin(2), rate(50), begin, latest);
