@@ -1,9 +1,7 @@
 //! Bytes to packets and back, for both protocol versions: [`hello`] and [`inbound`] read, [`encode`] writes.
 //!
 //! Written here, and not taken from a client library: such a codec reads what its own server sends, and is lenient where
-//! a server must not be. (The one of `rumqttc` 0.25, tried: lets pass reserved flags, a password without a user name,
-//! identifiers of zero, doubled and foreign properties, properties longer than they say, bytes after the end, NUL in
-//! strings; and refuses the two-byte DISCONNECT of v5.) It is held against that codec by the tests.
+//! a server must not be. The tests show it of `rumqttc`'s, and hold this one against it.
 //!
 //! Never here: what a packet means for the session, a topic's owner, a quotation of what the peer sent.
 

@@ -147,7 +147,11 @@ impl<'a> Serving<'a> {
         session: &mut Session,
         greeting: &Outbound,
     ) -> Result<std::convert::Infallible, Closing> {
-        self.send(greeting)?;
+        if !self.send(greeting)? {
+            // A client that takes no CONNACK has no session, and so no will.
+            self.will = None;
+            return Err(Closing::UnsupportedConnect);
+        }
         let mut heard_at = Instant::now();
         let mut begun_at = None;
         loop {

@@ -53,6 +53,8 @@ cut! {
     mqtt5_3_1_4_1_no_authentication_data_without_a_method: connect(Five, CLEAN, &[0x16, 0, 1, 0], &[]);
     mqtt5_3_1_4_1_a_request_is_zero_or_one: connect(Five, CLEAN, &[0x17, 2], &[]);
     mqtt5_3_1_4_1_a_property_of_another_packet: connect(Five, CLEAN, &[0x23, 0, 1], &[]);
+    // 8 bytes are too few for a CONNACK.
+    mqtt5_3_1_2_24_no_connack_larger_than_the_client_takes: connect(Five, CLEAN, &[0x27, 0, 0, 0, 8], &[]);
     mqtt5_3_14_0_1_no_disconnect_before_connack: connect(Five, CLEAN | 1, &[], &[]);
 }
 

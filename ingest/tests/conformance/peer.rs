@@ -175,8 +175,10 @@ impl Peer {
         self.hears(answer).await;
     }
 
-    /// Nothing is on its way to it: its ping is what is answered next.
+    /// Nothing is on its way to it: its pings are what is answered next. Two, because the first answer may overtake what
+    /// the server is about to say, and the second is only heard after that.
     pub(crate) async fn hears_nothing(&mut self) {
+        self.asks(&PINGREQ, &PINGRESP).await;
         self.asks(&PINGREQ, &PINGRESP).await;
     }
 

@@ -182,6 +182,65 @@ fn what_is_written_is_whole_and_read_by_another_codec() {
     }
 }
 
+/// Why there is a codec here: what that other one reads, written for clients, and a server must refuse.
+#[test]
+fn what_another_codec_lets_pass_is_refused_here() {
+    let connects = [
+        ("reserved flag", connect(4, 0x03, b"\x00\x05mon-7")),
+        (
+            "password without a user name",
+            connect(4, 0x42, b"\x00\x05mon-7\x00\x01p"),
+        ),
+        (
+            "bytes after the end",
+            connect(4, 0x02, b"\x00\x05mon-7\x00"),
+        ),
+        ("NUL in a string", connect(4, 0x02, b"\x00\x05mon\x007")),
+        (
+            "a property twice",
+            connect(5, 0x02, b"\x06\x21\x00\x01\x21\x00\x02\x00\x05mon-7"),
+        ),
+        (
+            "a receive maximum of 0",
+            connect(5, 0x02, b"\x03\x21\x00\x00\x00\x05mon-7"),
+        ),
+        (
+            "a property longer than it says",
+            connect(5, 0x02, b"\x02\x21\x00\x01\x00\x05mon-7"),
+        ),
+    ];
+    for (what, bytes) in connects {
+        let mut theirs = BytesMut::from(&bytes[..]);
+        let read = match bytes[8] {
+            4 => v4::Packet::read(&mut theirs, 1 << 20).is_ok(),
+            _ => v5::Packet::read(&mut theirs, Some(1 << 20)).is_ok(),
+        };
+        assert!(read, "{what}");
+        assert_eq!(hello(frame(&bytes)), Err(HelloError::Malformed), "{what}");
+    }
+    let packets = [
+        ("identifier 0", packet(0x82, b"\x00\x00\x00\x00\x01a\x00")),
+        ("PUBREL 0", packet(0x62, b"\x00\x00")),
+        (
+            "reserved subscription options",
+            packet(0x82, b"\x00\x01\x00\x00\x01a\xC0"),
+        ),
+        ("a wildcard in a topic", packet(0x30, b"\x00\x01#\x00x")),
+        (
+            "an alias twice",
+            packet(0x30, b"\x00\x01a\x06\x23\x00\x01\x23\x00\x02x"),
+        ),
+    ];
+    for (what, bytes) in packets {
+        let mut theirs = BytesMut::from(&bytes[..]);
+        assert!(
+            v5::Packet::read(&mut theirs, Some(1 << 20)).is_ok(),
+            "{what}"
+        );
+        assert!(inbound(Version::V5, frame(&bytes)).is_err(), "{what}");
+    }
+}
+
 fn v5_qos(qos: Qos) -> v5bytes::QoS {
     match qos {
         Qos::AtMostOnce => v5bytes::QoS::AtMostOnce,
