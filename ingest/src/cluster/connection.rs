@@ -27,7 +27,7 @@ use rumqttc::v5::mqttbytes::v5::{
     RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -367,20 +367,15 @@ async fn announce(shared: &Shared, client: &AsyncClient) -> Result<(), Reason> {
     }
 }
 
-/// Sends the acknowledgements that are queued and DISCONNECT. The session stays.
+/// Sends the acknowledgements that are queued and DISCONNECT, and waits until the cluster closes the connection: it has
+/// read them all by then [MQTT-3.14.4-3]. The session stays.
 async fn farewell(client: &AsyncClient, events: &mut EventLoop) {
     if client.try_disconnect().is_err() {
         return;
     }
-    let sent = async {
-        while let Ok(event) = events.poll().await {
-            if event == Event::Outgoing(Outgoing::Disconnect) {
-                break;
-            }
-        }
-    };
-    // Too late is as good as sent: what was not acknowledged comes again.
-    let _ = timeout(FAREWELL, sent).await;
+    let closed = async { while events.poll().await.is_ok() {} };
+    // Without it what was acknowledged may come again, and is known.
+    let _ = timeout(FAREWELL, closed).await;
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ async fn nothing_is_acknowledged_before_it_is_durable_and_after_a_crash_it_comes
     let bad = (device.vitals(), b"no envelope".to_vec(), false);
     site.publish(vec![bad.clone(), good, bad]).await;
     eventually("all three have come", || consuming.metrics.received() == 3).await;
-    while !site.rig.is_stored(&other, 1).await {}
+    site.stored(&other, 1).await;
     // What is refused is durable when its record is: until then the cluster keeps it.
     assert_eq!(consuming.metrics.quarantined(), 0);
     consuming.crash();

@@ -6,13 +6,13 @@ use std::time::Duration;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vitalseal_ingest::{Alerts, ClusterConsumers, ClusterDeps, ClusterMetrics, ClusterSettings};
 use vitalseal_storage::SystemClock;
 
 use crate::mosquitto::Mosquitto;
-use crate::rig::{PATIENCE, Rig, eventually};
+use crate::rig::{Device, PATIENCE, Rig, eventually};
 
 /// A message as it is published: topic, payload, retained.
 pub(crate) type Published = (String, Vec<u8>, bool);
@@ -93,6 +93,16 @@ impl Site {
             }
         };
         timeout(PATIENCE, acked).await.unwrap();
+    }
+
+    /// Waits until a message is stored.
+    pub(crate) async fn stored(&self, device: &Device, sequence: u64) {
+        let stored = async {
+            while !self.rig.is_stored(device, sequence).await {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, stored).await.unwrap();
     }
 
     /// What the broker keeps on `v1/recipient`.
