@@ -3,7 +3,7 @@
 //! Each run works on a fresh copy of a prepared store, in a child process whose file calls go through
 //! `faults/interpose.c`. The n-th of them kills it, cuts the power (what was not synced is lost), or fails; then this
 //! process opens the store as the next start would. n counts up until an operation ends unharmed, so no call is left
-//! out. `VITALSEAL_FAULTS=all` tries every call in every way; without it, some ways are tried at every third.
+//! out. `VITALSEAL_FAULTS=all` tries every call in every way; without it, most ways are tried at some of them.
 //!
 //! `keys` strikes the key tree, `intake` the path of a message from the inbox to a file.
 

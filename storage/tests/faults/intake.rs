@@ -36,11 +36,11 @@ enum Operation {
 const MODES: [(&str, usize); 7] = [
     ("kill", 4),
     ("powercut", 2),
-    ("torn", 3),
-    ("eio", 3),
+    ("torn", 4),
+    ("eio", 4),
     ("fsync", 1),
-    ("full", 4),
-    ("kill+blackout", 3),
+    ("full", 5),
+    ("kill+blackout", 4),
 ];
 
 /// Between two looks at a lock.
@@ -176,7 +176,12 @@ fn child(operation: &str) {
     });
 }
 
-async fn admit(store: &Store, messages: &Messages, mode: &str, promise: &mut dyn FnMut(String)) {
+async fn admit(
+    store: &Store,
+    messages: &Messages,
+    mode: &str,
+    promise: &mut dyn FnMut(String),
+) -> Result<(), String> {
     let mut all = names(BEFORE + 1..=ALL);
     all.extend(["0-1", "0-4", "fork"].map(str::to_owned));
     let admitted = all
@@ -296,7 +301,8 @@ impl Ward {
         let mut there: Vec<_> = there
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        (names.sort(), there.sort());
+        names.sort();
+        there.sort();
         assert_eq!(there, names, "{context}: files that are in no catalog");
         let mut found = BTreeMap::new();
         for batch in &batches {
