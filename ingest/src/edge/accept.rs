@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Entrance;
 use super::closing::Closing;
 use super::connection::{self, Context};
 use super::slots::Origin;
 use super::turns::Turns;
+use super::{Entrance, Open};
 
 /// After an accept that failed (out of descriptors, mostly): long enough not to spin, short enough not to be noticed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -29,7 +29,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Spawns a task for each connection until `shutdown`.
 pub(super) async fn until(
     shutdown: &CancellationToken,
-    doors: &[Arc<Entrance>],
+    doors: &[Open],
     context: &Arc<Context>,
     connections: &mut JoinSet<()>,
 ) {
@@ -54,13 +54,10 @@ pub(super) async fn until(
 }
 
 /// The next connection at any of the doors, which are asked beginning with `first`.
-async fn next(
-    doors: &[Arc<Entrance>],
-    first: usize,
-) -> io::Result<(&Arc<Entrance>, TcpStream, SocketAddr)> {
+async fn next(doors: &[Open], first: usize) -> io::Result<(&Arc<Entrance>, TcpStream, SocketAddr)> {
     poll_fn(|cx| {
-        for door in doors.iter().cycle().skip(first).take(doors.len()) {
-            if let Poll::Ready(accepted) = door.listener.poll_accept(cx) {
+        for (listener, door) in doors.iter().cycle().skip(first).take(doors.len()) {
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                 return Poll::Ready(accepted.map(|(tcp, peer)| (door, tcp, peer)));
             }
         }

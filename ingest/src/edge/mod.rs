@@ -97,10 +97,13 @@ pub enum Carrier {
     },
 }
 
-/// A door that is open.
+/// A port that is open, and what its connections are met with. They hold the latter alone: no more come once the edge
+/// lets go of the port.
+type Open = (TcpListener, Arc<Entrance>);
+
+/// What the connections of a door are met with.
 #[derive(Debug)]
 struct Entrance {
-    listener: TcpListener,
     tls: watch::Receiver<Arc<ServerConfig>>,
     carrier: Carrier,
 }
@@ -148,7 +151,7 @@ pub enum EdgeError {
 /// A bound edge. Connections are taken once [`Edge::serve`] runs.
 #[derive(Debug)]
 pub struct Edge {
-    doors: Vec<Arc<Entrance>>,
+    doors: Vec<Open>,
     local_addrs: Vec<SocketAddr>,
     alerts: Alerts,
     context: Arc<Context>,
@@ -175,11 +178,11 @@ impl Edge {
             let failed = |cause| EdgeError::Listen { address, cause };
             let listener = TcpListener::bind(address).await.map_err(failed)?;
             local_addrs.push(listener.local_addr().map_err(failed)?);
-            open.push(Arc::new(Entrance {
-                listener,
+            let entrance = Entrance {
                 tls: door.tls,
                 carrier: door.carrier,
-            }));
+            };
+            open.push((listener, Arc::new(entrance)));
         }
         let fanout = tokio::task::spawn_blocking(Fanout::start)
             .await
