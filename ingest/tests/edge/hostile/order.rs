@@ -6,7 +6,7 @@ use vitalseal_ingest::edge::Closing;
 
 use super::{closed_for, ends_v4, ends_v5, packet, string, unharmed};
 use crate::raw::Raw;
-use crate::rig::Rig;
+use crate::rig::{Rig, eventually};
 
 const CONNECT: &[u8] = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x1e\x00\x05mon-1";
 
@@ -154,5 +154,43 @@ async fn a_qos_2_identifier_that_is_never_released_is_kept_once() {
     );
     drop(raw);
     assert_eq!(rig.rows().await, 200);
+    unharmed(&rig).await;
+}
+
+/// CWE-416: a will that was to wait for longer than its session was looked for when that was gone.
+#[tokio::test]
+async fn a_will_with_an_endless_delay_does_not_outlast_its_session() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    let connect = |expiry: u32, sequence| {
+        let properties = [&[5, 0x11][..], &expiry.to_be_bytes()].concat();
+        let delay = [5, 0x18, 0xFF, 0xFF, 0xFF, 0xFF];
+        let will = [
+            &delay[..],
+            &string(b"v1/d/mon-1/vitals"),
+            &string(&rig.seal(&device, sequence)),
+        ];
+        let head = [
+            b"\0\x04MQTT\x05\x06\0\x1e",
+            &properties[..],
+            &string(b"mon-1"),
+        ]
+        .concat();
+        packet(0x10, &[head, will.concat()].concat())
+    };
+    let leaving = async |expiry, sequence| {
+        let mut raw = Raw::tls(&rig, &device).await.unwrap();
+        raw.send(&connect(expiry, sequence)).await;
+        assert!(matches!(raw.read5().await, Some(Packet5::ConnAck(_))));
+    };
+    // A session of one second, and sessions without an end, each of which the next one ends.
+    leaving(1, 1).await;
+    eventually("published", || rig.metrics.wills() == 1).await;
+    for sequence in 2..12 {
+        leaving(u32::MAX, sequence).await;
+    }
+    eventually("all but the last", || rig.metrics.wills() == 10).await;
+    assert!(rig.is_stored(&device, 10).await);
+    assert!(!rig.is_stored(&device, 11).await);
     unharmed(&rig).await;
 }
