@@ -70,6 +70,8 @@ enum Conduct {
     Restored,
     /// Was restored too, takes the CONNECT, and its answer is lost.
     Unheard,
+    /// Answers CONNECT with this.
+    Refuses(ConnectReturnCode),
     /// Tells the device something on its own topic and something on that of all.
     Tells,
 }
@@ -97,7 +99,12 @@ impl Peer {
         recipient_pem: &str,
         conducts: &[Conduct],
     ) -> Self {
-        let tls = TlsAcceptor::from(server_config(authority));
+        let tls = server_config(authority, authority);
+        Self::start_with(tls, recipient_pem, conducts).await
+    }
+
+    async fn start_with(tls: Arc<ServerConfig>, recipient_pem: &str, conducts: &[Conduct]) -> Self {
+        let tls = TlsAcceptor::from(tls);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -126,10 +133,14 @@ impl Peer {
     }
 }
 
-fn server_config(authority: &CertificateAuthority) -> Arc<ServerConfig> {
+/// A server of one authority that lets in clients of another.
+fn server_config(
+    authority: &CertificateAuthority,
+    clients: &CertificateAuthority,
+) -> Arc<ServerConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(authority.bundle_pem().as_bytes()) {
+    for certificate in CertificateDer::pem_slice_iter(clients.bundle_pem().as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
@@ -165,12 +176,13 @@ async fn serve(
                     let mut seen = seen.lock().unwrap();
                     let present = !seen.clients.is_empty();
                     seen.clients.push(connect.client_id);
-                    let present = match conduct {
+                    let (code, present) = match conduct {
                         Conduct::Unheard => return None,
-                        Conduct::Restored => false,
-                        _ => present,
+                        Conduct::Restored => (ConnectReturnCode::Success, false),
+                        Conduct::Refuses(code) => (code, false),
+                        _ => (ConnectReturnCode::Success, present),
                     };
-                    Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, present))
+                    Packet::ConnAck(ConnAck::new(code, present))
                 }
                 Packet::Subscribe(subscribe) => {
                     assert_eq!(subscribe.filters[0].path, "v1/recipient");
@@ -621,6 +633,37 @@ async fn the_largest_envelope_fits() {
         .await
         .unwrap();
     assert_eq!(peer.seen.lock().unwrap().published.len(), 3);
+}
+
+/// A revoked device meets the one or the other.
+#[tokio::test]
+async fn a_device_that_is_not_wanted_does_not_hammer() {
+    let bench = bench();
+    bench.push(0..1);
+    let own = &bench.recipient_pem;
+    let not_authorized = Conduct::Refuses(ConnectReturnCode::NotAuthorized);
+    let refuses = Peer::start(&bench.authority, own, &[not_authorized; 99]).await;
+    let stranger = common::authority(clock());
+    let tls = server_config(&bench.authority, &stranger);
+    let shut_out = Peer::start_with(tls, own, &[]).await;
+    for peer in [refuses, shut_out] {
+        let mut settings = Bench::settings();
+        settings.first_pause = Duration::from_millis(1);
+        settings.longest_pause = Duration::from_secs(3_600);
+        let publisher = bench.publisher_with(settings, &peer.endpoint);
+        let (stats, stop) = (publisher.stats(), CancellationToken::new());
+        let waiting = async {
+            while stats.failures() < 1 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            // Room for a hundred attempts.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            stop.cancel();
+        };
+        let both = async { tokio::join!(publisher.run(stop.clone()), waiting).0 };
+        tokio::time::timeout(LIMIT, both).await.unwrap().unwrap();
+        assert_eq!((stats.failures(), stats.connections()), (1, 0));
+    }
 }
 
 /// Sequences in the order in which a peer saw them.

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use rumqttc::{ConnectReturnCode, ConnectionError, StateError};
+use rumqttc::mqttbytes::Error as PacketError;
+use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
 
 use super::PublisherSettings;
 use crate::prng::Prng;
@@ -67,8 +68,10 @@ impl Answer {
             }
             ConnectionError::ConnectionRefused(_) => return Self::Unwanted,
             ConnectionError::Io(io)
-            | ConnectionError::Tls(rumqttc::TlsError::Io(io))
-            | ConnectionError::MqttState(StateError::Io(io)) => io,
+            | ConnectionError::Tls(TlsError::Io(io))
+            | ConnectionError::MqttState(
+                StateError::Io(io) | StateError::Deserialization(PacketError::Io(io)),
+            ) => io,
             _ => return Self::None,
         };
         // In TLS 1.3 a server judges the client's certificate when the client has finished its handshake already.
@@ -165,6 +168,7 @@ mod tests {
         }
         let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRevoked);
         let alert = io::Error::new(io::ErrorKind::InvalidData, alert);
+        let alert = StateError::Deserialization(PacketError::Io(alert));
         assert!(first(alert.into()) >= settings.longest_pause / 2);
     }
 
