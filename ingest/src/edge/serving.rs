@@ -192,8 +192,9 @@ impl<'a> Serving<'a> {
                 biased;
                 reason = self.ticket.closed() => return Err(reason),
                 () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
-                Some(settled) = self.under_way.next() => self.settle(session, settled)?,
+                // Rare, so before what never ends on a busy connection.
                 () = self.teller.news(&mut session.subscriptions) => {}
+                Some(settled) = self.under_way.next() => self.settle(session, settled)?,
                 read = wire.read(), if reading => read?,
                 () = sleep_until(ready_at), if throttled => {}
                 () = sleep_until(silent_at), if reading => return Err(Closing::KeepAlive),

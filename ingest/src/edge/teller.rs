@@ -14,8 +14,10 @@ use super::subscriptions::{Again, Subscriptions};
 #[derive(Debug)]
 pub(crate) struct Teller {
     downlink: Downlink,
-    /// The queue may have something: it is asked only then, and not with every packet of ten thousand devices.
-    is_due: bool,
+    /// The feed may have something, the queue may. They are asked only then, and not with every packet of ten thousand
+    /// devices: one is a lock that all share, the other a database.
+    feed_is_due: bool,
+    down_is_due: bool,
     hears_down: bool,
     /// Messages of the queue at QoS 0 that are not flushed yet. Written is all that is asked of them.
     written: Vec<i64>,
@@ -25,7 +27,8 @@ impl Teller {
     pub(crate) fn new(downlink: Downlink) -> Self {
         Self {
             downlink,
-            is_due: false,
+            feed_is_due: true,
+            down_is_due: false,
             hears_down: false,
             written: Vec::new(),
         }
@@ -57,13 +60,16 @@ impl Teller {
         if !subscriptions.may_tell() {
             return Ok(None);
         }
-        let feed = subscriptions.feed();
-        if let Some(message) = feed.next().map_err(|_| Closing::Lagged)? {
-            return Ok(Some(subscriptions.tell(message)));
+        if self.feed_is_due {
+            let next = subscriptions.feed().next().map_err(|_| Closing::Lagged)?;
+            if let Some(message) = next {
+                return Ok(Some(subscriptions.tell(message)));
+            }
+            self.feed_is_due = false;
         }
         let heard_before = std::mem::replace(&mut self.hears_down, subscriptions.hears_down());
-        self.is_due |= !heard_before;
-        if !(self.hears_down && self.is_due) {
+        self.down_is_due |= !heard_before;
+        if !(self.hears_down && self.down_is_due) {
             return Ok(None);
         }
         match self.downlink.next_after(subscriptions.told_down()).await? {
@@ -75,7 +81,7 @@ impl Teller {
                 Ok(Some(telling))
             }
             None => {
-                self.is_due = false;
+                self.down_is_due = false;
                 Ok(None)
             }
         }
@@ -88,8 +94,8 @@ impl Teller {
         }
         let hears_down = subscriptions.hears_down();
         tokio::select! {
-            () = subscriptions.feed().news() => {}
-            () = self.downlink.news(), if hears_down => self.is_due = true,
+            () = subscriptions.feed().news() => self.feed_is_due = true,
+            () = self.downlink.news(), if hears_down => self.down_is_due = true,
         }
     }
 
