@@ -24,9 +24,9 @@ async fn drip(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), begin: &[u8]) 
             if stream.write_all(&[*byte]).await.is_err() || stream.flush().await.is_err() {
                 return;
             }
-            match timeout(Duration::from_millis(20), stream.read(&mut [0; 64])).await {
-                Ok(Ok(0) | Err(_)) => return,
-                Ok(Ok(_)) | Err(_) => {}
+            let read = timeout(Duration::from_millis(20), stream.read(&mut [0; 64])).await;
+            if matches!(read, Ok(Ok(0) | Err(_))) {
+                return;
             }
         }
     });

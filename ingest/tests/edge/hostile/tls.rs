@@ -48,7 +48,7 @@ async fn plain_text_on_the_tls_port_is_not_understood() {
     unharmed(&rig).await;
 }
 
-/// CWE-770: a ClientHello as large as its length field can say, in records that are right.
+/// CWE-770: a `ClientHello` as large as its length field can say, in records that are right.
 #[tokio::test]
 async fn an_oversized_client_hello_is_read_no_further_than_a_stranger_may_go() {
     let rig = Rig::start().await;
@@ -131,7 +131,7 @@ async fn certificates_that_prove_nothing_here_end_in_the_handshake() {
         is_turned_away(&rig, &tls).await;
         closed_for(&rig, Closing::Handshake, times).await;
     }
-    let none = ClientConfig::builder_with_provider(good.tls.crypto_provider().clone())
+    let none = ClientConfig::builder_with_provider(Arc::clone(good.tls.crypto_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(crate::rig::roots(&bundle))
