@@ -106,8 +106,9 @@ pub(super) async fn revoke(act: &Act<'_>, device: DeviceId, reason: &str) -> any
         .registry
         .revoke_device(&device, &reason, act.now)
         .await?;
-    // Nothing of it is opened any more; that it could name its sessions is of no use.
+    // Nothing of it is opened any more; that it could name its sessions is of no use. Nor does it come for anything.
     store.inbox.forget_senders(&device).await?;
+    store.inbox.forget_downlink(&device).await?;
     let event = AuditEvent::DeviceRevoked {
         device: device.clone(),
         reason,
@@ -179,7 +180,7 @@ pub(super) async fn chain(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Va
     json(&boots.iter().map(boot_view).collect::<Vec<_>>())
 }
 
-fn no_device(device: &DeviceId) -> String {
+pub(super) fn no_device(device: &DeviceId) -> String {
     format!("there is no device {device} here (`vitalseal device list`)")
 }
 
