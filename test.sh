@@ -21,6 +21,7 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/vitalseal"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$cache/target}"
 tools="$cache/tools"
 venv="$cache/interop"
+node="$cache/interop-node"
 cargo_deny_version=0.20.2
 cargo_fuzz_version=0.13.2
 
@@ -69,6 +70,12 @@ install_packages() {
     [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)                              # the broker of the cluster tests
     command -v softhsm2-util >/dev/null || missing+=(softhsm2)                      # the token of the PKCS#11 tests
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    command -v mosquitto_pub >/dev/null && command -v mosquitto_sub >/dev/null ||
+        missing+=(mosquitto-clients)                                                # clients that are not our code
+    [ -e /usr/include/MQTTClient.h ] || [ -e /usr/local/include/MQTTClient.h ] ||
+        missing+=(libpaho-mqtt-dev)                                                 # another one, in C
+    command -v node >/dev/null || missing+=(nodejs)                                 # runs MQTT.js
+    command -v npm >/dev/null || missing+=(npm)                                     # installs it
     if [ ${#missing[@]} -eq 0 ]; then
         echo "   nothing to install"
         return
@@ -136,10 +143,26 @@ make_python_environment() {
     export VITALSEAL_INTEROP_PYTHON="$venv/bin/python"
 }
 
+# MQTT.js outside the checkout, installed again when package.json or Node changes. No lock file: it would name a registry.
+make_node_environment() {
+    local stamp
+    stamp="$({ node --version; cat tests/interop/package.json; } | sha256sum)"
+    if [ "$(cat "$node/stamp" 2>/dev/null)" != "$stamp" ]; then
+        echo "   making a Node environment in $node"
+        rm -rf "$node"
+        mkdir -p "$node"
+        cp tests/interop/package.json "$node/"
+        npm install --prefix "$node" --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+        echo "$stamp" >"$node/stamp"
+    fi
+    export VITALSEAL_INTEROP_NODE="$node"
+}
+
 # Python checks our vectors. The Rust tests below check Python's, through VITALSEAL_VECTORS, and have Python read what
 # Rust sealed and stored, through VITALSEAL_INTEROP_PYTHON.
 check_vectors() {
     make_python_environment
+    make_node_environment
     export PYTHONDONTWRITEBYTECODE=1
     "$VITALSEAL_INTEROP_PYTHON" tests/interop/check_vectors.py crypto/tests/vectors/envelope.json
     "$VITALSEAL_INTEROP_PYTHON" tests/interop/make_vectors.py "$venv/vectors.json"

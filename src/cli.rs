@@ -4,6 +4,8 @@
 //! nor a shell history. A one-time code does, for it is worth nothing half a minute later; so do a
 //! patient's name and record number in `patient add`, which whoever types them has to keep in mind.
 
+mod downlink;
+mod listeners;
 mod quarantine;
 
 use std::net::SocketAddr;
@@ -12,8 +14,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
-use vitalseal_storage::ports::{Role, UserName};
+use vitalseal_storage::ports::{Role, UserName, Ward};
 
+pub use self::downlink::DeviceSendArgs;
+pub use self::listeners::{
+    AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand, SubscriberRoleArg,
+};
 pub use self::quarantine::{QuarantineCommand, SettleArgs};
 
 /// Sealed vital signs: signed by the device, one key per patient, answered under policy.
@@ -48,6 +54,9 @@ pub enum Command {
     Init(InitArgs),
     /// Run the server on a store.
     Serve(ServeArgs),
+    /// The running server: where it listens, and its settings read again.
+    #[command(subcommand)]
+    Server(ServerCommand),
     /// Run the whole path once on loopback, in a temporary directory, and check each step.
     Demo(DemoArgs),
     /// Play the bundled recordings as devices against a running server.
@@ -64,10 +73,19 @@ pub enum Command {
     /// Devices: enrolment, assignment to a patient, suspension, revocation.
     #[command(subcommand)]
     Device(DeviceCommand),
-    /// Users and the patients they may see.
+    /// Displays and services: who hears alerts by a certificate.
+    #[command(subcommand)]
+    Display(DisplayCommand),
+    /// What is told to every device.
+    #[command(subcommand)]
+    Notice(NoticeCommand),
+    /// Alerts on displays.
+    #[command(subcommand)]
+    Alert(AlertCommand),
+    /// Users, the patients they may see and the wards they may hear.
     #[command(subcommand)]
     User(UserCommand),
-    /// Short-lived tokens, used as the SQL password.
+    /// Short-lived tokens, used as the password for SQL and for MQTT over WebSocket.
     #[command(subcommand)]
     Token(TokenCommand),
     /// Messages that were refused, and why.
@@ -135,12 +153,24 @@ pub struct ServeArgs {
     /// Address of the MQTT edge (TLS); port 0 picks a free one.
     #[arg(long, value_name = "ADDR")]
     pub mqtt: Option<SocketAddr>,
+    /// Address of MQTT over WebSocket (TLS).
+    #[arg(long, value_name = "ADDR")]
+    pub websocket: Option<SocketAddr>,
     /// Address of the PostgreSQL protocol (TLS).
     #[arg(long, value_name = "ADDR")]
     pub sql: Option<SocketAddr>,
     /// Address of health and metrics.
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
+}
+
+/// `vitalseal server …`
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Show where it listens.
+    Status(DataArgs),
+    /// Read the configuration again and apply what can change while it runs; all of that, or nothing.
+    Reload(DataArgs),
 }
 
 /// `vitalseal demo`
@@ -173,6 +203,15 @@ pub struct SimulateArgs {
 pub enum CaCommand {
     /// Print the PEM bundle that clients trust.
     Show(DataArgs),
+    /// Print the newest revocation list (PEM), or write it out.
+    Crl {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// Write the list as DER instead; a new file.
+        #[arg(long, value_name = "FILE")]
+        der: Option<PathBuf>,
+    },
 }
 
 /// `vitalseal recipient …`
@@ -185,15 +224,6 @@ pub enum RecipientCommand {
 /// `vitalseal patient …`
 #[derive(Debug, Subcommand)]
 pub enum PatientCommand {
-    /// Print the newest revocation list (PEM), or write it out.
-    Crl {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// Write the list as DER instead; a new file.
-        #[arg(long, value_name = "FILE")]
-        der: Option<PathBuf>,
-    },
     /// Admit a patient: a random pseudonym and a key of their own.
     Add {
         /// The store.
@@ -303,6 +333,17 @@ pub enum DeviceCommand {
         /// The device.
         device: DeviceId,
     },
+    /// Tell a device something, on its own topic v1/d/DEVICE/down. It waits here until the device acknowledged it. What it
+    /// says is between you and your device; it is not encrypted for it beyond TLS.
+    Send(DeviceSendArgs),
+    /// List what waits for a device.
+    Outbox {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The device.
+        device: DeviceId,
+    },
     /// Write out the proof that a device's key is in two hands; it holds pseudonyms, and no way to a reading.
     CloneProof {
         /// The store.
@@ -351,6 +392,16 @@ pub enum UserCommand {
         /// The patient's pseudonym.
         #[arg(long)]
         patient: SubjectPseudonym,
+    },
+    /// Let a user hear a ward's alerts, from the next connection on.
+    GrantWard {
+        /// The store.
+        #[command(flatten)]
+        at: DataArgs,
+        /// The user's name.
+        user: UserName,
+        /// The ward; `system` is the installation itself.
+        ward: Ward,
     },
     /// List users.
     List(DataArgs),

@@ -2,21 +2,24 @@
 
 pub(crate) mod backup;
 mod device;
+mod downlink;
+mod listeners;
 mod quarantine;
 mod reserved;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Serialize;
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use vitalseal_compliance::erasure::{self, ErasureCertificate};
 use vitalseal_storage::StorePaths;
-use vitalseal_storage::ports::{Clock as _, SystemClock};
+use vitalseal_storage::ports::{Actor, Clock as _, SystemClock};
 
 pub(crate) use self::device::enroll_with_new_key;
 use self::reserved::ReservedFile;
@@ -24,8 +27,8 @@ use crate::admin::client::ask;
 use crate::admin::protocol::{Private, Request};
 use crate::cli::{
     AuditCommand, CaCommand, Command, DataArgs, EraseArgs, EraseCommand, IncidentCommand, InitArgs,
-    KeysCommand, PatientCommand, RecipientCommand, ReportFormat, ServeArgs,
-    SimulateArgs, TokenCommand, UserCommand,
+    KeysCommand, PatientCommand, RecipientCommand, ReportFormat, ServeArgs, SimulateArgs,
+    TokenCommand, UserCommand,
 };
 use crate::credentials::CredentialsView;
 use crate::memory::{self, MemoryLock};
@@ -104,8 +107,10 @@ pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> 
     }
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
     let overrides = Overrides {
         mqtt: args.mqtt,
+        websocket: args.websocket,
         sql: args.sql,
         http: args.http,
     };
@@ -114,14 +119,22 @@ pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> 
     if as_json {
         output::line(&serde_json::to_string(&addresses)?)?;
     } else {
+        let mqtt = addresses.mqtt.zip(addresses.websocket);
+        let mqtt = mqtt.map(|(tcp, ws)| format!("MQTT {tcp}   WebSocket wss://{ws}/mqtt   "));
         output::line(&format!(
-            "MQTT {}   SQL {}   health http://{}/healthz",
-            addresses.mqtt, addresses.sql, addresses.http
+            "{}SQL {}   health http://{}/healthz",
+            mqtt.unwrap_or_default(),
+            addresses.sql,
+            addresses.http
         ))?;
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            // What came of it stands in the log.
+            _ = hangup.recv() => drop(server.system.reload(Actor::System).await),
+        }
     }
     tokio::time::timeout(STOP_DEADLINE, server.stop())
         .await
@@ -143,21 +156,25 @@ pub(crate) async fn simulate(args: SimulateArgs, as_json: bool) -> anyhow::Resul
 
 pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<()> {
     match command {
+        Command::Server(command) => server::run(command, json).await,
         Command::Ca(CaCommand::Show(at)) => show_pem(&at, Request::CaShow, json).await,
+        Command::Ca(CaCommand::Crl { at, der: None }) => show_pem(&at, Request::CaCrl, json).await,
+        Command::Ca(CaCommand::Crl { at, der: Some(out) }) => {
+            revocation_list(&at, &out, json).await
+        }
         Command::Recipient(RecipientCommand::Show(at)) => {
             show_pem(&at, Request::RecipientShow, json).await
         }
         Command::Patient(command) => patient(command, json).await,
         Command::Device(command) => device::run(command, json).await,
+        Command::Display(command) => listeners::display(command, json).await,
+        Command::Notice(command) => listeners::notice(command, json).await,
+        Command::Alert(command) => listeners::alert(command, json).await,
         Command::User(command) => match command {
             UserCommand::Add { at, user, role } => {
                 relay(
                     &at,
                     Request::UserAdd {
-        Command::Ca(CaCommand::Crl { at, der: None }) => show_pem(&at, Request::CaCrl, json).await,
-        Command::Ca(CaCommand::Crl { at, der: Some(out) }) => {
-            revocation_list(&at, &out, json).await
-        }
                         user,
                         role: role.into(),
                     },
@@ -167,6 +184,9 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
             }
             UserCommand::Grant { at, user, patient } => {
                 relay(&at, Request::UserGrant { user, patient }, json).await
+            }
+            UserCommand::GrantWard { at, user, ward } => {
+                relay(&at, Request::UserGrantWard { user, ward }, json).await
             }
             UserCommand::List(at) => relay(&at, Request::UserList, json).await,
         },
@@ -354,16 +374,6 @@ async fn incident(command: IncidentCommand, json: bool) -> anyhow::Result<()> {
     }
 }
 
-async fn show_pem(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
-    let answer = send(at, request).await?;
-    if as_json {
-        output::print(&answer, true)
-    } else {
-        output::line(text(&answer, "pem")?)
-    }
-}
-
-async fn relay(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
 /// Writes the newest revocation list as DER; PEM is for the eye and for some brokers.
 async fn revocation_list(at: &DataArgs, out: &Path, as_json: bool) -> anyhow::Result<()> {
     let out = ReservedFile::create(out)?;
@@ -377,6 +387,16 @@ async fn revocation_list(at: &DataArgs, out: &Path, as_json: bool) -> anyhow::Re
     output::print(&answer, as_json)
 }
 
+async fn show_pem(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
+    let answer = send(at, request).await?;
+    if as_json {
+        output::print(&answer, true)
+    } else {
+        output::line(text(&answer, "pem")?)
+    }
+}
+
+async fn relay(at: &DataArgs, request: Request, as_json: bool) -> anyhow::Result<()> {
     output::print(&send(at, request).await?, as_json)
 }
 

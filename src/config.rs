@@ -2,7 +2,11 @@
 //!
 //! No secret stands in this file; keys and credentials are in the registry, sealed under the root.
 
+mod cluster;
+mod limits;
+
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,10 +14,14 @@ use anyhow::Context as _;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use vitalseal_compliance::incident::Parties;
-use vitalseal_ingest::cluster::SHARED_FILTER;
+use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::OnClone;
 use vitalseal_ingest::TimeLimits;
+use vitalseal_ingest::cluster::SHARED_FILTER;
 use vitalseal_query::LONGEST_DEADLINE;
+
+pub use self::cluster::Cluster;
+pub use self::limits::Limits;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +61,10 @@ pub struct Config {
 pub struct Mqtt {
     /// Address to listen on (TLS, client certificates required).
     pub listen: SocketAddr,
+    /// Address of MQTT over WebSocket (TLS; a certificate or a user's token).
+    pub websocket: SocketAddr,
+    /// Pages that may open a WebSocket in a browser.
+    pub origins: Vec<String>,
     /// A message of this age, in hours, is taken by its own clock; an older one only if its device's chain proves its
     /// order.
     pub fresh_h: u32,
@@ -64,19 +76,26 @@ pub struct Mqtt {
     pub quarantine_mib: u32,
     /// Live connections at most.
     pub connections: usize,
+    /// What one peer is allowed.
+    pub limits: Limits,
     /// What happens to a device whose key seems to be in two hands.
     pub on_clone: OnClone,
+    /// An MQTT cluster to consume from, beside the edge or instead of it.
+    pub cluster: Option<Cluster>,
 }
 
 impl Default for Mqtt {
     fn default() -> Self {
         Self {
             listen: loopback(8883),
+            websocket: loopback(8884),
+            origins: Vec::new(),
             fresh_h: 24,
             offline_days: 60,
             boot_overlap_s: 600,
             quarantine_mib: 512,
             connections: 10_000,
+            limits: Limits::default(),
             on_clone: OnClone::default(),
             cluster: None,
         }
@@ -84,6 +103,13 @@ impl Default for Mqtt {
 }
 
 impl Mqtt {
+    /// What of it bounds the edge, on this machine.
+    #[must_use]
+    pub fn edge_limits(&self) -> EdgeLimits {
+        let cores = std::thread::available_parallelism().map_or(2, NonZero::get);
+        self.limits.edge(self.connections, cores)
+    }
+
     /// What of it judges messages by their time.
     #[must_use]
     pub fn times(&self) -> TimeLimits {
@@ -240,6 +266,20 @@ impl Default for Recipient {
     }
 }
 
+/// An origin is scheme, host and port as a browser writes them (RFC 6454 §6.2); anything else would never match.
+fn check_origins(origins: &[String]) -> anyhow::Result<()> {
+    for origin in origins {
+        let host = origin
+            .strip_prefix("https://")
+            .or(origin.strip_prefix("http://"));
+        anyhow::ensure!(
+            host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' '])),
+            "mqtt.origins: {origin:?} must be like \"https://ward.example.org\" or \"https://10.0.0.7:8443\", without a path"
+        );
+    }
+    Ok(())
+}
+
 fn local_names() -> Vec<String> {
     ["localhost", "127.0.0.1", "::1"]
         .map(str::to_owned)
@@ -249,6 +289,17 @@ fn local_names() -> Vec<String> {
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
+
+/// The tables of the file.
+const TABLES: [&str; 7] = [
+    "mqtt",
+    "sql",
+    "http",
+    "storage",
+    "keys",
+    "recipient",
+    "report",
+];
 
 impl Config {
     /// Every setting at its default; the server is called `localhost` and by `further_names`.
@@ -283,8 +334,7 @@ impl Config {
                 path.display()
             )
         })?;
-        let config: Self =
-            toml::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
+        let config = Self::parse(&text).with_context(|| format!("parsing {}", path.display()))?;
         anyhow::ensure!(
             (1..config.recipient.epoch_h).contains(&config.recipient.overlap_h),
             "{}: recipient.overlap_h must be at least 1 and less than recipient.epoch_h",
@@ -295,7 +345,8 @@ impl Config {
                 .check()
                 .with_context(|| format!("reading {}", path.display()))?;
         }
-        check_origins(&config.mqtt.origins).with_context(|| format!("reading {}", path.display()))?;
+        check_origins(&config.mqtt.origins)
+            .with_context(|| format!("reading {}", path.display()))?;
         config
             .mqtt
             .limits
@@ -320,6 +371,19 @@ impl Config {
         Ok(config)
     }
 
+    /// A file that was cut off would say the defaults of all that is missing: every table has to be there.
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let config = toml::from_str(text)?;
+        let tables: toml::Table = toml::from_str(text)?;
+        for name in TABLES {
+            anyhow::ensure!(
+                tables.contains_key(name),
+                "there is no [{name}]: is the file whole? An empty table stands for the defaults"
+            );
+        }
+        Ok(config)
+    }
+
     /// The commented file that `init` writes.
     #[must_use]
     pub fn commented(&self) -> String {
@@ -335,7 +399,8 @@ impl Config {
             controller: _,
         } = self;
         format!(
-            r#"# vitalseal: settings of this store. Unknown fields are refused; a server restart applies changes.
+            r#"# vitalseal: settings of this store. Unknown fields are refused. A restart applies changes;
+# `vitalseal server reload` (or SIGHUP) applies those of names, mqtt.connections and mqtt.limits at once.
 
 # Root keys. Back up the data directory without them: an erasure cannot hold against a copy that
 # includes the root.
@@ -347,6 +412,10 @@ names = {names}
 [mqtt]
 # Devices connect here (TLS, client certificate required). Use 0.0.0.0:8883 to leave this machine.
 listen = "{mqtt_listen}"
+# The same over WebSocket, at wss://ADDRESS/mqtt: by certificate, or for people by login name and token.
+websocket = "{websocket}"
+# Pages that may connect there from a browser, such as "https://ward.example.org"; other clients are not pages.
+origins = {origins}
 # A message of up to fresh_h is taken by its own clock. An older one, from a device that was offline, is taken if the
 # device's chain proves its order, and nothing older than offline_days is. Boots of a device that lie over each other by
 # more than boot_overlap_s, by its own clock, are taken for a clone.
@@ -361,6 +430,16 @@ connections = {mqtt_connections}
 # device, "alert" only tells.
 on_clone = {on_clone}
 
+# An MQTT 5 cluster that devices publish to already: its messages are consumed, beside the edge, or with `only` instead
+# of it. There, devices may publish on v1/d/{{device}}/vitals, each on its own, and read v1/recipient; we may subscribe
+# to {filter} and publish on v1/recipient; queues are durable and have no limit. A message
+# that waits there until the envelope key that it was sealed for has ended opens for nobody: let epoch_h below be longer
+# than this server may be away. Before `consumers` is lowered or `client_id` changed, have the cluster end the sessions
+# that are no longer used, or their share waits there. Some brokers, such as Mosquitto 2.0, forget shared subscriptions
+# when they restart and lose what comes until this server is back: for them, shared = false and consumers = 1. Secret
+# files must be 0600.
+{cluster}
+{limits}
 [sql]
 # psql, Grafana and other PostgreSQL clients (TLS required, token as password, database "vitalseal").
 listen = "{sql_listen}"
@@ -403,6 +482,8 @@ overlap_h = {overlap}
             names = toml::Value::from(names.clone()),
             root = toml::Value::String(root_keys.display().to_string()),
             mqtt_listen = mqtt.listen,
+            websocket = mqtt.websocket,
+            origins = toml::Value::from(mqtt.origins.clone()),
             fresh = mqtt.fresh_h,
             offline = mqtt.offline_days,
             overlap_s = mqtt.boot_overlap_s,
@@ -411,6 +492,12 @@ overlap_h = {overlap}
             on_clone = match mqtt.on_clone {
                 OnClone::Suspend => "\"suspend\"",
                 OnClone::Alert => "\"alert\"",
+            },
+            limits = mqtt.limits.commented(),
+            filter = SHARED_FILTER,
+            cluster = match &mqtt.cluster {
+                Some(cluster) => cluster.lines(),
+                None => commented_out(&Cluster::example().lines()),
             },
             sql_listen = sql.listen,
             sql_connections = sql.connections,
@@ -473,6 +560,21 @@ mod tests {
         });
         let parsed: Config = toml::from_str(&on_token.commented()).unwrap();
         assert_eq!(parsed, on_token);
+        let mut in_cluster = config.clone();
+        in_cluster.mqtt.cluster = Some(Cluster {
+            cert: None,
+            key: None,
+            only: true,
+            ..Cluster::example()
+        });
+        let parsed: Config = toml::from_str(&in_cluster.commented()).unwrap();
+        assert_eq!(parsed, in_cluster);
+        let commented = commented_out(&Cluster::example().lines());
+        let text = config
+            .commented()
+            .replace(&commented, &Cluster::example().lines());
+        let parsed: Config = toml::from_str(&text).unwrap();
+        assert_eq!(parsed.mqtt.cluster, Some(Cluster::example()));
         // The line that an operator takes the comment signs from.
         let text = config
             .commented()
@@ -496,6 +598,18 @@ mod tests {
             ..example()
         };
         assert!(found_somewhere.check().is_err());
+    }
+
+    /// Also below the last table, of which everything is optional.
+    #[test]
+    fn a_file_that_was_cut_off_is_refused_wherever_that_was() {
+        let new = Config::new(PathBuf::from("/r"), PathBuf::from("/k"), Vec::new());
+        let text = new.commented();
+        let last = text.find("[report]").unwrap() + "[report]".len();
+        for cut in 0..last {
+            assert!(Config::parse(&text[..cut]).is_err(), "{}", &text[..cut]);
+        }
+        assert_eq!(Config::parse(&text[..last]).unwrap(), new);
     }
 
     #[test]

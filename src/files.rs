@@ -2,10 +2,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::Context as _;
+use zeroize::Zeroizing;
 
 /// Makes a directory that only its owner may enter.
 ///
@@ -52,6 +53,24 @@ pub(crate) fn keep_document(path: &Path, contents: &[u8]) -> anyhow::Result<()> 
     write_private(&partial, contents)?;
     fs::rename(&partial, path).with_context(|| format!("writing {}", path.display()))?;
     sync_parent(path)
+}
+
+/// Reads a text that nobody else may read.
+///
+/// # Errors
+/// It cannot be read, or others may read it too.
+pub(crate) fn read_secret(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let read = || format!("reading {}", path.display());
+    let mode = fs::metadata(path).with_context(read)?.permissions().mode();
+    anyhow::ensure!(
+        mode & 0o077 == 0,
+        "others than its owner may read {} (mode {:o}): `chmod 600` it, and renew the secret if others may have",
+        path.display(),
+        mode & 0o777
+    );
+    fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .with_context(read)
 }
 
 fn write_new(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {

@@ -4,11 +4,11 @@
 //! the start with nothing half-running. Stopping: no new connections, sessions finish, flush, close.
 
 mod background;
+mod cluster;
 mod http;
 mod quarantine;
 mod reload;
 mod revocations;
-mod space;
 mod space;
 
 use std::net::SocketAddr;
@@ -21,21 +21,26 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use vitalseal_compliance::access::{CareTeamPolicy, Login, TokenAuthenticator};
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_crypto::{CertificateAuthority, default_backend};
-use vitalseal_ingest::{Alerts, Clones, Door, Edge, EdgeDeps, EdgeLimits, EdgeMetrics, Pipeline, PipelineDeps};
+use vitalseal_ingest::edge::{Announcer, Limits};
+use vitalseal_ingest::{
+    Alerts, Carrier, Clones, ClusterConsumers, ClusterMetrics, Door, Edge, EdgeDeps, EdgeMetrics,
+    Pipeline, PipelineDeps,
+};
 use vitalseal_query::{QueryDeps, QueryLimits, QueryService, SqlServer};
 use vitalseal_storage::ports::{
     Actor, AuditEvent, AuditRecord, AuditSink as _, Clock, SystemClock,
 };
 use vitalseal_storage::{Store, StorePaths};
 
-use crate::config::Config;
+pub use self::reload::Reloaded;
 pub use self::revocations::Revocations;
+use crate::config::Config;
 use crate::{admin, custody, recipient};
 
 /// Addresses given on the command line, which win over the configuration.
@@ -43,6 +48,8 @@ use crate::{admin, custody, recipient};
 pub struct Overrides {
     /// MQTT edge.
     pub mqtt: Option<SocketAddr>,
+    /// MQTT over WebSocket.
+    pub websocket: Option<SocketAddr>,
     /// PostgreSQL protocol.
     pub sql: Option<SocketAddr>,
     /// Health and metrics.
@@ -52,8 +59,10 @@ pub struct Overrides {
 /// Where the server listens.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Addresses {
-    /// MQTT over TLS.
-    pub mqtt: SocketAddr,
+    /// MQTT over TLS; not where devices connect to a cluster only.
+    pub mqtt: Option<SocketAddr>,
+    /// MQTT over WebSocket over TLS, where devices connect.
+    pub websocket: Option<SocketAddr>,
     /// PostgreSQL protocol over TLS.
     pub sql: SocketAddr,
     /// Health and metrics.
@@ -77,8 +86,10 @@ pub struct System {
     pub query: Arc<QueryService>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Settings.
+    /// Settings that the server was started with.
     pub config: Config,
+    /// The same, but for those that were changed since; locked while they are read again.
+    pub running: Mutex<Config>,
     /// Paths of the store.
     pub paths: StorePaths,
     /// Takes messages in, and those that a review releases.
@@ -89,8 +100,14 @@ pub struct System {
     pub revocations: Revocations,
     /// What an operator must hear of.
     pub alerts: Alerts,
+    /// Says something to many, if anybody connects here.
+    pub announcer: Option<Announcer>,
     /// Counters of the edge.
     pub edge: Arc<EdgeMetrics>,
+    /// Its limits, if devices connect here.
+    pub edge_limits: Option<Limits>,
+    /// Counters of the consumers, if there is a cluster.
+    pub cluster: Option<Arc<ClusterMetrics>>,
 }
 
 /// What moved from the inbox into files.
@@ -136,6 +153,9 @@ impl Server {
         let revocations = Revocations::open(&store, &authority, &config.names, clock.now()).await?;
 
         recipient::tend(&store, &authority, &*audit, &config.recipient, clock.now()).await?;
+        // One that does not open would be found by the first message for it, which nobody could acknowledge then.
+        let opened = store.keys.recipient_ring().await;
+        opened.context("opening the envelope keys")?;
         let certificate = recipient::current(&store, clock.now()).await?;
         let (recipient, published) = watch::channel(Bytes::from(certificate.to_pem()));
 
@@ -166,32 +186,48 @@ impl Server {
         // Every door is bound before any is served: an address in use leaves nothing half-started.
         let mqtt = overrides.mqtt.unwrap_or(config.mqtt.listen);
         let consumers = cluster::consumers(&config, &pipeline, &alerts, &clock, &published)?;
-        let edge = Edge::bind(
+        let websocket = overrides.websocket.unwrap_or(config.mqtt.websocket);
+        let doors = vec![
             Door {
                 listen: mqtt,
                 tls: revocations.mutual(),
+                carrier: Carrier::Tls,
             },
+            Door {
+                listen: websocket,
+                tls: revocations.optional(),
+                carrier: Carrier::WebSocket {
+                    origins: config.mqtt.origins.clone(),
+                },
+            },
+        ];
+        let authenticator = Arc::new(TokenAuthenticator::new(store.registry.clone()));
+        let edge = Edge::bind(
+            doors,
             EdgeDeps {
                 pipeline: pipeline.clone(),
                 store: store.clone(),
-                times: config.mqtt.times(),
+                authenticator: Arc::clone(&authenticator) as _,
                 audit: Arc::clone(&audit) as _,
                 clock: Arc::clone(&clock),
                 recipient: published,
                 alerts: alerts.clone(),
             },
-            EdgeLimits {
-                connections: config.mqtt.connections,
-                ..EdgeLimits::default()
-            },
-        )
-        .await
-        .with_context(|| format!("opening the MQTT edge on {mqtt} (another: `--mqtt ADDR`)"))?;
+            config.mqtt.edge_limits(),
+        );
+        let edge = match &config.mqtt.cluster {
+            Some(cluster) if cluster.only => None,
+            _ => Some(edge.await.with_context(|| {
+                format!(
+                    "opening the MQTT edge on {mqtt} and {websocket} (others: `--mqtt ADDR`, `--websocket ADDR`)"
+                )
+            })?),
+        };
         let query = QueryService::new(
             QueryDeps {
                 store: store.clone(),
                 policy: Arc::new(CareTeamPolicy::new(store.registry.clone())),
-                authenticator: Arc::new(TokenAuthenticator::new(store.registry.clone())),
+                authenticator,
                 audit: Arc::clone(&audit) as _,
                 clock: Arc::clone(&clock),
             },
@@ -211,7 +247,12 @@ impl Server {
         })?;
         let socket = admin::listen(&paths.admin_socket())?;
         let addresses = Addresses {
-            mqtt: edge.local_addr(),
+            mqtt: edge
+                .as_ref()
+                .and_then(|edge| edge.local_addrs().first().copied()),
+            websocket: edge
+                .as_ref()
+                .and_then(|edge| edge.local_addrs().get(1).copied()),
             sql: sql.local_addr(),
             http: http.local_addr().context("reading the health address")?,
         };
@@ -225,27 +266,37 @@ impl Server {
             authority,
             query,
             clock,
+            running: Mutex::new(config.clone()),
             config,
             paths,
             recipient,
             revocations,
             alerts,
-            edge: edge.metrics(),
+            announcer: edge.as_ref().map(Edge::announcer),
+            edge: edge.as_ref().map(Edge::metrics).unwrap_or_default(),
+            edge_limits: edge.as_ref().map(Edge::limits),
+            cluster: consumers.as_ref().map(ClusterConsumers::metrics),
         });
         system.audited(Actor::System, started()).await?;
-        Ok(Self::serve(system, edge, sql, http, socket))
+        Ok(Self::serve(system, edge, consumers, sql, http, socket))
     }
 
     fn serve(
         system: Arc<System>,
-        edge: Edge,
+        edge: Option<Edge>,
+        consumers: Option<ClusterConsumers>,
         sql: SqlServer,
         http: TcpListener,
         socket: UnixListener,
     ) -> Self {
         let stop = CancellationToken::new();
         let mut doors = JoinSet::new();
-        doors.spawn(edge.serve(stop.clone()));
+        if let Some(edge) = edge {
+            doors.spawn(edge.serve(stop.clone()));
+        }
+        if let Some(consumers) = consumers {
+            doors.spawn(consumers.serve(stop.clone()));
+        }
         doors.spawn(sql.serve(stop.clone()));
         doors.spawn(http::serve(http, Arc::clone(&system), stop.clone()));
         doors.spawn(admin::serve(socket, Arc::clone(&system), stop.clone()));
@@ -253,7 +304,6 @@ impl Server {
         background.spawn(background::flush(Arc::clone(&system), stop.clone()));
         background.spawn(space::watch(Arc::clone(&system), stop.clone()));
         background.spawn(quarantine::watch(Arc::clone(&system), stop.clone()));
-        background.spawn(space::watch(Arc::clone(&system), stop.clone()));
         background.spawn(background::tend_recipient(
             Arc::clone(&system),
             stop.clone(),
@@ -263,7 +313,7 @@ impl Server {
             stop.clone(),
         ));
         let addresses = system.addresses;
-        tracing::info!(mqtt = %addresses.mqtt, sql = %addresses.sql, http = %addresses.http, "serving");
+        tracing::info!(mqtt = ?addresses.mqtt, sql = %addresses.sql, http = %addresses.http, "serving");
         Self {
             addresses,
             system,

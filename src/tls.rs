@@ -71,14 +71,40 @@ pub fn mutual(
     authorities: &str,
     list: &RevocationList,
 ) -> anyhow::Result<Arc<ServerConfig>> {
+    asking(certificate, authorities, list, true)
+}
+
+/// MQTT over WebSocket: as [`mutual`], but a client may show no certificate, and then says inside TLS who it is.
+///
+/// # Errors
+/// As [`mutual`].
+pub fn optional(
+    certificate: &Arc<ServerCertificate>,
+    authorities: &str,
+    list: &RevocationList,
+) -> anyhow::Result<Arc<ServerConfig>> {
+    asking(certificate, authorities, list, false)
+}
+
+fn asking(
+    certificate: &Arc<ServerCertificate>,
+    authorities: &str,
+    list: &RevocationList,
+    required: bool,
+) -> anyhow::Result<Arc<ServerConfig>> {
     let list = CertificateRevocationListDer::from(list.der().to_vec());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider())
             .with_crls([list])
             .only_check_end_entity_revocation()
-            .allow_unknown_revocation_status()
-            .build()
-            .context("building the client certificate verifier")?;
+            .allow_unknown_revocation_status();
+    let verifier = match required {
+        true => verifier,
+        false => verifier.allow_unauthenticated(),
+    };
+    let verifier = verifier
+        .build()
+        .context("building the client certificate verifier")?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)

@@ -3,7 +3,9 @@
 
 mod backup;
 mod devices;
+mod downlink;
 mod keys;
+mod listeners;
 mod quarantine;
 
 use anyhow::Context as _;
@@ -38,10 +40,10 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
     };
     match request {
         Request::ServerStatus => json(&system.addresses),
+        Request::ServerReload => json(&system.reload(act.actor).await?),
         Request::CaShow => json(&CaView {
             pem: system.authority.bundle_pem(),
         }),
-        Request::RecipientShow => act.recipient_show().await,
         Request::CaCrl => {
             let list = system.revocations.list();
             json(&RevocationListView {
@@ -51,6 +53,7 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
                 pem: list.to_pem(),
             })
         }
+        Request::RecipientShow => act.recipient_show().await,
         Request::PatientAdd { name, mrn } => {
             act.patient_add(
                 name.as_ref().map(|n| n.expose()),
@@ -69,14 +72,31 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::DeviceAssignments { device } => devices::assignments(&act, &device).await,
         Request::DeviceList => devices::list(&act).await,
         Request::DeviceRevoke { device, reason } => devices::revoke(&act, device, &reason).await,
-        Request::DeviceChain { device } => devices::chain(&act, &device).await,
         Request::DeviceSuspend { device, reason } => devices::suspend(&act, device, &reason).await,
         Request::DeviceReinstate { device, reason } => {
             devices::reinstate(&act, device, &reason).await
         }
+        Request::DeviceChain { device } => devices::chain(&act, &device).await,
+        Request::DeviceSend {
+            device,
+            content,
+            expires_s,
+        } => downlink::send(&act, device, content.expose(), expires_s).await,
+        Request::DeviceOutbox { device } => downlink::outbox(&act, &device).await,
         Request::DeviceCloneProof { device, boot } => {
             devices::clone_proof(&act, &device, boot).await
         }
+        Request::DisplayEnroll {
+            subscriber,
+            wards,
+            csr_pem,
+        } => listeners::enroll(&act, subscriber, wards, &csr_pem).await,
+        Request::DisplayList => listeners::list(&act).await,
+        Request::DisplayRevoke { subscriber, reason } => {
+            listeners::revoke(&act, subscriber, &reason).await
+        }
+        Request::NoticeSend { notice } => listeners::send_notice(&act, notice).await,
+        Request::AlertTest { ward } => listeners::test_alert(&act, ward).await,
         Request::UserAdd { user, role } => {
             let registry = &system.store.registry;
             let actor = act.actor.clone();
@@ -85,6 +105,7 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
             json(&CredentialsView::from(&made))
         }
         Request::UserGrant { user, patient } => act.user_grant(user, patient).await,
+        Request::UserGrantWard { user, ward } => listeners::grant_ward(&act, user, ward).await,
         Request::UserList => act.user_list().await,
         Request::TokenIssue {
             user,

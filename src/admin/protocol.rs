@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use vitalseal_crypto::{DeviceId, SubjectPseudonym};
-use vitalseal_storage::ports::{Role, UserName};
+use vitalseal_crypto::{DeviceId, SubjectPseudonym, Subscriber};
+use vitalseal_storage::ports::{Role, UserName, Ward};
 use zeroize::Zeroizing;
 
-/// A line longer than this is refused before it is read: no request needs more.
-pub const MAX_REQUEST_BYTES: u64 = 256 * 1024;
+/// A line longer than this is refused before it is read: no request needs more than a notice, whose bytes are numbers.
+pub const MAX_REQUEST_BYTES: u64 = 320 * 1024;
 
 /// One administrative act.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,9 +24,10 @@ pub const MAX_REQUEST_BYTES: u64 = 256 * 1024;
 )]
 pub enum Request {
     ServerStatus,
+    ServerReload,
     CaShow,
-    RecipientShow,
     CaCrl,
+    RecipientShow,
     PatientAdd {
         name: Option<Private>,
         mrn: Option<Private>,
@@ -52,7 +53,6 @@ pub enum Request {
         device: DeviceId,
         reason: String,
     },
-    DeviceChain {
     DeviceSuspend {
         device: DeviceId,
         reason: String,
@@ -61,11 +61,36 @@ pub enum Request {
         device: DeviceId,
         reason: String,
     },
+    DeviceChain {
+        device: DeviceId,
+    },
+    DeviceSend {
+        device: DeviceId,
+        content: Content,
+        expires_s: i64,
+    },
+    DeviceOutbox {
         device: DeviceId,
     },
     DeviceCloneProof {
         device: DeviceId,
         boot: Option<u64>,
+    },
+    DisplayEnroll {
+        subscriber: Subscriber,
+        wards: Option<Vec<Ward>>,
+        csr_pem: String,
+    },
+    DisplayList,
+    DisplayRevoke {
+        subscriber: Subscriber,
+        reason: String,
+    },
+    NoticeSend {
+        notice: Vec<u8>,
+    },
+    AlertTest {
+        ward: Option<Ward>,
     },
     UserAdd {
         user: UserName,
@@ -74,6 +99,10 @@ pub enum Request {
     UserGrant {
         user: UserName,
         patient: SubjectPseudonym,
+    },
+    UserGrantWard {
+        user: UserName,
+        ward: Ward,
     },
     UserList,
     TokenIssue {
@@ -139,6 +168,31 @@ pub enum Response {
     Ok(serde_json::Value),
     /// It was not done; the text is for the operator.
     Failed(String),
+}
+
+/// Bytes that no log may show: what a device is told.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Content(Vec<u8>);
+
+impl Content {
+    /// Wraps some bytes.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Content(..)")
+    }
 }
 
 /// Text that no log may show: a name, a record number, a password.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vitalseal_crypto::{CloneKind, CloneProof, DeviceId, certificates_in_pem, default_backend};
 
 use super::reserved::{ReservedDirectory, ReservedFile};
-use super::{read, relay, send, socket, text};
+use super::{downlink, read, relay, send, socket, text};
 use crate::admin::client::ask;
 use crate::admin::protocol::Request;
 use crate::cli::DeviceCommand;
@@ -70,6 +70,10 @@ pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()
         DeviceCommand::Chain { at, device } => {
             relay(&at, Request::DeviceChain { device }, json).await
         }
+        DeviceCommand::Send(args) => downlink::send(args, json).await,
+        DeviceCommand::Outbox { at, device } => {
+            relay(&at, Request::DeviceOutbox { device }, json).await
+        }
         DeviceCommand::CloneProof {
             at,
             device,
@@ -123,12 +127,23 @@ pub(crate) async fn enroll_with_new_key(
     device: &DeviceId,
     directory: &Path,
 ) -> anyhow::Result<Value> {
-    let (key_pem, csr_pem) =
-        vitalseal_crypto::new_device_key_and_csr(device).context("making a key")?;
-    let request = Request::DeviceEnroll {
+    let request = |csr_pem| Request::DeviceEnroll {
         device: device.clone(),
         csr_pem,
     };
+    certify_new_key(socket, device, directory, request).await
+}
+
+/// The same with any request for a certificate.
+pub(super) async fn certify_new_key(
+    socket: &Path,
+    name: &DeviceId,
+    directory: &Path,
+    request: impl FnOnce(String) -> Request,
+) -> anyhow::Result<Value> {
+    let (key_pem, csr_pem) =
+        vitalseal_crypto::new_device_key_and_csr(name).context("making a key")?;
+    let request = request(csr_pem);
     let reserved = ReservedDirectory::create(directory)?;
     files::write_private(&directory.join("key.pem"), key_pem.as_bytes())?;
     let answer = ask(socket, &request).await?;
@@ -139,7 +154,7 @@ pub(crate) async fn enroll_with_new_key(
     Ok(answer)
 }
 
-fn without_pems(mut answer: Value) -> Value {
+pub(super) fn without_pems(mut answer: Value) -> Value {
     if let Some(fields) = answer.as_object_mut() {
         fields.retain(|name, _| name != "pem" && name != "ca_pem");
     }

@@ -65,7 +65,8 @@ impl Site {
     }
 
     pub(super) fn mqtt(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.running()?.addresses.mqtt)
+        let mqtt = self.running()?.addresses.mqtt;
+        mqtt.context("the server has no MQTT edge")
     }
 
     pub(super) fn running(&self) -> anyhow::Result<&Server> {

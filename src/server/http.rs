@@ -49,10 +49,6 @@ async fn health(State(system): State<Arc<System>>) -> impl IntoResponse {
     }
 }
 
-/// Prometheus text format 0.0.4.
-async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
-    let edge = &system.edge;
-    let (mut inbox_rows, mut inbox_bytes) = (0, 0);
 /// The newest revocation list as DER (RFC 2585 §4.2).
 async fn revocation_list(State(system): State<Arc<System>>) -> impl IntoResponse {
     let list = system.revocations.list();
@@ -60,15 +56,19 @@ async fn revocation_list(State(system): State<Arc<System>>) -> impl IntoResponse
     (pkix_crl, list.der().to_vec())
 }
 
+/// Prometheus text format 0.0.4.
+async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
+    let edge = &system.edge;
+    let (mut inbox_rows, mut inbox_bytes) = (0, 0);
     if let Ok(pending) = system.store.inbox.pending().await {
         (inbox_rows, inbox_bytes) = pending;
     }
+    let list_ends_at = system.revocations.list().next_update();
+    let list_ends_in = u64::try_from(list_ends_at.duration_since(system.clock.now()).as_secs());
     let all = [
         (
             "connections",
             "gauge",
-    let list_ends_at = system.revocations.list().next_update();
-    let list_ends_in = u64::try_from(list_ends_at.duration_since(system.clock.now()).as_secs());
             "TCP connections of the MQTT edge",
             edge.connections(),
         ),
@@ -98,9 +98,23 @@ async fn revocation_list(State(system): State<Arc<System>>) -> impl IntoResponse
             edge.refused(),
         ),
         (
-            "inbox_messages",
+            "strangers",
             "gauge",
-            "Messages not flushed yet",
+            "TCP connections of the MQTT edge that have no session yet",
+            edge.strangers(),
+        ),
+        (
+            "handshakes_total",
+            "counter",
+            "TLS handshakes that began at the MQTT edge",
+            edge.handshakes(),
+        ),
+        (
+            "throttled_total",
+            "counter",
+            "Times that a device was too fast for minutes; it is read no faster, and nothing is dropped",
+            edge.throttled(),
+        ),
         (
             "revocation_list_seconds_left",
             "gauge",
@@ -113,6 +127,10 @@ async fn revocation_list(State(system): State<Arc<System>>) -> impl IntoResponse
             "Alerts raised",
             system.alerts.raised(),
         ),
+        (
+            "inbox_messages",
+            "gauge",
+            "Messages not flushed yet",
             inbox_rows,
         ),
         (

@@ -31,6 +31,7 @@ pub struct Revocations {
     certificate: Arc<ServerCertificate>,
     list: watch::Sender<Arc<RevocationList>>,
     mutual: watch::Sender<Arc<ServerConfig>>,
+    optional: watch::Sender<Arc<ServerConfig>>,
     /// Locked while anything here is renewed.
     issued: Mutex<Issued>,
 }
@@ -83,10 +84,12 @@ impl Revocations {
             .context("making the first revocation list")?;
         let certificate = Arc::new(ServerCertificate::new(certified(authority, names, now)?));
         let mutual = tls::mutual(&certificate, &authority.bundle_pem(), &list)?;
+        let optional = tls::optional(&certificate, &authority.bundle_pem(), &list)?;
         Ok(Self {
             certificate,
             list: watch::Sender::new(Arc::new(list)),
             mutual: watch::Sender::new(mutual),
+            optional: watch::Sender::new(optional),
             issued: Mutex::new(Issued {
                 names: names.to_vec(),
                 at: now,
@@ -102,6 +105,11 @@ impl Revocations {
     /// TLS for devices, by the newest list.
     pub(super) fn mutual(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.mutual.subscribe()
+    }
+
+    /// TLS for those who may show a certificate, by the newest list.
+    pub(super) fn optional(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.optional.subscribe()
     }
 
     /// TLS for whoever authenticates inside.
@@ -134,6 +142,7 @@ impl Revocations {
         let mut issued = self.issued.lock().await;
         if let Some(list) = renewed(store, authority, Some(&self.list()), now).await? {
             let mutual = tls::mutual(&self.certificate, &authority.bundle_pem(), &list)?;
+            let optional = tls::optional(&self.certificate, &authority.bundle_pem(), &list)?;
             tracing::info!(
                 number = list.number(),
                 revoked = list.revoked().len(),
@@ -141,6 +150,7 @@ impl Revocations {
             );
             self.list.send_replace(Arc::new(list));
             self.mutual.send_replace(mutual);
+            self.optional.send_replace(optional);
         }
         if now.duration_since(issued.at) >= CERTIFICATE_AGE {
             self.certificate

@@ -17,7 +17,11 @@ pub(super) async fn watch(system: Arc<System>, stop: CancellationToken) {
     let telling = async {
         while changes.changed().await.is_ok() {
             let full = *changes.borrow_and_update();
-            let alert = if full { Alert::DiskFull } else { Alert::DiskFree };
+            let alert = if full {
+                Alert::DiskFull
+            } else {
+                Alert::DiskFree
+            };
             system.alerts.raise(alert, system.clock.now());
         }
     };

@@ -109,11 +109,21 @@ impl Site {
             .open(self.log())
             .unwrap();
         let mut child = Command::new(VITALSEAL)
-            .args([
-                ["serve", "--json", "--mqtt", &mqtt, "--websocket", &websocket].as_slice(),
-                &["--sql", &sql, "--http", &http, "--data"],
-            ]
-            .concat())
+            .args(
+                [
+                    [
+                        "serve",
+                        "--json",
+                        "--mqtt",
+                        &mqtt,
+                        "--websocket",
+                        &websocket,
+                    ]
+                    .as_slice(),
+                    &["--sql", &sql, "--http", &http, "--data"],
+                ]
+                .concat(),
+            )
             .arg(&self.data)
             .env("VITALSEAL_LOG", "trace")
             .envs(self.environment.clone())
@@ -151,7 +161,8 @@ impl Site {
     /// What the health door answers: head and body.
     pub fn get(&self, path: &str) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(self.address("http")).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -253,7 +264,15 @@ impl Site {
     /// Assigns a device to `patient` since before anything that tests measure.
     pub fn assign(&self, id: &str, patient: &str) {
         let since = "2026-01-01T00:00:00Z";
-        self.json(&["device", "assign", id, "--patient", patient, "--since", since]);
+        self.json(&[
+            "device",
+            "assign",
+            id,
+            "--patient",
+            patient,
+            "--since",
+            since,
+        ]);
     }
 
     /// A user who may see `patients`, with a fresh token.

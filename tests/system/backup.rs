@@ -185,7 +185,7 @@ fn restore_with(from: &Path, to: &Path, keys: &[OsString]) -> Output {
         .unwrap()
 }
 
-fn restored(from: &Path, to: &Path) -> Value {
+pub(crate) fn restored(from: &Path, to: &Path) -> Value {
     let output = restore(from, to);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -211,7 +211,7 @@ fn refusal(output: Output, to: &Path) -> String {
 
 /// What a server that must not start says.
 fn refused_to_serve(data: &Path) -> String {
-    let doors = ["--mqtt", "--sql", "--http"];
+    let doors = ["--mqtt", "--websocket", "--sql", "--http"];
     let doors = doors.iter().flat_map(|door| [*door, "127.0.0.1:0"]);
     let args: Vec<&str> = std::iter::once("serve").chain(doors).collect();
     Site::on(data.to_owned()).refused(&args)

@@ -68,6 +68,8 @@ fn a_second_server_on_one_store_is_refused() {
         "serve",
         "--mqtt",
         "127.0.0.1:0",
+        "--websocket",
+        "127.0.0.1:0",
         "--sql",
         "127.0.0.1:0",
         "--http",
@@ -85,9 +87,9 @@ fn a_port_in_use_stops_the_start_and_names_the_option() {
     let site = Site::init();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
-    for door in ["--mqtt", "--sql", "--http"] {
+    for door in ["--mqtt", "--websocket", "--sql", "--http"] {
         let mut args = vec!["serve"];
-        for option in ["--mqtt", "--sql", "--http"] {
+        for option in ["--mqtt", "--websocket", "--sql", "--http"] {
             args.extend([
                 option,
                 if option == door {

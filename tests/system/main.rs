@@ -18,22 +18,30 @@
 mod common;
 #[path = "../common/interposer.rs"]
 mod interposer;
+#[path = "../common/mosquitto.rs"]
+mod mosquitto;
 #[path = "../interop/python.rs"]
 mod python;
 #[path = "../common/token.rs"]
 mod token;
 
 mod backup;
+mod clients;
 mod clones;
+mod closed;
 mod command_line;
 mod crash;
 mod demo;
 mod disk;
+mod external;
 mod faults;
 mod interop;
 mod keys;
 mod load;
+mod negotiation;
+mod outbox;
 mod pkcs11;
 mod quarantine;
+mod reload;
 mod revocation;
 mod secrecy;

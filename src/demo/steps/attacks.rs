@@ -34,12 +34,14 @@ pub(super) async fn tampered(site: &mut Site) -> anyhow::Result<String> {
         .context("the message is too short to hold a ciphertext")?;
     *byte ^= 1;
     publish(site, "watch-01", &[message]).await?;
-    let listed = site.ask(Request::QuarantineList {
+    let listed = site
+        .ask(Request::QuarantineList {
             limit: 10,
             device: None,
             reason: None,
             state: None,
-        }).await?;
+        })
+        .await?;
     let reasons: Vec<&str> = listed
         .as_array()
         .into_iter()

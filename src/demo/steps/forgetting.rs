@@ -115,6 +115,7 @@ async fn serve_twin(site: &mut Site, twin: &mut Site) -> anyhow::Result<u64> {
     let any = Some(any_port());
     let overrides = Overrides {
         mqtt: any,
+        websocket: any,
         sql: any,
         http: any,
     };

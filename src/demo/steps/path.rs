@@ -33,18 +33,16 @@ pub(super) async fn start(site: &mut Site) -> anyhow::Result<String> {
         &site.data,
         Overrides {
             mqtt: any,
+            websocket: any,
             sql: any,
             http: any,
         },
     )
     .await?;
-    let addresses = server.addresses;
+    let sql = server.addresses.sql;
     site.server = Some(server);
     site.authorities = text(&site.ask(Request::CaShow).await?, "pem")?.to_owned();
-    Ok(format!(
-        "MQTT {}, SQL {}, both TLS",
-        addresses.mqtt, addresses.sql
-    ))
+    Ok(format!("MQTT {}, SQL {sql}, both TLS", site.mqtt()?))
 }
 
 pub(super) async fn enrol(site: &mut Site) -> anyhow::Result<String> {
