@@ -10,14 +10,18 @@
 
 mod assignment;
 mod chain;
+mod clock;
 mod clones;
 mod delivery;
+mod disk;
 mod doors;
 mod epochs;
 #[path = "../../../tests/common/files.rs"]
 mod files;
 mod freshness;
 mod hostile;
+#[path = "../../../tests/common/interposer.rs"]
+mod interposer;
 mod library;
 mod past;
 mod raw;
