@@ -400,6 +400,7 @@ fn what_the_broker_saved_is_stored_once_whoever_is_killed() {
     );
 
     // A device that keeps what it sent makes good what the broker lost.
+    clustered.wait_for_consumers(2);
     publish(&runtime, &clustered.broker, &device, &published);
     let all = published
         .iter()
