@@ -98,7 +98,10 @@ fn a_disk_that_hangs_slows_devices_down_and_loses_nothing() {
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+    assert!(
+        child.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
 }
 
 async fn hang(switch: PathBuf) {
