@@ -205,6 +205,7 @@ pub(crate) enum SubscribeCode {
     GrantedQos1 = 0x01,
     NotAuthorized = 0x87,
     TopicFilterInvalid = 0x8F,
+    QuotaExceeded = 0x97,
     SharedNotSupported = 0x9E,
     IdentifiersNotSupported = 0xA1,
 }

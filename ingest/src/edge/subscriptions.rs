@@ -25,6 +25,9 @@ use super::packet::{Filter, Hello, Qos, RetainedOnSubscribe, SubscribeCode, Tell
 /// them, and more than enough for a round trip of what a device or a display is told.
 const MAX_UNACKNOWLEDGED: u16 = 32;
 
+/// Subscriptions of one session. A device has three topics to hear; a service that wants more wards than these asks for all.
+const MAX_SUBSCRIPTIONS: usize = 256;
+
 /// What outlives a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
@@ -156,13 +159,17 @@ impl Subscriptions {
         let Some(subscription) = self.permissions.subscription(&filter.path) else {
             return SubscribeCode::NotAuthorized;
         };
+        let is_new = !self.granted.contains_key(&subscription);
+        if is_new && self.granted.len() >= MAX_SUBSCRIPTIONS {
+            return SubscribeCode::QuotaExceeded;
+        }
         let at_least_once = filter.qos != Qos::AtMostOnce;
         let granted = Granted {
             at_least_once,
             retain_as_published: filter.retain_as_published,
         };
         self.is_changed = true;
-        let is_new = self.granted.insert(subscription.clone(), granted).is_none();
+        self.granted.insert(subscription.clone(), granted);
         let retained = match filter.retained {
             RetainedOnSubscribe::Always => true,
             RetainedOnSubscribe::IfNew => is_new,

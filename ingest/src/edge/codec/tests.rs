@@ -127,6 +127,7 @@ fn every_packet() -> Vec<Outbound> {
         SubscribeCode::GrantedQos1,
         SubscribeCode::NotAuthorized,
         SubscribeCode::TopicFilterInvalid,
+        SubscribeCode::QuotaExceeded,
         SubscribeCode::SharedNotSupported,
         SubscribeCode::IdentifiersNotSupported,
     ];

@@ -330,6 +330,31 @@ fn no_more_is_told_than_the_client_acknowledges_and_all_of_it_again_on_the_next_
     assert_eq!(told(&mut session), []);
 }
 
+/// Whoever may hear every ward could name wards without end.
+#[test]
+fn a_session_has_so_many_subscriptions_and_no_more() {
+    let permissions = Permissions::of_listener(vitalseal_storage::Wards::All);
+    let heard = SessionState::default().heard;
+    let hello = hello(Version::V5);
+    let mut subscriptions = Subscriptions::new(&hello, permissions, &Fanout::silent(), heard);
+    let mut ask = |ward: usize| {
+        subscriptions.subscribe(&Filter {
+            path: format!("v1/alerts/w{ward}"),
+            qos: Qos::AtLeastOnce,
+            retained: RetainedOnSubscribe::Always,
+            retain_as_published: false,
+        })
+    };
+    let granted = (0..1_000).take_while(|ward| ask(*ward) == SubscribeCode::GrantedQos1);
+    assert_eq!(granted.count(), 256);
+    assert_eq!(ask(256), SubscribeCode::QuotaExceeded);
+    assert_eq!(
+        ask(0),
+        SubscribeCode::GrantedQos1,
+        "one that is there may change"
+    );
+}
+
 #[test]
 fn a_message_of_the_downlink_is_done_when_it_is_acknowledged() {
     let mut session = session(Version::V5);
