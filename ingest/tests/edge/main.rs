@@ -23,12 +23,13 @@ mod hostile;
 #[path = "../../../tests/common/interposer.rs"]
 mod interposer;
 mod library;
+mod listeners;
 mod past;
 mod raw;
+mod restarts;
 mod review;
 mod rig;
-mod listeners;
-mod sessions;
 mod roles;
+mod sessions;
 mod storm;
 mod websocket;
