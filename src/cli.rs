@@ -333,8 +333,10 @@ pub enum DeviceCommand {
         /// The device.
         device: DeviceId,
     },
-    /// Tell a device something, on its own topic v1/d/DEVICE/down. It waits here until the device acknowledged it. What it
-    /// says is between you and your device; it is not encrypted for it beyond TLS.
+    /// Queue a message for a device, until it comes for it.
+    ///
+    /// It is told on v1/d/DEVICE/down and waits here, sealed, until the device acknowledged it. What it says is between you
+    /// and your device; it is not encrypted for it beyond TLS.
     Send(DeviceSendArgs),
     /// List what waits for a device.
     Outbox {

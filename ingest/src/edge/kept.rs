@@ -314,3 +314,93 @@ fn restored(subscriptions: &Kept, permissions: &Permissions) -> SessionState {
         ..SessionState::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use vitalseal_crypto::Thumbprint;
+    use vitalseal_storage::{FileRootProvider, Store, StorePaths, SystemClock};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Hand(Mutex<SignedDuration>);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH + *self.0.lock().unwrap()
+        }
+    }
+
+    fn device(number: usize) -> Principal {
+        Principal::Device {
+            id: format!("mon-{number}").parse().unwrap(),
+            certificate: Thumbprint::from_bytes([7; 32]),
+        }
+    }
+
+    fn permissions(principal: &Principal) -> Permissions {
+        Permissions::of_device(principal.device().unwrap())
+    }
+
+    /// More than one step of a sweep.
+    const DEVICES: usize = 2 * SWEPT_AT_ONCE + 1;
+
+    #[tokio::test]
+    async fn a_sweep_says_of_everybody_who_left_and_who_is_back_and_ends_what_expired() {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, roots) = (directory.path().join("data"), directory.path().join("root"));
+        let paths = StorePaths::new(&data, Some(&roots));
+        let roots = Arc::new(FileRootProvider::new(&roots));
+        let store = Store::create(&paths, roots, SystemClock.now())
+            .await
+            .unwrap();
+        let clock = Arc::new(Hand::default());
+        let at = |second| *clock.0.lock().unwrap() = SignedDuration::from_secs(second);
+        let load = || KeptSessions::load(store.inbox.clone(), Arc::clone(&clock) as _);
+        let subscriptions: Kept = vec![("v1/notices".to_owned(), 1)];
+        let mut changes = Vec::new();
+        for number in 0..DEVICES {
+            let client = device(number).client_id();
+            changes.push(SessionChange::Keep(KeptSession {
+                client: client.as_str().to_owned(),
+                subscriptions: subscriptions.clone(),
+                expiry_s: 60,
+                left_at: None,
+            }));
+        }
+        store.inbox.change_sessions(changes).await.unwrap();
+
+        // Nobody is connected when a process begins, whatever the one before wrote.
+        at(100);
+        let kept = load().await.unwrap();
+        let back = device(1);
+        let resumed = kept.take_up(&back, &permissions(&back), false, None).await;
+        assert_eq!(resumed.unwrap().unwrap().heard.granted.len(), 1);
+        kept.leave(&device(2).client_id(), 0);
+        kept.sweep().await;
+        let left = async |client: &str| {
+            let sessions = store.inbox.sessions().await.unwrap();
+            let found = sessions.iter().find(|session| session.client == client);
+            (sessions.len(), found.map(|session| session.left_at))
+        };
+        let then = Timestamp::from_second(100).unwrap();
+        assert_eq!(left("mon-0").await, (DEVICES - 1, Some(Some(then))));
+        assert_eq!(left("mon-1").await, (DEVICES - 1, Some(None)));
+        assert_eq!(left("mon-2").await, (DEVICES - 1, None));
+
+        at(159);
+        kept.sweep().await;
+        assert_eq!(left("mon-0").await.0, DEVICES - 1);
+        at(160);
+        let late = device(0);
+        let resumed = kept.take_up(&late, &permissions(&late), false, None).await;
+        assert!(resumed.unwrap().is_none());
+        kept.sweep().await;
+        assert_eq!(
+            left("mon-1").await,
+            (1, Some(None)),
+            "whoever is here stays"
+        );
+    }
+}
