@@ -400,7 +400,7 @@ impl Config {
         } = self;
         format!(
             r#"# vitalseal: settings of this store. Unknown fields are refused. A restart applies changes;
-# `vitalseal server reload` (or SIGHUP) applies those of names, mqtt.connections and mqtt.limits at once.
+# `vitalseal server reload` (or SIGHUP) applies those of names, mqtt.connections, mqtt.limits and mqtt.on_clone.
 
 # Root keys. Back up the data directory without them: an erasure cannot hold against a copy that
 # includes the root.
@@ -610,6 +610,25 @@ mod tests {
             assert!(Config::parse(&text[..cut]).is_err(), "{}", &text[..cut]);
         }
         assert_eq!(Config::parse(&text[..last]).unwrap(), new);
+    }
+
+    #[test]
+    fn an_origin_is_what_a_browser_would_say() {
+        let check = |origin: &str| check_origins(&[origin.to_owned()]);
+        for origin in ["https://ward.example.org", "http://10.0.0.7:8080"] {
+            assert!(check(origin).is_ok(), "{origin}");
+        }
+        for origin in [
+            "",
+            "*",
+            "null",
+            "https://",
+            "ward.example.org",
+            "https://a.org/",
+            "https://*.a.org",
+        ] {
+            assert!(check(origin).is_err(), "{origin}");
+        }
     }
 
     #[test]

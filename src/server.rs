@@ -106,6 +106,8 @@ pub struct System {
     pub edge: Arc<EdgeMetrics>,
     /// Its limits, if devices connect here.
     pub edge_limits: Option<Limits>,
+    /// What is done about clones.
+    pub clones: Clones,
     /// Counters of the consumers, if there is a cluster.
     pub cluster: Option<Arc<ClusterMetrics>>,
 }
@@ -165,19 +167,20 @@ impl Server {
 
         let alerts = Alerts::default();
         let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let clones = Clones::new(
+            store.registry.clone(),
+            Arc::clone(&audit) as _,
+            Arc::clone(&clock),
+            alerts.clone(),
+            config.mqtt.on_clone,
+        );
         let pipeline = Pipeline::start(
             PipelineDeps {
                 store: store.clone(),
                 times: config.mqtt.times(),
                 audit: Arc::clone(&audit) as _,
                 clock: Arc::clone(&clock),
-                clones: Clones::new(
-                    store.registry.clone(),
-                    Arc::clone(&audit) as _,
-                    Arc::clone(&clock),
-                    alerts.clone(),
-                    config.mqtt.on_clone,
-                ),
+                clones: clones.clone(),
                 backend: default_backend(),
             },
             workers,
@@ -275,6 +278,7 @@ impl Server {
             announcer: edge.as_ref().map(Edge::announcer),
             edge: edge.as_ref().map(Edge::metrics).unwrap_or_default(),
             edge_limits: edge.as_ref().map(Edge::limits),
+            clones,
             cluster: consumers.as_ref().map(ClusterConsumers::metrics),
         });
         system.audited(Actor::System, started()).await?;

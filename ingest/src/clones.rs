@@ -5,7 +5,7 @@
 //! here which of the two is the device, so both are held: its sessions end, and what comes is kept aside.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ struct Shared {
     audit: Arc<dyn AuditSink>,
     clock: Arc<dyn Clock>,
     alerts: Alerts,
-    policy: OnClone,
+    policy: RwLock<OnClone>,
     /// Alarms given, each with the instant since which its device was in the state that it was given in. Locked while one
     /// is given: two signs at once are one alarm.
     given: Mutex<HashMap<DeviceId, Timestamp>>,
@@ -107,10 +107,21 @@ impl Clones {
                 audit,
                 clock,
                 alerts,
-                policy,
+                policy: RwLock::new(policy),
                 given: Mutex::default(),
             }),
         }
+    }
+
+    /// What is done from now on; what was done stays.
+    pub fn set_policy(&self, policy: OnClone) {
+        let kept = self.shared.policy.write();
+        *kept.unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    fn policy(&self) -> OnClone {
+        let policy = self.shared.policy.read();
+        *policy.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives the alarm, unless the device is shut out already or it was given since its state last changed.
@@ -121,7 +132,6 @@ impl Clones {
         let Shared {
             registry,
             alerts,
-            policy,
             given,
             ..
         } = &*self.shared;
@@ -142,7 +152,7 @@ impl Clones {
             now,
         )
         .await?;
-        if *policy == OnClone::Suspend {
+        if self.policy() == OnClone::Suspend {
             let reason = format!("its key seems to be in two hands: {name}");
             if registry.suspend_device(device, &reason, now).await? {
                 let device = device.clone();

@@ -12,7 +12,7 @@ use super::System;
 use crate::config::Config;
 
 /// Settings that take effect at once; all others need a restart.
-const LIVE: [&str; 3] = ["names", "mqtt.connections", "mqtt.limits"];
+const LIVE: [&str; 4] = ["names", "mqtt.connections", "mqtt.limits", "mqtt.on_clone"];
 
 /// What reading the configuration again came to. Names of settings, never their values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,6 +76,8 @@ impl System {
         if let Some(limits) = &self.edge_limits {
             limits.set(wanted.mqtt.edge_limits());
         }
+        self.clones.set_policy(wanted.mqtt.on_clone);
+        running.mqtt.on_clone = wanted.mqtt.on_clone;
         running.names = wanted.names;
         running.mqtt.connections = wanted.mqtt.connections;
         running.mqtt.limits = wanted.mqtt.limits;
@@ -137,7 +139,7 @@ mod tests {
     fn what_changed_is_named_in_full_and_only_what_is_known_to_be_live_is_live() {
         let running = config("");
         let wanted = config(
-            "names = [\"x\"]\n[mqtt]\nlisten = \"127.0.0.1:1\"\nconnections = 7\n[mqtt.limits]\nstrangers = 3\n\
+            "names = [\"x\"]\n[mqtt]\nlisten = \"127.0.0.1:1\"\nconnections = 7\non_clone = \"alert\"\n[mqtt.limits]\nstrangers = 3\n\
              packets_per_s = 9\n[sql]\ndeadline_s = 5\n",
         );
         let names = changed(&running, &wanted).unwrap();
@@ -150,6 +152,7 @@ mod tests {
             "mqtt.connections",
             "mqtt.limits.packets_per_s",
             "mqtt.limits.strangers",
+            "mqtt.on_clone",
             "names",
         ];
         assert_eq!(live, expected.into());

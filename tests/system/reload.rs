@@ -52,11 +52,12 @@ fn a_reload_applies_what_it_can_and_names_the_rest() {
                 "connections_per_address = 2000",
                 "connections_per_address = 1",
             )
+            .replace("on_clone = \"suspend\"", "on_clone = \"alert\"")
             .replace("deadline_s = 60", "deadline_s = 61")
     });
     let reloaded = site.json(&["server", "reload"]);
     let expected = json!({
-        "applied": ["mqtt.limits.connections_per_address", "names"],
+        "applied": ["mqtt.limits.connections_per_address", "mqtt.on_clone", "names"],
         "needs_restart": ["sql.deadline_s"],
     });
     let sorted = |list: &serde_json::Value| {
