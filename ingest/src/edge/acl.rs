@@ -6,7 +6,7 @@
 //! | `v1/d/{device}/down` | that device subscribes | what is meant for it alone |
 //! | `v1/recipient` (retained) | devices subscribe | the server's current envelope certificate |
 //! | `v1/notices` | devices subscribe | what the operator tells every device |
-//! | `v1/alerts/{ward}` | displays and services subscribe, to their wards | alerts |
+//! | `v1/alerts/{ward}` | displays, services and people subscribe, to their wards | alerts |
 //!
 //! Filters are compared literally. The one wildcard is `v1/alerts/+`, for a service that may hear every ward: nobody else
 //! needs one.

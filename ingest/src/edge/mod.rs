@@ -3,11 +3,12 @@
 //! * [`Edge`] binds and supervises; `accept` takes connections and never waits for a peer.
 //! * `connection` takes one peer from TLS handshake to session, `serving` runs the session; `session` is the protocol
 //!   itself, without I/O.
-//! * `frame` and `codec` turn bytes into packets; `acl` says which topics exist.
+//! * `websocket` unpacks the bytes of a connection that come in frames; `frame` and `codec` turn bytes into packets.
+//! * `identity` says who a peer proved to be, `welcome` whether it may come in, `acl` which topics it has.
 //! * `subscriptions` is what a session hears, `teller` what it is told; `will` speaks for whoever is gone.
 //! * `directory` knows who is connected, so that a device is there once and a revoked one not at all; `clones` notices
 //!   two who take a session from each other.
-//! * `fanout` owns the router for what the server says to many.
+//! * `fanout` owns the router for what the server says to many; `announcer` lends it to operators.
 
 mod accept;
 mod acl;

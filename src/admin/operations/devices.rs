@@ -160,16 +160,20 @@ pub(super) async fn reinstate(
 /// The answer once a device's state changed, which stands whatever becomes of the list: sessions are judged by the
 /// registry.
 async fn standing(act: &Act<'_>, device: &DeviceId, state: DeviceState) -> anyhow::Result<Value> {
-    let renewed = act.system.renew_revocations().await;
-    if let Err(error) = &renewed {
-        tracing::error!("renewing the revocation list: {error:#}; the one before is shown");
-    }
+    let revocation_list_fault = list_fault(act).await;
     json(&StandingView {
         device,
         state: state.as_str(),
         revocation_list: act.system.revocations.list().number(),
-        revocation_list_fault: renewed.err().map(|error| format!("{error:#}")),
+        revocation_list_fault,
     })
+}
+
+/// Renews the revocation list, and says why that failed if it did.
+pub(super) async fn list_fault(act: &Act<'_>) -> Option<String> {
+    let error = act.system.renew_revocations().await.err()?;
+    tracing::error!("renewing the revocation list: {error:#}; the one before is shown");
+    Some(format!("{error:#}"))
 }
 
 pub(super) async fn chain(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Value> {

@@ -7,7 +7,7 @@ use vitalseal_ingest::edge::{Announcer, MAX_NOTICE_BYTES};
 use vitalseal_ingest::{Alert, Raised};
 use vitalseal_storage::ports::{AuditEvent, UserName, Ward, Wards};
 
-use super::{Act, reason_text};
+use super::{Act, devices, reason_text};
 
 /// `wards`: `None` is every ward.
 pub(super) async fn enroll(
@@ -67,15 +67,22 @@ pub(super) async fn revoke(
     subscriber: Subscriber,
     reason: &str,
 ) -> anyhow::Result<Value> {
-    let (system, reason) = (act.system, reason_text(reason)?);
-    let registry = &system.store.registry;
+    let reason = reason_text(reason)?;
+    let registry = &act.system.store.registry;
     registry
         .revoke_subscriber(&subscriber, &reason, act.now)
         .await?;
-    let answer = json!({ "subscriber": subscriber, "state": "revoked" });
-    act.audited(AuditEvent::SubscriberRevoked { subscriber, reason })
-        .await?;
-    Ok(answer)
+    let event = AuditEvent::SubscriberRevoked {
+        subscriber: subscriber.clone(),
+        reason,
+    };
+    act.audited(event).await?;
+    // It is out in any case: the list says the same to those who cannot ask the registry.
+    Ok(json!({
+        "subscriber": subscriber,
+        "state": "revoked",
+        "revocation_list_fault": devices::list_fault(act).await,
+    }))
 }
 
 pub(super) async fn grant_ward(act: &Act<'_>, user: UserName, ward: Ward) -> anyhow::Result<Value> {

@@ -66,7 +66,7 @@ fn mqtt_js_hears_alerts_by_certificate_and_by_token_and_no_others() {
             Listening::start(by_token(&ward.token, "v1/alerts/icu")),
         ];
         ward.site.json(&["alert", "test", "--ward", "icu"]);
-        listening.map(Listening::shows_the_test);
+        listening.into_iter().for_each(Listening::shows_the_test);
 
         for (token, topic) in [
             (&*ward.token, "v1/alerts/er"),

@@ -101,6 +101,11 @@ fn a_revoked_display_is_shut_out_while_it_listens() {
     ];
     ward.site.json(&revoke);
     assert!(list().contains("revoked"));
+    assert_eq!(
+        ward.site.json(&["ca", "crl"])["certificates"],
+        1,
+        "and the list says so"
+    );
     // It is told, and refused when it tries again: the program gives up.
     within("it gives up", || listening.try_wait().unwrap().is_some());
     let again = run(
@@ -123,4 +128,54 @@ fn a_revoked_display_is_shut_out_while_it_listens() {
         text(&ward.site.dir.path().join("again")),
     ]);
     assert!(enrolled.contains("enrolled already"), "{enrolled}");
+}
+
+/// A technician's words: a notice to every device, and an alert of the installation to who carries those on.
+#[test]
+fn what_an_operator_says_reaches_devices_and_services_and_is_recorded() {
+    let ward = Ward::new();
+    let monitor = ward.device("mon-1");
+    let pager = ward.subscriber("pager", &["--role", "service", "--all-wards"]);
+    // Each comes to subscribe, goes, and comes back for what was said meanwhile.
+    let device = || {
+        let mut client = mosquitto("mosquitto_sub", &ward, &monitor, "mon-1", "mqttv5");
+        client.args(["-c", "-q", "1", "-t", "v1/notices"]);
+        client
+    };
+    let service = || {
+        let mut client = mosquitto("mosquitto_sub", &ward, &pager, "service:pager", "mqttv5");
+        client.args(["-c", "-q", "1", "-t", "v1/alerts/+"]);
+        client
+    };
+    for mut subscribing in [device(), service()] {
+        let subscribed = run(subscribing.arg("-E"));
+        assert!(subscribed.status.success(), "{subscribed:?}");
+    }
+    let notice = ward.site.dir.path().join("notice");
+    std::fs::write(&notice, "firmware 7 is out").unwrap();
+    let sent = ward.site.json(&["notice", "send", "--file", text(&notice)]);
+    assert_eq!(sent["bytes"], 17);
+    ward.site.json(&["alert", "test"]);
+    let heard = |mut client: Command| {
+        let heard = run(client.args(["-C", "1", "-W", "20"]));
+        String::from_utf8(heard.stdout).unwrap()
+    };
+    assert_eq!(heard(device()), "firmware 7 is out\n");
+    let alert = heard(service());
+    assert!(alert.contains(r#""alert":"test""#), "{alert}");
+    let tail = ward.site.json(&["audit", "tail"]).to_string();
+    assert!(
+        tail.contains("notice_sent") && tail.contains("alert_tested"),
+        "{tail}"
+    );
+
+    std::fs::write(&notice, vec![b'n'; 64 * 1024 + 1]).unwrap();
+    let said = ward
+        .site
+        .refused(&["notice", "send", "--file", text(&notice)]);
+    assert!(said.contains("1 to 65536 bytes"), "{said}");
+    let key = text(&ward.site.dir.path().join("all")).to_owned();
+    let enroll = ["display", "enroll", "all", "--all-wards", "--new-key", &key];
+    let said = ward.site.refused(&enroll);
+    assert!(said.contains("only a service"), "{said}");
 }
