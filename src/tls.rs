@@ -160,7 +160,10 @@ fn roots(pem: &str) -> anyhow::Result<RootCertStore> {
 }
 
 fn certificates(pem: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    Ok(CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?)
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?;
+    anyhow::ensure!(!certificates.is_empty(), "there is no certificate in it");
+    Ok(certificates)
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

@@ -139,10 +139,13 @@ impl Cluster {
                     let chain = read(cert, "mqtt.cluster.cert")?;
                     let key = files::read_secret(key).context("reading mqtt.cluster.key")?;
                     tls::device(&authorities, &chain, &key)
+                        .with_context(|| format!("using mqtt.cluster.cert {}", cert.display()))
                 }
                 _ => tls::client(&authorities),
             };
-            let client = client.context("preparing TLS for the MQTT cluster")?;
+            let client = client.with_context(|| {
+                format!("preparing TLS for the MQTT cluster of {}", ca.display())
+            })?;
             settings.tls = Some(client.into());
         }
         if let (Some(user), Some(file)) = (&self.user, &self.password_file) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -78,16 +79,40 @@ fn only(directory: &Path, begin: &str) -> PathBuf {
     first
 }
 
+/// The files of a cluster that is consumed from, in the configuration, too. Nobody has to be there for a start.
+fn cluster(site: &Site, device: &Path) -> PathBuf {
+    let directory = site.dir.path().join("cluster");
+    copy(device, &directory);
+    let password = directory.join("password");
+    fs::write(&password, "correct horse").unwrap();
+    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = |name: &str| directory.join(name).display().to_string();
+    let settings = format!(
+        "\n[mqtt.cluster]\nhost = \"localhost\"\nport = 1\nca = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\nuser = \"v\"\n\
+         password_file = \"{}\"\n",
+        file("ca.pem"),
+        file("cert.pem"),
+        file("key.pem"),
+        file("password"),
+    );
+    let config = site.data.join("vitalseal.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(config, text + &settings).unwrap();
+    directory
+}
+
 #[test]
 fn no_server_starts_without_all_that_it_decides_by() {
     let mut site = Site::serving();
-    site.patient();
+    let monitor = site.device("mon-1", &site.patient());
     assert_eq!(site.terminate(), 0);
     let (data, root) = (site.data.clone(), site.data.with_extension("root"));
+    let cluster = cluster(&site, &monitor);
     let kept = site.dir.path().join("kept");
     fs::create_dir(&kept).unwrap();
     copy(&data, &kept.join("data"));
     copy(&root, &kept.join("data.root"));
+    copy(&cluster, &kept.join("cluster"));
 
     let files = [
         data.join("vitalseal.toml"),
@@ -99,6 +124,10 @@ fn no_server_starts_without_all_that_it_decides_by() {
         data.join("ca-issuing.pem"),
         only(&root, "root-"),
         only(&root, "recipient-"),
+        cluster.join("ca.pem"),
+        cluster.join("cert.pem"),
+        cluster.join("key.pem"),
+        cluster.join("password"),
     ];
     let mut wrong = Vec::new();
     for file in files {
@@ -108,6 +137,10 @@ fn no_server_starts_without_all_that_it_decides_by() {
             match refusal(&data) {
                 // A cover that is gone was destroyed with its envelope key, and there is a new one.
                 None if name.starts_with("recipient-") && how == "missing" => {}
+                // The first of two certificates is enough to trust.
+                None if name == "ca.pem" && how == "cut in half" => {}
+                // A wrong password is one all the same: the cluster says so.
+                None if name == "password" && ["cut in half", "garbage"].contains(&how) => {}
                 None => wrong.push(format!("{name} {how}: it started")),
                 Some(said) => {
                     let no_store = name == "registry.sqlite" && said.contains("holds");
@@ -119,7 +152,7 @@ fn no_server_starts_without_all_that_it_decides_by() {
                     }
                 }
             }
-            for (from, to) in [("data", &data), ("data.root", &root)] {
+            for (from, to) in [("data", &data), ("data.root", &root), ("cluster", &cluster)] {
                 fs::remove_dir_all(to).unwrap();
                 copy(&kept.join(from), to);
             }
