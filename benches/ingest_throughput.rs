@@ -15,7 +15,7 @@
 //! | `ack_p50_ms`, `ack_p99_ms` | from sending to the PUBACK at half of that load |
 //! | `mosquitto` | its acknowledged messages per second, the same clients |
 //!
-//! `cargo bench --bench ingest_throughput [-- --quick]`
+//! `cargo bench --bench ingest_throughput [-- --quick] [--readings 60] [--connections 100]`
 
 #![allow(
     clippy::cast_lossless,
@@ -65,18 +65,23 @@ fn main() {
 }
 
 async fn run(figures: &mut Figures) {
-    let connections = [1, 100, 1_000];
-    let site = Site::start(&[]).await;
+    let connections = chosen("--connections").unwrap_or_else(|| vec![1, 100, 1_000]);
+    // A bench is faster than any device may be.
+    let unlimited = [
+        ("packets_per_s = 200", "packets_per_s = 1000000"),
+        ("bytes_per_s = 1048576", "bytes_per_s = 1000000000"),
+    ];
+    let site = Site::start(&unlimited).await;
     let mosquitto = Mosquitto::start();
     if mosquitto.is_none() {
         println!("  (Mosquitto is not installed: its rows are missing)");
     }
     let mut fleet = Vec::new();
-    for index in 0..connections[2] {
+    for index in 0..connections.iter().copied().max().unwrap_or(0) {
         fleet.push(Device::enrol(&site, index).await);
     }
-    for count in [1_usize, 60, 300] {
-        for connections in connections {
+    for count in chosen("--readings").unwrap_or_else(|| vec![1, 60, 300]) {
+        for &connections in &connections {
             let total = match (count, quick()) {
                 (1, false) => 60_000,
                 (60, false) => 40_000,
@@ -132,6 +137,12 @@ async fn run(figures: &mut Figures) {
             }
         }
     }
+}
+
+/// The number after an argument, instead of all that are tried.
+fn chosen(argument: &str) -> Option<Vec<usize>> {
+    let mut arguments = std::env::args().skip_while(|given| given != argument);
+    arguments.nth(1)?.parse().ok().map(|number| vec![number])
 }
 
 /// Who answers, and how its clients get in.

@@ -12,8 +12,8 @@
 //! reordered: there is no other way to make an `Expected` than from a `Received`, and so on. A stage stands in the file
 //! of its name, with the step into it; `Received`, `Verified` and `Opened` hold the envelope's proof of the same name.
 //!
-//! Lookups and storage are awaited on the caller's runtime; signature, opening and re-wrapping run on the threads of
-//! `workers`. A connection's messages are admitted in their [`Order`]. What is in flight is bounded in bytes ([`IN_FLIGHT_BYTES`]).
+//! One task takes a message through all of them, on the threads of `workers`. A connection's messages are verified side
+//! by side and admitted in their [`Order`]. What is in flight is bounded in bytes ([`IN_FLIGHT_BYTES`]).
 //!
 //! Never here: an outcome before it is durable; a plaintext payload that outlives its stage; a reason told to a peer.
 
@@ -259,12 +259,13 @@ impl Pipeline {
     ) -> impl Future<Output = Result<Outcome, PipelineError>> + Send + use<> {
         let shared = Arc::clone(&self.shared);
         let turn = order.next();
-        let work = tokio::spawn(async move {
-            let outcome = shared.take(device, payload, turn).await;
+        let terms = Terms::new(shared.deps.clock.now(), shared.deps.times);
+        let work = self.spawn(async move {
+            let outcome = shared.take(device, payload, terms, turn).await;
             drop(credit);
             outcome
         });
-        async move { work.await.map_err(|_| PipelineError::Stopped)? }
+        async move { work.await? }
     }
 
     /// Quarantines a message of which [`PipelineError::UnknownSender`] was said. For whoever cannot tell the device to
@@ -278,7 +279,7 @@ impl Pipeline {
         payload: &Bytes,
     ) -> Result<Outcome, PipelineError> {
         let (shared, device, body) = (Arc::clone(&self.shared), device.clone(), payload.clone());
-        let work = tokio::spawn(async move {
+        let work = self.spawn(async move {
             let detail = "its session key did not come in full";
             let refusal = Refusal::new(QuarantineReason::UnknownKey, detail);
             let refusal = match Received::decode(&device, &body) {
@@ -288,7 +289,19 @@ impl Pipeline {
             let now = shared.deps.clock.now();
             shared.keep(&device, refusal, &body, now).await
         });
-        work.await.map_err(|_| PipelineError::Stopped)?
+        work.await?
+    }
+
+    /// Begins `work` on the pipeline's threads; it runs to its end even when nobody waits for it.
+    fn spawn<T: Send + 'static, W: Future<Output = T> + Send + 'static>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = Result<T, PipelineError>> + Send + use<T, W> {
+        let work = self.shared.workers.spawn(work);
+        async move {
+            let work = work.ok_or(PipelineError::Stopped)?;
+            work.await.map_err(|_| PipelineError::Stopped)
+        }
     }
 }
 
@@ -297,9 +310,9 @@ impl Shared {
         &self,
         device: DeviceId,
         body: Bytes,
+        terms: Terms,
         mut turn: Turn,
     ) -> Result<Outcome, PipelineError> {
-        let terms = Terms::new(self.deps.clock.now(), self.deps.times);
         let passed = self.stages(&device, &body, &terms).await;
         // Also for what goes no further: whoever comes next waits for this turn alone.
         turn.come().await;
@@ -349,10 +362,9 @@ impl Shared {
         body: &Bytes,
         terms: &Terms,
     ) -> Result<Option<Rewrapped>, Stop> {
-        let terms = *terms;
         let (store, backend) = (&self.deps.store, self.deps.backend);
         let received = Received::decode(device, body)?;
-        let Some(expected) = received.expect(store, backend, &terms).await? else {
+        let Some(expected) = received.expect(store, backend, terms).await? else {
             return Ok(None);
         };
         let ring = store
@@ -361,16 +373,10 @@ impl Shared {
             .await
             .map_err(PipelineError::from)?;
         let senders = store.inbox.senders();
-        let rewrapped = self
-            .workers
-            .run(move || {
-                expected
-                    .verify(backend)?
-                    .open(&ring, &senders, backend, &terms)?
-                    .rewrap(backend)
-            })
-            .await
-            .ok_or(PipelineError::Stopped)??;
+        let rewrapped = expected
+            .verify(backend)?
+            .open(&ring, &senders, backend, terms)?
+            .rewrap(backend)?;
         Ok(Some(rewrapped))
     }
 }

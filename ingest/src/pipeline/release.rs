@@ -52,12 +52,12 @@ impl Pipeline {
         let (shared, device) = (Arc::clone(&self.shared), row.device.clone());
         let terms = Terms::new(row.received_at, shared.deps.times).waiving(row.reason);
         // Runs to its end like any message.
-        let work = tokio::spawn(async move {
+        let work = self.spawn(async move {
             let released = shared.release(&device, &body, &terms).await;
             drop(credit);
             released
         });
-        work.await.map_err(|_| PipelineError::Stopped)?
+        work.await?
     }
 }
 
@@ -118,7 +118,7 @@ impl Shared {
         envelope: AtRest,
         terms: &Terms,
     ) -> Result<Option<Rewrapped>, Stop> {
-        let (backend, terms) = (self.deps.backend, *terms);
+        let backend = self.deps.backend;
         let header = envelope.header().clone();
         if header.device != *device {
             let detail = "issuer is not the device that it was kept for";
@@ -126,26 +126,25 @@ impl Shared {
         }
         let signed_hash = envelope.signed_hash(backend);
         let (signer, store) = (envelope.signer(), &self.deps.store);
-        let known = Known::of(&header, signer, || signed_hash, store, &terms).await?;
+        let known = Known::of(&header, signer, || signed_hash, store, terms).await?;
         let Some(known) = known else { return Ok(None) };
-        let judged = self.workers.run(move || {
-            envelope.verify(&known.certificate, backend)?;
-            let (keys, assignments) = known.signed(&header)?;
-            let kek = keys.find(envelope.kek_kid()).ok_or_else(|| {
-                let detail = "the patient's key that it was wrapped under is not held";
-                Refusal::new(QuarantineReason::UnknownKey, detail)
-            })?;
-            let payload = envelope.open(kek, backend)?;
-            Ok::<_, Refusal>(Rewrapped {
-                message: header.message_id(),
-                subject: header.subject.clone(),
-                signed_hash,
-                // What it introduced was remembered when it was kept.
-                introduced: None,
-                measured: Measured::of(&header, &payload, &assignments, &terms)?,
-                envelope,
-            })
-        });
-        Ok(Some(judged.await.ok_or(PipelineError::Stopped)??))
+        envelope
+            .verify(&known.certificate, backend)
+            .map_err(Refusal::from)?;
+        let (keys, assignments) = known.signed(&header)?;
+        let kek = keys.find(envelope.kek_kid()).ok_or_else(|| {
+            let detail = "the patient's key that it was wrapped under is not held";
+            Refusal::new(QuarantineReason::UnknownKey, detail)
+        })?;
+        let payload = envelope.open(kek, backend).map_err(Refusal::from)?;
+        Ok(Some(Rewrapped {
+            message: header.message_id(),
+            subject: header.subject.clone(),
+            signed_hash,
+            // What it introduced was remembered when it was kept.
+            introduced: None,
+            measured: Measured::of(&header, &payload, &assignments, terms)?,
+            envelope,
+        }))
     }
 }

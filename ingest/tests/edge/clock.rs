@@ -10,7 +10,7 @@ use rumqttc::mqttbytes::v4::Packet;
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{Packet as Packet5, PubAckReason};
 use vitalseal_crypto::Agreement;
-use vitalseal_ingest::Outcome;
+use vitalseal_ingest::{Order, Outcome};
 use vitalseal_storage::QuarantineReason;
 
 use crate::raw::{Raw, publish4, publish5};
@@ -72,22 +72,18 @@ async fn a_jump_inside_a_batch_leaves_each_message_stored_once_or_told() {
     let device = rig.device("mon-1").await;
     // Not chained, so that each is judged alone; twice each, as after a lost acknowledgement.
     let messages: Vec<_> = (1..=60).map(|n| (n, rig.seal(&device, n))).collect();
-    let jumping = async {
-        for step in [1, -1, 0, -1, 1].into_iter().cycle() {
-            rig.clock.set_ahead_by(DAY * step);
-            tokio::task::yield_now().await;
-        }
-    };
-    let twice = messages.iter().chain(&messages);
-    let submitted = join_all(twice.map(async |(n, bytes)| {
-        let outcome = rig.submit(&device, bytes.clone()).await;
-        tokio::task::yield_now().await;
-        (*n, outcome)
-    }));
-    let outcomes = tokio::select! {
-        outcomes = submitted => outcomes,
-        () = jumping => unreachable!(),
-    };
+    let mut order = Order::default();
+    let mut under_way = Vec::new();
+    // Seven steps over sixty messages: the repetition of a message meets another step than the message did.
+    let steps = [1, -1, 0, -1, 1, 0, 0].into_iter().cycle();
+    for (step, (n, bytes)) in steps.zip(messages.iter().chain(&messages)) {
+        rig.clock.set_ahead_by(DAY * step);
+        let credit = rig.pipeline.reserve(bytes.len()).await.unwrap();
+        let (id, bytes) = (device.id.clone(), bytes.clone().into());
+        let outcome = rig.pipeline.submit_reserved(credit, &mut order, id, bytes);
+        under_way.push(async move { (*n, outcome.await.unwrap()) });
+    }
+    let outcomes = join_all(under_way).await;
     let mut stored = 0;
     for (n, outcome) in &outcomes {
         match outcome {
