@@ -76,6 +76,7 @@ install_packages() {
         missing+=(libpaho-mqtt-dev)                                                 # another one, in C
     command -v node >/dev/null || missing+=(nodejs)                                 # runs MQTT.js
     command -v npm >/dev/null || missing+=(npm)                                     # installs it
+    command -v chromium >/dev/null || missing+=(chromium)                           # a page in a real browser
     if [ ${#missing[@]} -eq 0 ]; then
         echo "   nothing to install"
         return

@@ -63,7 +63,7 @@ pub struct Mqtt {
     pub listen: SocketAddr,
     /// Address of MQTT over WebSocket (TLS; a certificate or a user's token).
     pub websocket: SocketAddr,
-    /// Pages that may open a WebSocket in a browser.
+    /// Pages that may open a WebSocket in a browser. With one listed, nobody is asked for a certificate there.
     pub origins: Vec<String>,
     /// A message of this age, in hours, is taken by its own clock; an older one only if its device's chain proves its
     /// order.
@@ -414,7 +414,9 @@ names = {names}
 listen = "{mqtt_listen}"
 # The same over WebSocket, at wss://ADDRESS/mqtt: by certificate, or for people by login name and token.
 websocket = "{websocket}"
-# Pages that may connect there from a browser, such as "https://ward.example.org"; other clients are not pages.
+# Pages that may connect there from a browser, such as "https://ward.example.org"; other clients are not pages. With one
+# listed, that address asks nobody for a certificate, because a browser that is asked gives up: people come by token, and
+# devices and displays use the other address.
 origins = {origins}
 # A message of up to fresh_h is taken by its own clock. An older one, from a device that was offline, is taken if the
 # device's chain proves its order, and nothing older than offline_days is. Boots of a device that lie over each other by

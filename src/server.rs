@@ -198,7 +198,12 @@ impl Server {
             },
             Door {
                 listen: websocket,
-                tls: revocations.optional(),
+                // A browser that is asked for a certificate that it has not chosen ends the handshake, and a page cannot
+                // have it choose. So where pages may come nobody is asked: certificates are for the other door.
+                tls: match config.mqtt.origins.is_empty() {
+                    true => revocations.optional(),
+                    false => watch::channel(revocations.server()?).1,
+                },
                 carrier: Carrier::WebSocket {
                     origins: config.mqtt.origins.clone(),
                 },

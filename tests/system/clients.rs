@@ -10,6 +10,7 @@
 //! 5. publishes on another device's topic.
 
 mod browser;
+mod chromium;
 mod mosquitto;
 mod rust;
 
@@ -35,7 +36,16 @@ struct Ward {
 
 impl Ward {
     fn new() -> Self {
-        let site = Site::serving();
+        Self::with(str::to_owned)
+    }
+
+    /// With a configuration that was changed before the start.
+    fn with(change: impl FnOnce(&str) -> String) -> Self {
+        let mut site = Site::init();
+        let file = site.data.join("vitalseal.toml");
+        let changed = change(&std::fs::read_to_string(&file).unwrap());
+        std::fs::write(&file, changed).unwrap();
+        site.serve();
         let patient = site.patient();
         let token = site.clinician("nora", &[&patient]);
         site.ca_file();

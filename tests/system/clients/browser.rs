@@ -5,8 +5,8 @@ use std::process::Command;
 
 use super::{Listening, Ward, text, told};
 
-/// One run of the script. The environment that `test.sh` makes has MQTT.js in it.
-fn node(args: &[&str]) -> Command {
+/// The environment that `test.sh` makes has MQTT.js in it.
+pub(super) fn modules() -> PathBuf {
     let modules = std::env::var_os("VITALSEAL_INTEROP_NODE").map(PathBuf::from);
     let modules = modules.unwrap_or_else(|| crate::python::cache().join("interop-node"));
     assert!(
@@ -14,12 +14,17 @@ fn node(args: &[&str]) -> Command {
         "{} is not there; run ./test.sh once",
         modules.display()
     );
+    modules
+}
+
+/// One run of the script.
+fn node(args: &[&str]) -> Command {
     let mut command = Command::new("node");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/client.mjs");
     command
         .arg(script)
         .args(args)
-        .env("VITALSEAL_INTEROP_NODE", modules);
+        .env("VITALSEAL_INTEROP_NODE", modules());
     command
 }
 
