@@ -33,6 +33,7 @@ mod command_line;
 mod crash;
 mod demo;
 mod disk;
+mod documents;
 mod external;
 mod faults;
 mod interop;
