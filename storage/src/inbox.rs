@@ -249,7 +249,7 @@ impl Inbox {
     /// Of a store that goes on from an older copy: ends every session and empties every queue of what devices are told.
     /// Before [`Inbox::open`].
     pub(crate) async fn forget_peers(path: &Path) -> Result<(), InboxError> {
-        let mut conn = sqlite::connect_synced(path).await?;
+        let mut conn = sqlite::connect_synced(&sqlite::options(path)).await?;
         sessions::forget_all(&mut conn).await?;
         downlink::forget_all(&mut conn).await?;
         Ok(sqlx::Connection::close(conn).await?)
@@ -294,6 +294,10 @@ impl Inbox {
         if self.memory.newest.is_before(message) {
             return Ok(None);
         }
+        Box::pin(self.look_up(message)).await
+    }
+
+    async fn look_up(&self, message: &MessageId) -> Result<Option<[u8; 32]>, InboxError> {
         let (Ok(boot), Ok(sequence)) = (number(message.boot), number(message.sequence)) else {
             return Ok(None);
         };

@@ -240,6 +240,14 @@ impl KeyStore {
         if let Some(keys) = self.inner.patients.find(subject) {
             return Ok(Some(keys));
         }
+        // Seldom, so in a box: whoever asks for keys that are in memory carries no query along.
+        Box::pin(self.read_patient_keys(subject)).await
+    }
+
+    async fn read_patient_keys(
+        &self,
+        subject: &SubjectPseudonym,
+    ) -> Result<Option<Arc<PatientKeys>>, KeyError> {
         let ticket = self.inner.patients.ticket();
         let tree = self.inner.tree.read().await;
         let rows = sqlx::query(

@@ -1,8 +1,8 @@
 //! How every SQLite database here is opened, and how instants and counters are stored.
 //!
 //! WAL mode with `synchronous=FULL`: a commit is on disk before it returns. `secure_delete=ON`:
-//! freed cells are overwritten, so that less of a deleted row stays in the file. Instants are i64
-//! microseconds since the Unix epoch.
+//! freed cells are overwritten, so that less of a deleted row stays in the file (the inbox, whose rows
+//! are sealed, does so only where it costs no write). Instants are i64 microseconds since the Unix epoch.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,10 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
 /// A connection that finds only what a power cut cannot take back. Whoever wrote before may have died, or may have been
 /// told of an error, between a write and its sync: what is in the log then looks committed and is not on the disk, nor
 /// would a later sync put it there if that very sync failed. The checkpoint copies it and syncs the copy.
-pub(crate) async fn connect_synced(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    let mut conn = options(path).connect().await?;
+pub(crate) async fn connect_synced(
+    options: &SqliteConnectOptions,
+) -> Result<SqliteConnection, sqlx::Error> {
+    let mut conn = options.connect().await?;
     sqlx::query("PRAGMA wal_checkpoint(PASSIVE)")
         .fetch_all(&mut conn)
         .await?;
@@ -67,7 +69,7 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn connect(path: &Path) -> Result<Self, sqlx::Error> {
-        let first = connect_synced(path).await?;
+        let first = connect_synced(&options(path)).await?;
         // SQLite has one writer; a few more connections let readers pass it.
         let pool = SqlitePoolOptions::new()
             .max_connections(4)

@@ -3,6 +3,7 @@
 //! Flow control: while as many messages are under way as the limit allows, or the pipeline has no credit, nothing is
 //! read. TCP then holds the client back, and its silence is not counted against it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,6 +155,9 @@ impl<'a> Serving<'a> {
         }
         let mut heard_at = Instant::now();
         let mut begun_at = None;
+        let context = Arc::clone(self.context);
+        let mut shutdown = pin!(context.shutdown.cancelled());
+        let mut alarm = pin!(sleep_until(heard_at + self.keep_alive));
         loop {
             let limits = &*self.context.limits.get();
             while self.has_room(limits)
@@ -188,17 +192,25 @@ impl<'a> Serving<'a> {
             // A packet that has begun has to end, whatever keep-alive was asked for.
             begun_at = (!wire.buffer.is_empty()).then(|| begun_at.unwrap_or(now));
             let stalled_at = begun_at.map_or(silent_at, |at| at + limits.packet_deadline);
+            let deadline = silent_at.min(stalled_at);
+            // To ring later, it is set when it rings: setting it for each packet costs as much as the packet.
+            if deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
             tokio::select! {
                 biased;
                 reason = self.ticket.closed() => return Err(reason),
-                () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
+                () = &mut shutdown => return Err(Closing::Shutdown),
                 // Rare, so before what never ends on a busy connection.
                 () = self.teller.news(&mut session.subscriptions) => {}
                 Some(settled) = self.under_way.next() => self.settle(session, settled)?,
                 read = wire.read(), if reading => read?,
                 () = sleep_until(ready_at), if throttled => {}
-                () = sleep_until(silent_at), if reading => return Err(Closing::KeepAlive),
-                () = sleep_until(stalled_at), if reading => return Err(Closing::Stalled),
+                () = &mut alarm, if reading => match Instant::now() {
+                    now if silent_at <= now => return Err(Closing::KeepAlive),
+                    now if stalled_at <= now => return Err(Closing::Stalled),
+                    _ => alarm.as_mut().reset(deadline),
+                },
             }
         }
     }
@@ -234,11 +246,14 @@ impl<'a> Serving<'a> {
             }
             Step::Submit(delivery, payload) => {
                 let pipeline = &self.context.pipeline;
-                let credit = tokio::select! {
-                    biased;
-                    reason = self.ticket.closed() => return Err(reason),
-                    () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
-                    credit = pipeline.reserve(payload.len()) => credit,
+                let credit = match pipeline.reserve(payload.len()).now_or_never() {
+                    Some(credit) => credit,
+                    None => tokio::select! {
+                        biased;
+                        reason = self.ticket.closed() => return Err(reason),
+                        () = self.context.shutdown.cancelled() => return Err(Closing::Shutdown),
+                        credit = pipeline.reserve(payload.len()) => credit,
+                    },
                 };
                 let credit = credit.map_err(|error| match error.is_full() {
                     true => Closing::Full,

@@ -327,18 +327,27 @@ impl Shared {
         match admitted {
             Ok(Some(admitted)) => Ok(admitted.into()),
             Ok(None) => Ok(Outcome::Duplicate),
+            // In a box of its own: it is long, seldom needed, and would be carried along by every message.
             Err(Stop::Refused(refusal)) => {
-                let searching = match refusal.is_fork() {
-                    true => Some(self.searching.lock().await),
-                    false => None,
-                };
-                let body = self.to_keep(&device, body, &refusal, &terms).await;
-                let kept = self.keep(&device, refusal, &body, terms.received_at).await;
-                drop(searching);
-                kept
+                Box::pin(self.refuse(&device, body, refusal, &terms)).await
             }
             Err(Stop::Failed(error)) => Err(error),
         }
+    }
+
+    async fn refuse(
+        &self,
+        device: &DeviceId,
+        body: Bytes,
+        refusal: Refusal,
+        terms: &Terms,
+    ) -> Result<Outcome, PipelineError> {
+        let _searching = match refusal.is_fork() {
+            true => Some(self.searching.lock().await),
+            false => None,
+        };
+        let body = self.to_keep(device, body, &refusal, terms).await;
+        self.keep(device, refusal, &body, terms.received_at).await
     }
 
     async fn keep(

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use vitalseal_crypto::{DeviceId, SenderKeys as _, SubjectPseudonym};
@@ -21,8 +22,11 @@ use crate::sqlite;
 /// wait is felt.
 const BATCH: usize = 256;
 
-/// Flushed rows deleted in one transaction: some 30 ms.
-const DELETE_STEP: i64 = 4096;
+/// Flushed rows deleted in one transaction: 2 ms, which whoever waits for an acknowledgement does not notice.
+const DELETE_STEP: i64 = 256;
+
+/// Pages that the writing connection keeps, in KiB: a minute's messages and the paths to their places in `seen`.
+const CACHE_KIB: u32 = 32 * 1024;
 
 type Answer<T> = oneshot::Sender<Result<T, InboxError>>;
 
@@ -48,6 +52,14 @@ pub(super) struct Writer {
     memory: Memory,
 }
 
+/// Every row here is sealed before it comes, so what is left of a deleted one tells nothing, and need not be written over
+/// where that costs a write of its own.
+fn options(path: &Path) -> SqliteConnectOptions {
+    sqlite::options(path)
+        .pragma("secure_delete", "FAST")
+        .pragma("cache_size", format!("-{CACHE_KIB}"))
+}
+
 /// A batch, sorted by kind. Purges come after admissions: they take along what was queued before
 /// them.
 #[derive(Default)]
@@ -71,7 +83,7 @@ impl Writer {
     ) -> Result<Self, sqlx::Error> {
         Ok(Self {
             path: path.to_path_buf(),
-            conn: Some(sqlite::options(path).connect().await?),
+            conn: Some(options(path).connect().await?),
             space,
             erased,
             memory,
@@ -176,7 +188,7 @@ impl Writer {
     async fn write(&mut self, batch: &Batch) -> Result<Outcome, sqlx::Error> {
         let conn = match &mut self.conn {
             Some(conn) => conn,
-            none => none.insert(sqlite::connect_synced(&self.path).await?),
+            none => none.insert(sqlite::connect_synced(&options(&self.path)).await?),
         };
         write(conn, batch, &self.memory.senders).await
     }

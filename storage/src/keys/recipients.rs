@@ -116,6 +116,12 @@ impl KeyStore {
         if let Some(ring) = ring.as_ref() {
             return Ok(Arc::clone(ring));
         }
+        let fresh = Arc::new(Box::pin(self.read_ring()).await?);
+        *ring = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    async fn read_ring(&self) -> Result<RecipientKeyRing, KeyError> {
         let rows = sqlx::query(
             "SELECT epoch, certificate, wrapped, blob FROM recipients WHERE wrapped IS NOT NULL ORDER BY epoch",
         )
@@ -140,9 +146,7 @@ impl KeyStore {
                 Err(error) => return Err(error),
             }
         }
-        let fresh = Arc::new(RecipientKeyRing::new(keys));
-        *ring = Some(Arc::clone(&fresh));
-        Ok(fresh)
+        Ok(RecipientKeyRing::new(keys))
     }
 
     /// The certificate that devices are to seal for at `now`: of those valid, the newest.

@@ -176,6 +176,15 @@ impl Registry {
             }
             cached.changes
         };
+        // Seldom, so in a box: whoever asks for a record that is in memory carries no query along.
+        Box::pin(self.read_device(device, before)).await
+    }
+
+    async fn read_device(
+        &self,
+        device: &DeviceId,
+        before: u64,
+    ) -> Result<Option<DeviceRecord>, RegistryError> {
         // One snapshot: state and assignments are of the same moment.
         let mut tx = self.db.pool().begin().await?;
         let row = sqlx::query(SELECT_RECORD)
@@ -216,6 +225,13 @@ impl Registry {
         if let Some(certificate) = self.devices.lock().certificates.get(thumbprint) {
             return Ok(Some(Arc::clone(certificate)));
         }
+        Box::pin(self.read_certificate(thumbprint)).await
+    }
+
+    async fn read_certificate(
+        &self,
+        thumbprint: &Thumbprint,
+    ) -> Result<Option<Arc<DeviceCertificate>>, RegistryError> {
         let der: Option<Vec<u8>> =
             sqlx::query_scalar("SELECT der FROM device_certificates WHERE thumbprint = $1")
                 .bind(thumbprint.as_bytes().as_slice())
