@@ -2,6 +2,7 @@
 //!
 //! | Of a session | After a restart |
 //! |---|---|
+//! | that there is one | known: it is written before the CONNACK is sent |
 //! | subscriptions and their QoS | as they were: they are written before the SUBACK is sent |
 //! | what the device was told and did not acknowledge | comes again: the downlink is a queue on disk |
 //! | QoS 2 identifiers | gone: a PUBREL is answered, and a repeated PUBLISH is a duplicate, because the pipeline knows messages by their own counters |
@@ -11,7 +12,7 @@
 //! them. Nor has a store that was restored from a backup, or joined with a newer key snapshot: its server may have
 //! forgotten what it acknowledged, and that is how a device learns of it.
 //!
-//! A session is written when it changes. Ten thousand devices that come back with the subscriptions that they had cost
+//! A session is written when it begins and when it changes. Ten thousand devices that come back with what they had cost
 //! nothing but a row each in the next sweep, which also removes what has expired.
 
 use std::collections::{BTreeMap, HashMap};
@@ -67,6 +68,8 @@ enum State {
     Written,
     /// It was left, or taken up, since it was written.
     Moved,
+    /// It was left with another expiry than was written.
+    Altered,
     /// It ended, and the inbox does not know.
     Ended,
 }
@@ -90,6 +93,12 @@ impl Row {
                 client,
                 at: self.left_at,
             }),
+            State::Altered => Some(SessionChange::Keep(KeptSession {
+                client,
+                subscriptions: self.subscriptions.clone(),
+                expiry_s: self.expiry_s,
+                left_at: self.left_at,
+            })),
             State::Written => None,
         }
     }
@@ -150,7 +159,9 @@ impl KeptSessions {
                 }
                 Some(row) => {
                     row.left_at = None;
-                    row.state = State::Moved;
+                    if row.state == State::Written {
+                        row.state = State::Moved;
+                    }
                     Some(restored(&row.subscriptions, permissions))
                 }
             }
@@ -178,11 +189,11 @@ impl KeptSessions {
         }
         let unchanged = match self.rows().get(client.as_str()) {
             Some(row) => {
-                row.state != State::Ended
+                matches!(row.state, State::Written | State::Moved)
                     && row.subscriptions == subscriptions
                     && row.expiry_s == expiry_s
             }
-            None => subscriptions.is_empty(),
+            None => false,
         };
         if unchanged {
             return Ok(());
@@ -205,15 +216,18 @@ impl KeptSessions {
         Ok(())
     }
 
-    /// A connection ended; its session lasts for `expiry_s` from now. Written by the next sweep, and at once when it ended
-    /// with the connection.
+    /// A connection ended; its session lasts for `expiry_s` from now, which a DISCONNECT may have changed. Written by the
+    /// next sweep, and at once when it ended with the connection.
     pub(crate) fn leave(&self, client: &ClientId, expiry_s: u32) {
         if let Some(row) = self.rows().get_mut(client.as_str()) {
             row.left_at = Some(self.clock.now());
             if expiry_s == 0 {
                 row.state = State::Ended;
                 self.hurry.notify_one();
-            } else {
+            } else if expiry_s != row.expiry_s {
+                row.state = State::Altered;
+                row.expiry_s = expiry_s;
+            } else if row.state == State::Written {
                 row.state = State::Moved;
             }
         }
@@ -258,15 +272,19 @@ impl KeptSessions {
         let (mut rows, written) = (self.rows(), changes.len());
         for change in changes {
             match change {
-                SessionChange::Left { client, at } => {
+                SessionChange::Left { client, at }
+                | SessionChange::Keep(KeptSession {
+                    client,
+                    left_at: at,
+                    ..
+                }) => {
                     let row = rows.get_mut(&client);
-                    let as_it_was = |row: &&mut Row| row.state == State::Moved && row.left_at == at;
+                    let as_it_was = |row: &&mut Row| row.state != State::Ended && row.left_at == at;
                     if let Some(row) = row.filter(as_it_was) {
                         row.state = State::Written;
                     }
                 }
                 SessionChange::Forget { client } => drop(rows.remove(&client)),
-                SessionChange::Keep(_) => {}
             }
         }
         written
@@ -318,6 +336,7 @@ fn restored(subscriptions: &Kept, permissions: &Permissions) -> SessionState {
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
+    use tempfile::TempDir;
     use vitalseal_crypto::Thumbprint;
     use vitalseal_storage::{FileRootProvider, Store, StorePaths, SystemClock};
 
@@ -343,18 +362,60 @@ mod tests {
         Permissions::of_device(principal.device().unwrap())
     }
 
+    async fn store(directory: &TempDir) -> Store {
+        let (data, roots) = (directory.path().join("data"), directory.path().join("root"));
+        let paths = StorePaths::new(&data, Some(&roots));
+        let roots = Arc::new(FileRootProvider::new(&roots));
+        Store::create(&paths, roots, SystemClock.now())
+            .await
+            .unwrap()
+    }
+
+    /// v5 3.14.2.2.2: a DISCONNECT has the last word on how long its session is kept.
+    #[tokio::test]
+    async fn a_session_is_kept_for_as_long_as_its_client_said_last_also_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(&directory).await;
+        let clock = Arc::new(Hand::default());
+        let at = |second| *clock.0.lock().unwrap() = SignedDuration::from_secs(second);
+        let load = || KeptSessions::load(store.inbox.clone(), Arc::clone(&clock) as _);
+        let taken_up = async |kept: &KeptSessions, number| {
+            let (device, clean) = (device(number), false);
+            let permissions = permissions(&device);
+            let session = kept.take_up(&device, &permissions, clean, None).await;
+            session.unwrap().is_some()
+        };
+        for is_restarted in [false, true] {
+            at(0);
+            let mut kept = load().await.unwrap();
+            for (number, expiry_s) in [(1, 10), (2, 1_000), (3, 10)] {
+                let device = device(number);
+                kept.keep(&device, Kept::new(), 100).await.unwrap();
+                kept.leave(&device.client_id(), expiry_s);
+            }
+            // Back in time, and left as it was meant at first.
+            assert!(taken_up(&kept, 3).await);
+            kept.keep(&device(3), Kept::new(), 100).await.unwrap();
+            kept.leave(&device(3).client_id(), 100);
+            kept.sweep().await;
+            if is_restarted {
+                kept = load().await.unwrap();
+            }
+            at(50);
+            assert!(!taken_up(&kept, 1).await, "{is_restarted}");
+            assert!(taken_up(&kept, 3).await, "{is_restarted}");
+            at(500);
+            assert!(taken_up(&kept, 2).await, "{is_restarted}");
+        }
+    }
+
     /// More than one step of a sweep.
     const DEVICES: usize = 2 * SWEPT_AT_ONCE + 1;
 
     #[tokio::test]
     async fn a_sweep_says_of_everybody_who_left_and_who_is_back_and_ends_what_expired() {
         let directory = tempfile::tempdir().unwrap();
-        let (data, roots) = (directory.path().join("data"), directory.path().join("root"));
-        let paths = StorePaths::new(&data, Some(&roots));
-        let roots = Arc::new(FileRootProvider::new(&roots));
-        let store = Store::create(&paths, roots, SystemClock.now())
-            .await
-            .unwrap();
+        let store = store(&directory).await;
         let clock = Arc::new(Hand::default());
         let at = |second| *clock.0.lock().unwrap() = SignedDuration::from_secs(second);
         let load = || KeptSessions::load(store.inbox.clone(), Arc::clone(&clock) as _);

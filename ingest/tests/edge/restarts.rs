@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{self, Packet, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5;
 use tempfile::TempDir;
 use vitalseal_ingest::edge::Closing;
 use vitalseal_storage::{Clock as _, SystemClock};
@@ -48,6 +49,25 @@ async fn told(raw: &mut Raw) -> (String, Vec<u8>) {
     raw.send4(&Packet::PubAck(v4::PubAck::new(publish.pkid)))
         .await;
     (publish.topic, publish.payload.to_vec())
+}
+
+/// Connects with v5 in a session that is kept for so many seconds.
+async fn kept_for(rig: &Rig, device: &Device, seconds: u32) -> (Raw, v5::ConnAck) {
+    let mut raw = Raw::tls(rig, device).await.unwrap();
+    let connect = v5::Connect {
+        keep_alive: 30,
+        client_id: device.id.to_string(),
+        clean_start: false,
+        properties: Some(v5::ConnectProperties {
+            session_expiry_interval: Some(seconds),
+            ..v5::ConnectProperties::new()
+        }),
+    };
+    raw.send5(&v5::Packet::Connect(connect, None, None)).await;
+    match raw.read5().await {
+        Some(v5::Packet::ConnAck(ack)) => (raw, ack),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What a power cut now would leave.
@@ -99,6 +119,30 @@ async fn a_session_goes_on_after_a_restart_with_its_subscriptions_and_what_it_wa
     }
 }
 
+/// Most devices: what they would lose with their session is the knowledge that the server has not forgotten them.
+#[tokio::test]
+async fn a_session_without_subscriptions_survives_a_power_cut_from_its_connack_on() {
+    let mut rig = Rig::start().await;
+    let (four, five) = (rig.device("mon-1").await, rig.device("mon-2").await);
+    let (_one, ack) = Raw::v4(&rig, &four, false).await;
+    assert!(!ack.session_present);
+    let (_two, ack) = kept_for(&rig, &five, 60).await;
+    assert!(!ack.session_present);
+    let (_copy, data) = power_cut(&rig);
+
+    rig.restart_over(&data).await;
+    let (raw, ack) = Raw::v4(&rig, &four, false).await;
+    assert!(ack.session_present);
+    let (_, ack) = kept_for(&rig, &five, 60).await;
+    assert!(ack.session_present);
+    drop(raw);
+    // One that it did not ask to be kept is not.
+    Raw::v4(&rig, &four, true).await;
+    rig.restart_over(&data).await;
+    let (_, ack) = Raw::v4(&rig, &four, false).await;
+    assert!(!ack.session_present);
+}
+
 #[tokio::test]
 async fn a_subscription_that_was_acknowledged_survives_a_power_cut() {
     let mut rig = Rig::start().await;
@@ -139,9 +183,9 @@ async fn a_session_that_ended_stays_ended_after_a_power_cut() {
     let (_copy, data) = power_cut(&rig);
     drop(raw);
     rig.restart_over(&data).await;
+    assert_eq!(kept(&rig).await, 0);
     let (_, ack) = Raw::v4(&rig, &device, false).await;
     assert!(!ack.session_present);
-    assert_eq!(kept(&rig).await, 0);
 }
 
 #[tokio::test]
@@ -172,9 +216,12 @@ async fn an_expired_session_is_gone_from_the_disk_without_being_asked_for() {
 async fn ten_thousand_that_come_back_as_they_were_cost_no_sync() {
     let rig = Rig::start().await;
     let device = rig.device("mon-1").await;
+    let silent = rig.device("mon-2").await;
     let come = async || {
         let (mut raw, ack) = Raw::v4(&rig, &device, false).await;
         subscribe(&mut raw, &[DOWN, "v1/notices"]).await;
+        let (_, other) = Raw::v4(&rig, &silent, false).await;
+        assert_eq!(other.session_present, ack.session_present);
         ack.session_present
     };
     assert!(!come().await);
