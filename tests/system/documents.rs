@@ -1,5 +1,5 @@
-//! What the documents name is there: every threat is answered by a test that runs, or said to be open, and every link
-//! leads somewhere.
+//! What the documents name is there: every threat is answered by a test that runs, or said to be open; every link leads
+//! somewhere, and every file that is named exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,26 +12,28 @@ const THREAT_MODEL: &str = include_str!("../../docs/THREAT_MODEL.md");
 /// The columns of a boundary's table.
 const COLUMNS: &str = "| | Threat | Held by | Tests | Open |";
 
+/// Folders with files of ours.
+const FOLDERS: [&str; 11] = [
+    "benches",
+    "compliance",
+    "crypto",
+    "device",
+    "docs",
+    "ingest",
+    "query",
+    "src",
+    "storage",
+    "tests",
+    "vitals",
+];
+
 fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Files of ours with that ending.
 fn files(ending: &str) -> impl Iterator<Item = PathBuf> {
-    let folders = [
-        "benches",
-        "compliance",
-        "crypto",
-        "device",
-        "docs",
-        "ingest",
-        "query",
-        "src",
-        "storage",
-        "tests",
-        "vitals",
-    ];
-    let below = folders
+    let below = FOLDERS
         .into_iter()
         .flat_map(|folder| files_below(&checkout().join(folder)));
     let above = fs::read_dir(checkout()).unwrap();
@@ -112,9 +114,19 @@ fn every_boundary_is_looked_at_for_every_kind_of_threat() {
     }
 }
 
+/// Files that a document names in backticks, from the top of the checkout.
+fn named_paths(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split('`').skip(1).step_by(2);
+    words.filter(|word| {
+        let folder = word.split('/').next().unwrap();
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        word.contains('/') && FOLDERS.contains(&folder) && word.chars().all(is_plain)
+    })
+}
+
 #[test]
-fn every_link_between_documents_leads_to_a_file() {
-    let mut links = 0;
+fn every_link_and_every_file_that_a_document_names_is_there() {
+    let (mut links, mut paths) = (0, 0);
     for document in files("md") {
         let text = fs::read_to_string(&document).unwrap();
         let targets = text
@@ -126,6 +138,17 @@ fn every_link_between_documents_leads_to_a_file() {
             assert!(there.exists(), "{}: {target}", document.display());
             links += 1;
         }
+        // What was decided stays as it was written.
+        for path in
+            named_paths(&text).filter(|_| !document.starts_with(checkout().join("docs/adr")))
+        {
+            let there = checkout().join(path).exists();
+            assert!(there, "{}: {path}", document.display());
+            paths += 1;
+        }
     }
-    assert!(links >= 40, "the links are not found: {links}");
+    assert!(
+        links >= 40 && paths >= 40,
+        "not found: {links} links, {paths} paths"
+    );
 }
