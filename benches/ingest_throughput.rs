@@ -12,6 +12,8 @@
 //! | `server_cpu_us` | CPU time of the server, a message |
 //! | `client_cpu_us` | CPU time of the clients, a message |
 //! | `verify_share_of_server_cpu` | verification alone over `server_cpu_us`: the ratio that clients elsewhere would leave |
+//! | `bytes_per_connection` | resident memory that the server has more once its clients are connected, a connection |
+//! | `load_mib` | … and by how much that grew under the load: what is in flight, caches, a file being written |
 //! | `ack_p50_ms`, `ack_p99_ms` | from sending to the PUBACK at half of that load |
 //! | `mosquitto` | its acknowledged messages per second, the same clients |
 //!
@@ -46,7 +48,7 @@ use bytes::Bytes;
 use common::{Figures, quick, readings};
 use load::{Client, publish_packet, quantile};
 use mosquitto::Mosquitto;
-use site::{Enrolled, Process, Site, own_usage};
+use site::{Enrolled, Process, Site, Usage, own_usage};
 use vitalseal_crypto::{
     Agreement, ContentType, DeviceCertificate, Received, SealRequest, SessionKey, default_backend,
     seal,
@@ -120,6 +122,13 @@ async fn run(figures: &mut Figures) {
                 "ratio",
             );
 
+            figures.add(
+                label("bytes_per_connection"),
+                server.connected_bytes,
+                "bytes",
+            );
+            figures.add(label("load_mib"), server.load_mib, "MiB");
+
             let half = server.per_second / 2.0;
             let loads = seal_all(devices, total / 2, count, &site);
             let pause = Duration::from_secs_f64(connections as f64 / half);
@@ -175,6 +184,8 @@ struct Driven {
     per_second: f64,
     broker_us: f64,
     client_us: f64,
+    connected_bytes: f64,
+    load_mib: f64,
     /// Sorted.
     latencies: Vec<Duration>,
 }
@@ -188,6 +199,7 @@ async fn drive(
     pause: Option<Duration>,
 ) -> Driven {
     let total: usize = packets.iter().map(Vec::len).sum();
+    let alone = broker.process().usage();
     let mut clients = Vec::new();
     for device in devices {
         let tls = broker.tls(device);
@@ -216,11 +228,14 @@ async fn drive(
     let elapsed = started.elapsed();
     let after = (broker.process().usage(), own_usage());
     latencies.sort_unstable();
+    let grown = |from: Usage, to: Usage| to.resident_bytes as f64 - from.resident_bytes as f64;
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / total as f64;
     Driven {
         per_second: total as f64 / elapsed.as_secs_f64(),
         broker_us: each(after.0.cpu - before.0.cpu),
         client_us: each(after.1.cpu - before.1.cpu),
+        connected_bytes: grown(alone, before.0) / count as f64,
+        load_mib: grown(before.0, after.0) / f64::from(1 << 20),
         latencies,
     }
 }
