@@ -3,11 +3,10 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::time::timeout;
 use vitalseal_ingest::EdgeLimits;
 
 use crate::raw::Raw;
+pub(crate) use crate::raw::{packet, text};
 use crate::rig::{Device, PATIENCE, Rig};
 
 /// The protocol level of CONNECT.
@@ -103,6 +102,12 @@ impl World {
         peer.is_told(reason).await;
     }
 
+    /// Stops the server. What it was still to do is done then: wills that are due, messages that are under way.
+    pub(crate) async fn stop(&mut self) {
+        self.rig.shutdown.cancel();
+        (&mut self.rig.serving).await.unwrap();
+    }
+
     /// Queues a message for the device; the bytes that it comes in, by identifier.
     pub(crate) async fn tells(&self, text: &str) {
         use vitalseal_storage::{Clock, SystemClock};
@@ -132,36 +137,7 @@ impl Peer {
 
     /// The next packet, whole; `None` when the server closed.
     pub(crate) async fn packet(&mut self) -> Option<Vec<u8>> {
-        let first = self.byte().await?;
-        let mut packet = vec![first];
-        let (mut left, mut shift) = (0, 0);
-        loop {
-            let byte = self.byte().await?;
-            packet.push(byte);
-            left |= usize::from(byte & 0x7F) << shift;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        for _ in 0..left {
-            packet.push(self.byte().await?);
-        }
-        Some(packet)
-    }
-
-    async fn byte(&mut self) -> Option<u8> {
-        if self.raw.buffer.is_empty() {
-            let read = self.raw.stream.read_buf(&mut self.raw.buffer);
-            let read = timeout(PATIENCE, read).await;
-            if !matches!(
-                read.expect("the server neither answers nor closes"),
-                Ok(1..)
-            ) {
-                return None;
-            }
-        }
-        Some(self.raw.buffer.split_to(1)[0])
+        self.raw.packet().await
     }
 
     /// The next packet is this one.
@@ -221,29 +197,6 @@ pub(crate) async fn rows(rig: &Rig, expected: u64) {
 pub(crate) const PINGREQ: [u8; 2] = [0xC0, 0];
 pub(crate) const PINGRESP: [u8; 2] = [0xD0, 0];
 pub(crate) const BYE: [u8; 2] = [0xE0, 0];
-
-/// A packet of `parts`, with its remaining length.
-pub(crate) fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let body = parts.concat();
-    let (mut packet, mut left) = (vec![first], body.len());
-    loop {
-        let low = u8::try_from(left & 0x7F).unwrap();
-        left >>= 7;
-        packet.push(if left > 0 { low | 0x80 } else { low });
-        if left == 0 {
-            break;
-        }
-    }
-    packet.extend(body);
-    packet
-}
-
-/// Bytes with their length in front, as every string has.
-pub(crate) fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
-    let text = text.as_ref();
-    let len = u16::try_from(text.len()).unwrap();
-    [&len.to_be_bytes()[..], text].concat()
-}
 
 /// v5: properties with their length in front; v3.1.1: nothing.
 pub(crate) fn properties(v: V, properties: &[u8]) -> Vec<u8> {

@@ -45,6 +45,7 @@ both! {
                 Five => peer.hears(&[0x40, 3, 0, 1, 0x87]).await,
                 Four => peer.is_told(0x87).await,
             }
+            world.is_refused(v, &publish(v, 0x31, topic, None, payload), 0x87).await;
         }
         let mut peer = world.connected(v).await;
         peer.subscribes(RECIPIENT, 0).await;

@@ -1,7 +1,5 @@
 //! Wills: 3.1.2.5 to 3.1.2.7, 3.1.3.2 to 3.1.3.4. A will is an envelope like any other, so it is found in the inbox.
 
-use std::time::Duration;
-
 use crate::peer::{
     BYE, CLEAN, Five, Four, KEPT, Peer, V, VITALS, WILL, World, both, connect, cut, rows, text,
     will,
@@ -49,7 +47,7 @@ both! {
         drop(taken_over);
     };
 
-    mqtt311_3_1_2_10_a_will_is_published_once, mqtt5_3_1_2_10_a_will_is_published_once: |world, v| async move {
+    mqtt311_3_1_2_10_a_will_is_published_once, mqtt5_3_1_2_10_a_will_is_published_once: |mut world, v| async move {
         drop(willed(&world, v, 0, &[], 1).await);
         rows(&world, 1).await;
         let (mut peer, present) = world.kept(v).await;
@@ -57,26 +55,26 @@ both! {
         peer.send(&[0x80, 0]).await;
         peer.is_told(0x81).await;
         world.connected(v).await;
+        world.stop().await;
         assert_eq!((world.rows().await, world.metrics.wills(), world.metrics.duplicates()), (1, 1, 0));
     };
 
-    mqtt311_3_14_4_3_goodbye_discards_the_will, mqtt5_3_14_4_3_goodbye_discards_the_will: |world, v| async move {
+    mqtt311_3_14_4_3_goodbye_discards_the_will, mqtt5_3_14_4_3_goodbye_discards_the_will: |mut world, v| async move {
         let mut peer = willed(&world, v, CLEAN, &[], 1).await;
         peer.send(&BYE).await;
         assert_eq!(peer.packet().await, None);
-        // A will that comes later has overtaken nothing.
-        drop(willed(&world, v, CLEAN, &[], 2).await);
-        rows(&world, 1).await;
-        assert!(world.is_stored(&world.device, 2).await && !world.is_stored(&world.device, 1).await);
+        world.stop().await;
+        assert_eq!((world.rows().await, world.metrics.wills()), (0, 0));
     };
 
-    mqtt311_3_1_2_12_no_will_none_published, mqtt5_3_1_2_9_a_will_is_that_of_this_connection: |world, v| async move {
+    mqtt311_3_1_2_12_no_will_none_published, mqtt5_3_1_2_9_a_will_is_that_of_this_connection: |mut world, v| async move {
         let mut peer = willed(&world, v, 0, &[], 1).await;
         peer.send(&BYE).await;
         assert_eq!(peer.packet().await, None);
         let (peer, _) = world.kept(v).await;
         drop(peer);
         world.connected(v).await;
+        world.stop().await;
         assert_eq!((world.rows().await, world.metrics.wills()), (0, 0));
     };
 
@@ -165,7 +163,7 @@ async fn a_will_waits_for_its_delay_or_for_the_end_of_its_session() {
 #[tokio::test]
 async fn whoever_is_revoked_has_no_last_word() {
     use vitalseal_storage::{Clock, SystemClock};
-    let world = World::new().await;
+    let mut world = World::new().await;
     let mut peer = willed(&world, Five, CLEAN, &[], 1).await;
     let registry = &world.store.registry;
     let now = SystemClock.now();
@@ -174,9 +172,6 @@ async fn whoever_is_revoked_has_no_last_word() {
         .await
         .unwrap();
     peer.is_told(0x98).await;
-    world.shutdown.cancel();
-    while !world.serving.is_finished() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    world.stop().await;
     assert_eq!((world.rows().await, world.metrics.wills()), (0, 0));
 }

@@ -80,25 +80,3 @@ async fn ends_v5(
 async fn closed_for(rig: &Rig, reason: Closing, times: u64) {
     eventually(reason.as_str(), || rig.metrics.closed(reason) == times).await;
 }
-
-/// One control packet with a remaining length of up to three bytes.
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    let mut rest = body.len();
-    loop {
-        let low = u8::try_from(rest & 0x7F).unwrap();
-        rest >>= 7;
-        bytes.push(if rest == 0 { low } else { low | 0x80 });
-        if rest == 0 {
-            break;
-        }
-    }
-    bytes.extend_from_slice(body);
-    bytes
-}
-
-/// A string of the protocol, whatever its bytes.
-fn string(bytes: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(bytes.len()).unwrap();
-    [&length.to_be_bytes(), bytes].concat()
-}

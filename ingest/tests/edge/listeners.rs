@@ -1,18 +1,22 @@
 //! Fan-out to real sessions: everybody hears everything once and in order, at their own pace, and whoever cannot keep up is
 //! told so. Nothing that a client says reaches the router.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     Connect, ConnectProperties, Disconnect, DisconnectReasonCode, Filter, Packet, PubAck, Publish,
     Subscribe,
 };
+use tokio::sync::Barrier;
+use tokio::time::timeout;
 use vitalseal_ingest::edge::Closing;
 use vitalseal_ingest::{Alert, Raised};
 use vitalseal_storage::{Clock, SystemClock, Ward, Wards};
 
 use crate::raw::{Raw, connect_tls};
-use crate::rig::{Rig, eventually};
+use crate::rig::{PATIENCE, Rig, eventually};
 
 fn icu() -> Ward {
     "icu".parse().unwrap()
@@ -72,22 +76,33 @@ async fn acknowledge(raw: &mut Raw, publish: &Publish) {
 #[tokio::test]
 async fn every_display_hears_every_alert_and_the_one_that_acknowledges_too_late_is_told_that_it_lags()
  {
+    const FAST: usize = 40;
     const ALERTS: usize = 1_200; // more than is kept
+    const STEP: usize = 100;
     let rig = Rig::start().await;
     let mut slow = display(&rig, "display:slow", 1).await;
+    // The fast ones are never further behind than this.
+    let together = Arc::new(Barrier::new(FAST + 1));
     let mut listening = Vec::new();
-    for number in 0..40 {
+    for number in 0..FAST {
         let mut raw = display(&rig, &format!("display:wall-{number}"), 10).await;
+        let together = Arc::clone(&together);
         listening.push(tokio::spawn(async move {
-            for _ in 0..ALERTS {
+            for number in 1..=ALERTS {
                 let publish = heard(&mut raw).await;
                 acknowledge(&mut raw, &publish).await;
+                if number % STEP == 0 {
+                    together.wait().await;
+                }
             }
         }));
     }
-    for _ in 0..ALERTS {
+    for number in 1..=ALERTS {
         alert(&rig).await;
-        tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+        if number % STEP == 0 {
+            let heard = timeout(2 * PATIENCE, together.wait()).await;
+            heard.expect("all have heard all so far");
+        }
     }
     for listening in listening {
         listening.await.unwrap();

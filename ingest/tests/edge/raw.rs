@@ -1,4 +1,4 @@
-//! A client that writes what it is told to, byte by byte, for what no library would send.
+//! A client that writes what it is told to, byte by byte, for what no library would send, and what such bytes are made of.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -114,6 +114,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         )
     }
 
+    /// The next packet, as its bytes; `None` when the server closed.
+    pub(crate) async fn packet(&mut self) -> Option<Vec<u8>> {
+        let first = self.byte().await?;
+        let mut packet = vec![first];
+        let (mut left, mut shift) = (0, 0);
+        loop {
+            let byte = self.byte().await?;
+            packet.push(byte);
+            left |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        for _ in 0..left {
+            packet.push(self.byte().await?);
+        }
+        Some(packet)
+    }
+
+    async fn byte(&mut self) -> Option<u8> {
+        if self.buffer.is_empty() && !self.more().await {
+            return None;
+        }
+        Some(self.buffer.split_to(1)[0])
+    }
+
     /// The next packet; `None` when the server closed.
     pub(crate) async fn read4(&mut self) -> Option<v4::Packet> {
         loop {
@@ -163,4 +190,27 @@ pub(crate) fn publish5(
     let mut publish = v5::Publish::new(topic, qos, payload, None);
     publish.pkid = id;
     v5::Packet::Publish(publish)
+}
+
+/// A control packet of `parts`, with its remaining length.
+pub(crate) fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body = parts.concat();
+    let (mut packet, mut left) = (vec![first], body.len());
+    loop {
+        let low = u8::try_from(left & 0x7F).unwrap();
+        left >>= 7;
+        packet.push(if left > 0 { low | 0x80 } else { low });
+        if left == 0 {
+            break;
+        }
+    }
+    packet.extend(body);
+    packet
+}
+
+/// Bytes with their length in front, as every string of the protocol has; whatever they are.
+pub(crate) fn text(text: impl AsRef<[u8]>) -> Vec<u8> {
+    let text = text.as_ref();
+    let len = u16::try_from(text.len()).unwrap();
+    [&len.to_be_bytes()[..], text].concat()
 }

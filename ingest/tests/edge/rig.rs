@@ -1,19 +1,19 @@
 //! A whole edge on 127.0.0.1: real authority, real TLS, real store in a temporary directory, an audit sink that can be
 //! stopped and broken. Devices are made here, and messages sealed as a device seals them.
 
-use std::collections::BTreeMap;
+#[path = "rig/doubles.rs"]
+mod doubles;
+#[path = "rig/tls.rs"]
+mod tls;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::ClientConfig;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,137 +29,19 @@ use vitalseal_ingest::{
     Pipeline, PipelineDeps, TimeLimits,
 };
 use vitalseal_storage::{
-    AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated, AuthenticationError,
-    Authenticator, Clock, FileRootProvider, Identity, NewUser, QuarantineReason, Role, Store,
-    StorePaths, SystemClock, UserName, Wards,
+    AuditSink, Clock, FileRootProvider, NewUser, Role, Store, StorePaths, SystemClock, UserName,
+    Wards,
 };
 use vitalseal_vitals::{Reading, senml, signal};
+
+pub(crate) use self::doubles::{Gate, TestAudit, TestClock, Tokens};
+pub(crate) use self::tls::{client_config, server_config};
 
 /// The one page that may open a WebSocket.
 pub(crate) const PAGE: &str = "https://ward.example.org";
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Audit records in memory. `gate` holds `record` back, `broken` makes it fail.
-#[derive(Debug)]
-pub(crate) struct TestAudit {
-    records: Mutex<Vec<AuditRecord>>,
-    pub(crate) gate: watch::Sender<Gate>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Open,
-    Held,
-    Broken,
-}
-
-#[async_trait]
-impl AuditSink for TestAudit {
-    async fn record(&self, record: AuditRecord) -> Result<(), AuditError> {
-        let state = *self
-            .gate
-            .subscribe()
-            .wait_for(|gate| *gate != Gate::Held)
-            .await
-            .unwrap();
-        if state == Gate::Broken {
-            return Err(AuditError::new("disk full"));
-        }
-        self.records.lock().unwrap().push(record);
-        Ok(())
-    }
-}
-
-impl TestAudit {
-    pub(crate) fn quarantined(&self) -> Vec<QuarantineReason> {
-        let records = self.records.lock().unwrap();
-        let reason = |record: &AuditRecord| match record.event {
-            AuditEvent::MessageQuarantined { reason, .. } => Some(reason),
-            _ => None,
-        };
-        records.iter().filter_map(reason).collect()
-    }
-
-    /// What was recorded of clones and what came of it.
-    pub(crate) fn of_clones(&self) -> Vec<String> {
-        let records = self.records.lock().unwrap();
-        let event = |record: &AuditRecord| match &record.event {
-            AuditEvent::CloneSuspected { device, signal } => Some(format!("{device} {signal}")),
-            AuditEvent::DeviceSuspended { device, .. } => Some(format!("{device} suspended")),
-            _ => None,
-        };
-        records.iter().filter_map(event).collect()
-    }
-
-    pub(crate) fn events(&self) -> Vec<AuditEvent> {
-        let records = self.records.lock().unwrap();
-        records.iter().map(|record| record.event.clone()).collect()
-    }
-
-    pub(crate) fn refused(&self) -> Vec<String> {
-        let records = self.records.lock().unwrap();
-        let reason = |record: &AuditRecord| match &record.event {
-            AuditEvent::ConnectionRefused { reason, .. } => Some(reason.clone()),
-            _ => None,
-        };
-        records.iter().filter_map(reason).collect()
-    }
-}
-
-/// Takes `token-of-NAME` from whoever has a role here, until the instant that is set.
-#[derive(Debug)]
-pub(crate) struct Tokens {
-    roles: Mutex<BTreeMap<String, Role>>,
-    pub(crate) until: Mutex<Timestamp>,
-}
-
-impl Default for Tokens {
-    fn default() -> Self {
-        Self {
-            roles: Mutex::default(),
-            until: Mutex::new(Timestamp::MAX),
-        }
-    }
-}
-
-#[async_trait]
-impl Authenticator for Tokens {
-    async fn authenticate(
-        &self,
-        user: &str,
-        token: &str,
-        _now: Timestamp,
-    ) -> Result<Authenticated, AuthenticationError> {
-        let role = self.roles.lock().unwrap().get(user).copied();
-        let role = role.filter(|_| token == format!("token-of-{user}"));
-        let who = Identity {
-            role: role.ok_or(AuthenticationError::Refused)?,
-            user: user.parse().unwrap(),
-        };
-        let until = *self.until.lock().unwrap();
-        Ok(Authenticated { who, until })
-    }
-}
-
-/// The time, and by how much this server is wrong about it.
-#[derive(Debug, Default)]
-pub(crate) struct TestClock {
-    ahead: Mutex<SignedDuration>,
-}
-
-impl TestClock {
-    pub(crate) fn set_ahead_by(&self, ahead: SignedDuration) {
-        *self.ahead.lock().unwrap() = ahead;
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        SystemClock.now() + *self.ahead.lock().unwrap()
-    }
-}
 
 pub(crate) struct Rig {
     pub(crate) clock: Arc<TestClock>,
@@ -230,10 +112,7 @@ impl Rig {
             .await
             .unwrap();
 
-        let audit = Arc::new(TestAudit {
-            records: Mutex::default(),
-            gate: watch::Sender::new(Gate::Open),
-        });
+        let audit = Arc::new(TestAudit::default());
         let clock = Arc::new(TestClock::default());
         let alerts = Alerts::default();
         let pipeline = pipeline(&store, &audit, &clock, &alerts, on_clone);
@@ -365,22 +244,12 @@ impl Rig {
             let ward = ward.parse().unwrap();
             registry.grant_ward(&user, &ward, now).await.unwrap();
         }
-        self.tokens
-            .roles
-            .lock()
-            .unwrap()
-            .insert(name.to_owned(), role);
+        self.tokens.give(name, role);
     }
 
     /// TLS of somebody without a certificate.
     pub(crate) fn nobody(&self) -> Arc<ClientConfig> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots(&self.authority.bundle_pem()))
-            .with_no_client_auth();
-        Arc::new(config)
+        tls::without_certificate(&self.authority.bundle_pem())
     }
 
     /// An envelope with one reading.
@@ -588,61 +457,6 @@ fn pipeline(
         backend: default_backend(),
     };
     Pipeline::start(deps, 2).unwrap()
-}
-
-fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
-    rustls_pemfile::certs(&mut pem.as_bytes())
-        .map(Result::unwrap)
-        .collect()
-}
-
-fn private_key(pem: &str) -> PrivateKeyDer<'static> {
-    rustls_pemfile::private_key(&mut pem.as_bytes())
-        .unwrap()
-        .unwrap()
-}
-
-pub(crate) fn roots(ca_pem: &str) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(ca_pem) {
-        roots.add(authority).unwrap();
-    }
-    roots
-}
-
-/// TLS as the server sets it up: everybody is asked for a certificate of the authority; without one nobody comes in,
-/// unless it is `optional`.
-pub(crate) fn server_config(
-    chain_pem: &str,
-    key_pem: &str,
-    ca_pem: &str,
-    optional: bool,
-) -> Arc<ServerConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)), Arc::clone(&provider));
-    let verifier = match optional {
-        true => verifier.allow_unauthenticated(),
-        false => verifier,
-    };
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(certificates(chain_pem), private_key(key_pem))
-        .unwrap();
-    Arc::new(config)
-}
-
-pub(crate) fn client_config(chain_pem: &str, key_pem: &str, ca_pem: &str) -> Arc<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots(ca_pem))
-        .with_client_auth_cert(certificates(chain_pem), private_key(key_pem))
-        .unwrap();
-    Arc::new(config)
 }
 
 /// Waits until `condition` holds.

@@ -11,8 +11,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::edge::{Closing, Rate};
 
-use super::{closed_for, packet, string, unharmed};
-use crate::raw::Raw;
+use super::{closed_for, unharmed};
+use crate::raw::{Raw, packet, text};
 use crate::rig::{Rig, eventually};
 
 /// One empty user property.
@@ -34,17 +34,17 @@ async fn a_flood_of_user_properties_is_bounded_before_connect_and_forgotten_afte
     let connect = [
         b"\0\x04MQTT\x05\x02\0\x1e",
         &properties(20_000)[..],
-        &string(b"mon-1"),
+        &text(b"mon-1"),
     ]
     .concat();
-    raw.send(&packet(0x10, &connect)).await;
+    raw.send(&packet(0x10, &[&connect])).await;
     assert_eq!(raw.read5().await, None);
     closed_for(&rig, Closing::TooLarge, 1).await;
 
     let (mut raw, _) = Raw::v5(&rig, &device, "mon-1").await;
-    let head = [&string(b"v1/d/mon-1/vitals")[..], &[0, 1]].concat();
+    let head = [&text(b"v1/d/mon-1/vitals")[..], &[0, 1]].concat();
     let body = [head, properties(20_000), rig.seal(&device, 1)].concat();
-    raw.send(&packet(0x32, &body)).await;
+    raw.send(&packet(0x32, &[&body])).await;
     match raw.read5().await {
         Some(Packet5::PubAck(ack)) => assert_eq!(ack.reason, PubAckReason::Success),
         other => panic!("{other:?}"),
@@ -58,8 +58,8 @@ async fn a_flood_of_subscriptions_is_answered_and_leaves_none() {
     let rig = Rig::start().await;
     let device = rig.device("mon-1").await;
     let (mut raw, _) = Raw::v4(&rig, &device, true).await;
-    let filters = [&string(b"x")[..], &[0]].concat().repeat(50_000);
-    let subscribe = packet(0x82, &[&[0, 1][..], &filters].concat());
+    let filters = [&text(b"x")[..], &[0]].concat().repeat(50_000);
+    let subscribe = packet(0x82, &[&[0, 1][..], &filters]);
     for _ in 0..10 {
         raw.send(&subscribe).await;
         match raw.read4().await {
@@ -70,9 +70,9 @@ async fn a_flood_of_subscriptions_is_answered_and_leaves_none() {
         }
     }
     // Its own topic, again and again, is one subscription: one copy of what is retained a time.
-    let own = [&[0, 1], &string(b"v1/recipient")[..], &[0]].concat();
+    let own = [&[0, 1], &text(b"v1/recipient")[..], &[0]].concat();
     for _ in 0..50 {
-        raw.send(&packet(0x82, &own)).await;
+        raw.send(&packet(0x82, &[&own])).await;
         assert!(matches!(raw.read4().await, Some(Packet::SubAck(_))));
         assert!(matches!(raw.read4().await, Some(Packet::Publish(_))));
     }

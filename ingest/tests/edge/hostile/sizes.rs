@@ -4,8 +4,8 @@ use rumqttc::v5::mqttbytes::v5::DisconnectReasonCode;
 use tokio::io::AsyncWriteExt;
 use vitalseal_ingest::edge::Closing;
 
-use super::{closed_for, ends_v4, ends_v5, packet, string, unharmed};
-use crate::raw::Raw;
+use super::{closed_for, ends_v4, ends_v5, unharmed};
+use crate::raw::{Raw, packet, text};
 use crate::rig::Rig;
 
 /// The largest remaining length there is, with nothing behind it.
@@ -63,10 +63,10 @@ async fn an_announced_length_that_never_comes_is_waited_for_and_not_read() {
     // The same inside a packet: strings, properties and identifiers that reach beyond its end.
     let properties = packet(
         0x32,
-        &[&string(b"v1/d/mon-1/vitals")[..], &[0, 1, 0xFF, 0x7F]].concat(),
+        &[&text(b"v1/d/mon-1/vitals")[..], &[0, 1, 0xFF, 0x7F]],
     );
-    let no_identifier = packet(0x32, &string(b"v1/d/mon-1/vitals"));
-    let filter = packet(0x82, &[0, 1, 0, 0xFF, 0xFF, b'a', 0]);
+    let no_identifier = packet(0x32, &[&text(b"v1/d/mon-1/vitals")]);
+    let filter = packet(0x82, &[&[0, 1, 0, 0xFF, 0xFF, b'a', 0]]);
     for bytes in [
         &[0x32, 3, 0, 40, 0][..],
         &properties,
@@ -83,12 +83,13 @@ async fn an_announced_length_that_never_comes_is_waited_for_and_not_read() {
     unharmed(&rig).await;
 }
 
+/// CWE-770: a limit that is off by a little, or held against the payload alone.
 #[tokio::test]
 async fn a_packet_just_above_the_limit_ends_the_connection_and_one_below_is_kept_aside() {
     let rig = Rig::start().await;
     let device = rig.device("mon-1").await;
-    let topic = string(b"v1/d/mon-1/vitals");
-    let with = |payload: usize| packet(0x32, &[&topic[..], &[0, 1], &vec![0; payload]].concat());
+    let topic = text(b"v1/d/mon-1/vitals");
+    let with = |payload: usize| packet(0x32, &[&topic[..], &[0, 1], &vec![0; payload]]);
     ends_v4(&rig, &device, &with(301 << 10), Closing::TooLarge).await;
     // Larger than an envelope, within the packet limit.
     let (mut raw, _) = Raw::v4(&rig, &device, true).await;

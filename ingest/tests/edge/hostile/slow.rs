@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::edge::Closing;
 
-use super::{closed_for, farewell, packet, unharmed};
-use crate::raw::Raw;
+use super::{closed_for, farewell, unharmed};
+use crate::raw::{Raw, packet};
 use crate::rig::{PATIENCE, Rig};
 
 /// Long enough for a handshake on a busy machine, short enough to wait for.
@@ -82,7 +82,7 @@ async fn a_slow_publish_is_cut_whatever_keep_alive_was_asked_for() {
         raw.send5(&Packet5::PingReq(v5::PingReq)).await;
         assert!(matches!(raw.read5().await, Some(Packet5::PingResp(_))));
     }
-    let begun = packet(0x32, &[0; 4_096]);
+    let begun = packet(0x32, &[&[0; 4_096]]);
     raw.send(&begun[..1_000]).await;
     assert_eq!(
         farewell(&mut raw).await,

@@ -131,12 +131,7 @@ async fn certificates_that_prove_nothing_here_end_in_the_handshake() {
         is_turned_away(&rig, &tls).await;
         closed_for(&rig, Closing::Handshake, times).await;
     }
-    let none = ClientConfig::builder_with_provider(Arc::clone(good.tls.crypto_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(crate::rig::roots(&bundle))
-        .with_no_client_auth();
-    is_turned_away(&rig, &Arc::new(none)).await;
+    is_turned_away(&rig, &rig.nobody()).await;
     closed_for(&rig, Closing::Handshake, 6).await;
     assert!(
         rig.audit.refused().is_empty(),
