@@ -1,4 +1,4 @@
-//! The door that devices knock at, and the pipeline behind it.
+//! The doors that devices, displays and people knock at, and the pipeline behind them.
 //!
 //! ```text
 //!  device ──MQTT/TLS──▶ edge ───────────▶ pipeline ─────────────────────────────▶ inbox
@@ -9,7 +9,8 @@
 //!                          └───────────────── Outcome: now the ack may leave ────────┘
 //! ```
 //!
-//! * [`edge`] speaks MQTT 3.1.1 and 5 on one TLS port. It knows sessions, topics and acknowledgements, and nothing of COSE.
+//! * [`edge`] speaks MQTT 3.1.1 and 5 at two doors: in TLS, and for pages in a WebSocket. It knows sessions, topics and
+//!   acknowledgements, and nothing of COSE.
 //! * [`cluster`] is the other way in: it consumes from an MQTT cluster that a site runs already.
 //! * [`alerts`] carries what an operator must hear of; [`clones`] is the one place that answers a cloned key.
 //! * [`pipeline`] knows envelopes, keys and the inbox, and nothing of MQTT.
