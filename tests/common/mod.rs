@@ -8,6 +8,7 @@
 
 pub mod device;
 mod files;
+mod wait;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,12 +16,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use files::files_below;
+pub use wait::{Random, comes, wait_until};
 
 /// The binary under test.
 pub const VITALSEAL: &str = env!("CARGO_BIN_EXE_vitalseal");
@@ -202,18 +203,13 @@ impl Site {
                 .unwrap()
                 .success()
         );
-        let deadline = Instant::now() + Duration::from_secs(40);
-        loop {
-            if let Some(status) = running.child.try_wait().unwrap() {
-                return status.code().unwrap_or(-1);
-            }
-            assert!(
-                Instant::now() < deadline,
-                "the server did not stop:\n{}",
-                self.log_tail()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut ended = None;
+        let has_ended = || {
+            ended = running.child.try_wait().unwrap();
+            ended.is_some()
+        };
+        wait_until(has_ended, "the server did not stop");
+        ended.and_then(|status| status.code()).unwrap_or(-1)
     }
 
     /// One administrative command; its whole output.

@@ -17,14 +17,13 @@ mod rust;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use vitalseal_vitals::{Reading, signal};
 
-use crate::common::Site;
 use crate::common::device::Device;
+use crate::common::{Site, wait_until};
 use crate::python;
 
 /// A server, a patient, and somebody who may read what devices send.
@@ -118,10 +117,8 @@ impl Ward {
     fn check_rows(&self, id: &str) {
         let sql = format!("SELECT value FROM vitals WHERE device = '{id}' ORDER BY value");
         // Whoever sends at QoS 0 is not told when it is stored.
-        within("all three are stored", || {
-            let rows = self.site.psql("nora", &self.token, &sql).unwrap();
-            rows == ["60", "61", "62"]
-        });
+        let stored = || self.site.psql("nora", &self.token, &sql).unwrap() == ["60", "61", "62"];
+        wait_until(stored, "not all three are stored");
         assert_eq!(self.site.json(&["quarantine", "list"]), json!([]), "{id}");
     }
 
@@ -227,15 +224,6 @@ fn told(output: Output) -> Value {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Waits until it is so.
-fn within(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn text(path: &Path) -> &str {

@@ -7,9 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::Site;
+use crate::common::{Random, Site, wait_until};
 use crate::faults;
-use crate::load::{Load, wait_until};
+use crate::load::Load;
 
 /// The moments of death follow from it.
 const SEED: u64 = 0x7617_a15e_a1ed_0001;
@@ -20,7 +20,7 @@ const BOUNDARIES: u64 = 12;
 fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
     let mut site = Site::serving();
     let load = Load::begin(&site, "crash");
-    let mut random = SEED;
+    let mut random = Random(SEED);
     let mut acked_before = 0;
     for kill in 0..KILLS {
         // 30 to 330 ms of load, so that deaths fall between and inside every write. Load, not merely time: some message
@@ -29,7 +29,7 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
             || load.acked() > acked_before,
             "no message was acknowledged after a restart",
         );
-        std::thread::sleep(Duration::from_millis(30 + next(&mut random) % 300));
+        std::thread::sleep(Duration::from_millis(30 + random.below(300)));
         acked_before = load.acked();
         site.kill();
         if kill % 5 == 4 {
@@ -53,12 +53,12 @@ fn twenty_kills_lose_nothing_acknowledged_and_store_nothing_twice() {
 fn death_at_the_boundaries_of_the_servers_writes_loses_and_doubles_nothing() {
     let mut site = Site::serving();
     let load = Load::begin(&site, "boundary");
-    let (mut random, mut in_start) = (SEED, 0);
+    let (mut random, mut in_start) = (Random(SEED), 0);
     for point in 0..BOUNDARIES {
         wait_until(|| load.acked() > 20 * point, "no load");
         site.kill();
         // A quarter of the deaths fall into the start, the others among admissions and flushes.
-        let call = 1 + next(&mut random) % 600;
+        let call = 1 + random.below(600);
         let mode = ["kill", "powercut", "torn"][usize::try_from(point % 3).unwrap()];
         faults::strike(&mut site, mode, call);
         if !site.start() {
@@ -78,12 +78,4 @@ fn death_at_the_boundaries_of_the_servers_writes_loses_and_doubles_nothing() {
     }
     let total = load.end(&site);
     println!("{total} readings, {BOUNDARIES} deaths, {in_start} of them in the start");
-}
-
-/// xorshift64.
-fn next(random: &mut u64) -> u64 {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    *random
 }

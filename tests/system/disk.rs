@@ -4,9 +4,9 @@
 use std::fs::{self, File};
 use std::time::Duration;
 
-use crate::common::Site;
+use crate::common::{Site, wait_until};
 use crate::faults;
-use crate::load::{Load, wait_until};
+use crate::load::Load;
 
 #[test]
 fn a_full_disk_is_told_refuses_and_recovers_without_a_restart() {

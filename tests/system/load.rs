@@ -150,14 +150,3 @@ fn produce(mut sealer: Sealer, outbox: &Outbox, producing: &AtomicBool, produced
         produced.fetch_add(1, Ordering::SeqCst);
     }
 }
-
-/// Half a minute at most.
-pub fn wait_until(mut holds: impl FnMut() -> bool, otherwise: &str) {
-    for _ in 0..3_000 {
-        if holds() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{otherwise}");
-}

@@ -22,8 +22,7 @@ use vitalseal_device::{
 use vitalseal_vitals::{Reading, signal};
 
 use crate::backup::restored;
-use crate::common::Site;
-use crate::load::wait_until;
+use crate::common::{Random, Site, wait_until};
 
 /// The moments at which the device's process dies follow from it.
 const SEED: u64 = 0x7617_a15e_a1ed_0004;
@@ -204,7 +203,7 @@ fn a_device_that_is_killed_in_mid_send_loses_nothing_that_was_in_its_outbox() {
     let directory = site.device(DEVICE, &patient);
     let token = site.clinician("nora", &[&patient]);
     let recipient = site.json(&["recipient", "show"]);
-    let (mut random, mut pushed) = (SEED, 0);
+    let (mut random, mut pushed) = (Random(SEED), 0);
     for kill in 0..KILLS {
         let acked = || site.metric("acked_total");
         let acked_before = acked();
@@ -224,11 +223,7 @@ fn a_device_that_is_killed_in_mid_send_loses_nothing_that_was_in_its_outbox() {
             lines.filter(|line| line.contains("pushed ")).count()
         });
         wait_until(|| acked() > acked_before, "nothing was acknowledged");
-        // xorshift64
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        std::thread::sleep(Duration::from_millis(random % 150));
+        random.pause(150);
         process.kill().unwrap();
         process.wait().unwrap();
         pushed += said.join().unwrap();

@@ -4,11 +4,10 @@ use std::fs;
 use std::io::Read as _;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::Site;
+use crate::common::{Site, wait_until};
 
 fn edit(site: &Site, change: impl FnOnce(String) -> String) {
     let file = site.data.join("vitalseal.toml");
@@ -119,15 +118,19 @@ fn a_reload_of_what_is_wrong_changes_nothing_and_says_so() {
     let refused = |site: &Site| site.log_text().matches("was not reloaded").count();
     assert_eq!(refused(&site), cases.len());
     hang_up(&site);
-    eventually(|| refused(&site) == cases.len() + 1);
+    wait_until(
+        || refused(&site) == cases.len() + 1,
+        "the file was not refused",
+    );
     edit(&site, |_| limited);
     hang_up(&site);
-    eventually(|| {
+    let applied = || {
         let tail = site.json(&["audit", "tail", "-n", "1"]);
         tail[0]["event"] == "configuration_reloaded"
             && tail[0]["applied"] == json!(["mqtt.limits.packets_per_s"])
             && tail[0]["actor"]["kind"] == "system"
-    });
+    };
+    wait_until(applied, "the settings were not applied");
     fs::remove_file(site.data.join("vitalseal.toml")).unwrap();
     let said = site.refused(&["server", "reload"]);
     assert!(said.contains("vitalseal.toml"), "{said}");
@@ -138,12 +141,4 @@ fn hang_up(site: &Site) {
     let pid = site.pid().to_string();
     let sent = Command::new("kill").args(["-HUP", &pid]).status();
     assert!(sent.unwrap().success());
-}
-
-fn eventually(mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !condition() {
-        assert!(Instant::now() < deadline, "never came");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

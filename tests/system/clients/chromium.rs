@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::browser::modules;
-use super::{Ward, text, within};
+use super::{Ward, text};
+use crate::common::wait_until;
 
 /// What the page does; what it sees it asks its server for, as a path.
 const PAGE: &str = r#"<!doctype html><script src="/mqtt.js"></script><script>
@@ -133,5 +134,5 @@ fn a_page_hears_alerts_only_when_its_origin_is_listed() {
     assert!(!refused());
     let _browser = open(&other, "other");
     assert_eq!(pages.said(), "/closed");
-    within("it is refused for what it is", refused);
+    wait_until(refused, "it was not refused for what it is");
 }

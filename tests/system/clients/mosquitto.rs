@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::{Ward, text, within};
+use super::{Ward, text};
+use crate::common::wait_until;
 
 /// Either program, with TLS and its identity set up.
 fn mosquitto(program: &str, ward: &Ward, directory: &Path, id: &str, version: &str) -> Command {
@@ -93,7 +94,7 @@ fn a_revoked_display_is_shut_out_while_it_listens() {
         .args(["-t", "v1/alerts/icu"])
         .spawn()
         .unwrap();
-    within("it listens", || ward.site.metric("sessions") == 1);
+    wait_until(|| ward.site.metric("sessions") == 1, "it never listened");
     let list = || ward.site.json(&["display", "list"]).to_string();
     assert!(list().contains("active"));
     let revoke = [
@@ -107,7 +108,10 @@ fn a_revoked_display_is_shut_out_while_it_listens() {
         "and the list says so"
     );
     // It is told, and refused when it tries again: the program gives up.
-    within("it gives up", || listening.try_wait().unwrap().is_some());
+    wait_until(
+        || listening.try_wait().unwrap().is_some(),
+        "it goes on trying",
+    );
     let again = run(
         mosquitto("mosquitto_sub", &ward, &directory, id, "mqttv5").args([
             "-E",
