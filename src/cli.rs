@@ -4,7 +4,7 @@
 //! nor a shell history. A one-time code does, for it is worth nothing half a minute later; so do a
 //! patient's name and record number in `patient add`, which whoever types them has to keep in mind.
 
-mod downlink;
+mod device;
 mod listeners;
 mod quarantine;
 
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 use vitalseal_storage::ports::{Role, UserName, Ward};
 
-pub use self::downlink::DeviceSendArgs;
+pub use self::device::{DeviceCommand, DeviceSendArgs};
 pub use self::listeners::{
     AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand, SubscriberRoleArg,
 };
@@ -170,6 +170,8 @@ pub enum ServerCommand {
     /// Show where it listens.
     Status(DataArgs),
     /// Read the configuration again and apply what can change while it runs; all of that, or nothing.
+    ///
+    /// The answer names what waits for the next start.
     Reload(DataArgs),
 }
 
@@ -203,12 +205,12 @@ pub struct SimulateArgs {
 pub enum CaCommand {
     /// Print the PEM bundle that clients trust.
     Show(DataArgs),
-    /// Print the newest revocation list (PEM), or write it out.
+    /// Print the newest revocation list (PEM), or write it as DER.
     Crl {
         /// The store.
         #[command(flatten)]
         at: DataArgs,
-        /// Write the list as DER instead; a new file.
+        /// Where to write the list as DER instead; a new file.
         #[arg(long, value_name = "FILE")]
         der: Option<PathBuf>,
     },
@@ -245,128 +247,6 @@ pub enum PatientCommand {
         at: DataArgs,
         /// The pseudonym.
         patient: SubjectPseudonym,
-    },
-}
-
-/// `vitalseal device …`
-#[derive(Debug, Subcommand)]
-pub enum DeviceCommand {
-    /// Enrol a device: certify its key for mutual TLS and for signing.
-    Enroll {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device id: its MQTT client id and its certificate's common name.
-        device: DeviceId,
-        /// A PKCS#10 request made where the key lives (PEM).
-        #[arg(long, value_name = "FILE", requires = "out")]
-        csr: Option<PathBuf>,
-        /// Where to write the certificate chain (PEM); a new file.
-        #[arg(long, value_name = "CERT", requires = "csr")]
-        out: Option<PathBuf>,
-        /// Make the key here and write key.pem, cert.pem and ca.pem into this new directory.
-        #[arg(long, value_name = "DIR", conflicts_with_all = ["csr", "out"])]
-        new_key: Option<PathBuf>,
-    },
-    /// Assign a device to a patient, from now on or since an instant in the past.
-    Assign {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-        /// The patient's pseudonym.
-        #[arg(long)]
-        patient: SubjectPseudonym,
-        /// Since when it measures them, such as 2026-03-01T08:00:00Z [default: now].
-        #[arg(long, value_name = "TIME")]
-        since: Option<Timestamp>,
-    },
-    /// List whom a device measured, and when.
-    Assignments {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-    },
-    /// List devices.
-    List(DataArgs),
-    /// Suspend a device until it is reinstated: its live session ends, and what it sends is kept aside.
-    Suspend {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-        /// Why, for the audit log. Name no patient here.
-        #[arg(long)]
-        reason: String,
-    },
-    /// Let a suspended device connect again. After the alarm of a clone, find out first who holds its key.
-    Reinstate {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-        /// Why, for the audit log. Name no patient here.
-        #[arg(long)]
-        reason: String,
-    },
-    /// Revoke a device for ever; its live session ends too.
-    Revoke {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-        /// Why, for the audit log. Name no patient here.
-        #[arg(long)]
-        reason: String,
-    },
-    /// Show which of a device's messages are here, boot by boot, and which are missing.
-    Chain {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-    },
-    /// Queue a message for a device, until it comes for it.
-    ///
-    /// It is told on v1/d/DEVICE/down and waits here, sealed, until the device acknowledged it. What it says is between you
-    /// and your device; it is not encrypted for it beyond TLS.
-    Send(DeviceSendArgs),
-    /// List what waits for a device.
-    Outbox {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-    },
-    /// Write out the proof that a device's key is in two hands; it holds pseudonyms, and no way to a reading.
-    CloneProof {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The device.
-        device: DeviceId,
-        /// The proof of this boot of the device [default: the newest].
-        #[arg(long)]
-        boot: Option<u64>,
-        /// Where to write the proof (CBOR); a new file.
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-    },
-    /// Verify such a proof, without a server and without a key, and say what it proves.
-    VerifyCloneProof {
-        /// The proof.
-        file: PathBuf,
-        /// The authority's certificates (PEM), as `vitalseal ca show` prints them.
-        #[arg(long, value_name = "FILE")]
-        ca: PathBuf,
     },
 }
 
@@ -458,9 +338,9 @@ pub enum AuditCommand {
         /// The store.
         #[command(flatten)]
         at: DataArgs,
-        /// How many.
-        #[arg(short = 'n', long, default_value_t = 20)]
-        lines: u32,
+        /// How many at most.
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+        limit: u32,
     },
     /// Recompute the whole log against its signed checkpoint, and print that to be kept elsewhere.
     Verify {

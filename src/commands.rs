@@ -2,7 +2,6 @@
 
 pub(crate) mod backup;
 mod device;
-mod downlink;
 mod listeners;
 mod quarantine;
 mod reserved;
@@ -211,7 +210,7 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
             .await
         }
         Command::Quarantine(command) => quarantine::run(command, json).await,
-        Command::Audit(AuditCommand::Tail { at, lines }) => audit_tail(&at, lines, json).await,
+        Command::Audit(AuditCommand::Tail { at, limit }) => audit_tail(&at, limit, json).await,
         Command::Audit(AuditCommand::Verify { at, checkpoint }) => {
             audit_verify(&at, checkpoint.as_deref(), json).await
         }
@@ -273,8 +272,8 @@ async fn audit_verify(
     Ok(())
 }
 
-async fn audit_tail(at: &DataArgs, lines: u32, as_json: bool) -> anyhow::Result<()> {
-    let entries = send(at, Request::AuditTail { lines }).await?;
+async fn audit_tail(at: &DataArgs, limit: u32, as_json: bool) -> anyhow::Result<()> {
+    let entries = send(at, Request::AuditTail { limit }).await?;
     if as_json {
         return output::print(&entries, true);
     }

@@ -82,7 +82,7 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
             content,
             expires_s,
         } => downlink::send(&act, device, content.expose(), expires_s).await,
-        Request::DeviceOutbox { device } => downlink::outbox(&act, &device).await,
+        Request::DeviceDownlink { device } => downlink::waiting(&act, &device).await,
         Request::DeviceCloneProof { device, boot } => {
             devices::clone_proof(&act, &device, boot).await
         }
@@ -138,7 +138,7 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::QuarantineShow { id } => quarantine::show(&act, id).await,
         Request::QuarantineRelease { id, reason } => quarantine::release(&act, id, &reason).await,
         Request::QuarantineDrop { id, reason } => quarantine::drop(&act, id, &reason).await,
-        Request::AuditTail { lines } => json(&system.audit.tail(lines).await?),
+        Request::AuditTail { limit } => json(&system.audit.tail(limit).await?),
         Request::AuditVerify { checkpoint } => {
             let verified = system.audit.verify(checkpoint.as_deref()).await?;
             let checkpoint = system.audit.checkpoint().await?;

@@ -69,7 +69,7 @@ pub enum Request {
         content: Content,
         expires_s: i64,
     },
-    DeviceOutbox {
+    DeviceDownlink {
         device: DeviceId,
     },
     DeviceCloneProof {
@@ -128,7 +128,7 @@ pub enum Request {
         reason: String,
     },
     AuditTail {
-        lines: u32,
+        limit: u32,
     },
     AuditVerify {
         checkpoint: Option<String>,
@@ -240,6 +240,6 @@ mod tests {
     #[test]
     fn an_unknown_request_or_field_is_refused() {
         assert!(serde_json::from_str::<Request>(r#"{"do":"shell"}"#).is_err());
-        assert!(serde_json::from_str::<Request>(r#"{"do":"audit_tail","lines":1,"x":1}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"do":"audit_tail","limit":1,"x":1}"#).is_err());
     }
 }

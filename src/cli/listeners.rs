@@ -12,17 +12,19 @@ use super::DataArgs;
 #[derive(Debug, Subcommand)]
 pub enum DisplayCommand {
     /// Enrol a display or a service: certify its key for mutual TLS. It hears alerts and sends nothing.
+    ///
+    /// Give either --csr and --out, or --new-key; and --ward, once or more, or --all-wards.
     Enroll(DisplayEnrollArgs),
     /// List displays and services.
     List(DataArgs),
-    /// Revoke one, for ever; its live session ends too.
+    /// Revoke a display or a service for ever; its live session ends too.
     Revoke {
         /// The store.
         #[command(flatten)]
         at: DataArgs,
         /// Its name.
         name: String,
-        /// What it is there for.
+        /// What it was enrolled as.
         #[arg(long, default_value = "display")]
         role: SubscriberRoleArg,
         /// Why, for the audit log. Name no patient here.
@@ -39,26 +41,17 @@ pub struct DisplayEnrollArgs {
     pub at: DataArgs,
     /// Its name. Its MQTT client id is `display:NAME` or `service:NAME`, as its certificate says.
     pub name: String,
-    /// What it is there for.
+    /// What it is to be.
     #[arg(long, default_value = "display")]
     pub role: SubscriberRoleArg,
     /// A ward whose alerts it hears; may be repeated. `system` is the installation itself.
-    #[arg(
-        long = "ward",
-        value_name = "WARD",
-        required_unless_present = "all_wards"
-    )]
+    #[arg(long = "ward", value_name = "WARD")]
     pub wards: Vec<Ward>,
     /// It hears every ward; for services only.
     #[arg(long, conflicts_with = "wards")]
     pub all_wards: bool,
     /// A PKCS#10 request made where the key lives (PEM).
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "out",
-        required_unless_present = "new_key"
-    )]
+    #[arg(long, value_name = "FILE", requires = "out")]
     pub csr: Option<PathBuf>,
     /// Where to write the certificate chain (PEM); a new file.
     #[arg(long, value_name = "CERT", requires = "csr")]
@@ -89,7 +82,10 @@ impl From<SubscriberRoleArg> for SubscriberRole {
 /// `vitalseal notice …`
 #[derive(Debug, Subcommand)]
 pub enum NoticeCommand {
-    /// Tell every device, on v1/notices. What it says is between you and your devices; it is not encrypted for them.
+    /// Tell every device, on v1/notices.
+    ///
+    /// One that is away hears it when it comes back to its session, unless the server was started anew meanwhile. What it
+    /// says is between you and your devices; it is not encrypted for them beyond TLS.
     Send {
         /// The store.
         #[command(flatten)]

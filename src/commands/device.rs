@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use vitalseal_crypto::{CloneKind, CloneProof, DeviceId, certificates_in_pem, default_backend};
 
 use super::reserved::{ReservedDirectory, ReservedFile};
-use super::{downlink, read, relay, send, socket, text};
+use super::{read, relay, send, socket, text};
 use crate::admin::client::ask;
-use crate::admin::protocol::Request;
-use crate::cli::DeviceCommand;
+use crate::admin::protocol::{Content, Request};
+use crate::cli::{DeviceCommand, DeviceSendArgs};
 use crate::{files, output};
 
 pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()> {
@@ -70,9 +70,9 @@ pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()
         DeviceCommand::Chain { at, device } => {
             relay(&at, Request::DeviceChain { device }, json).await
         }
-        DeviceCommand::Send(args) => downlink::send(args, json).await,
-        DeviceCommand::Outbox { at, device } => {
-            relay(&at, Request::DeviceOutbox { device }, json).await
+        DeviceCommand::Send(args) => send_content(args, json).await,
+        DeviceCommand::Downlink { at, device } => {
+            relay(&at, Request::DeviceDownlink { device }, json).await
         }
         DeviceCommand::CloneProof {
             at,
@@ -94,6 +94,22 @@ pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()
             output::print(&verified_clone_proof(&file, &ca)?, json)
         }
     }
+}
+
+async fn send_content(args: DeviceSendArgs, json: bool) -> anyhow::Result<()> {
+    let DeviceSendArgs {
+        at,
+        device,
+        file,
+        expires,
+    } = args;
+    let content = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+    let request = Request::DeviceSend {
+        device,
+        content: Content::new(content),
+        expires_s: expires.as_secs(),
+    };
+    relay(&at, request, json).await
 }
 
 /// What a proof of a clone proves to whoever trusts the authority.

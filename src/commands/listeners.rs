@@ -28,6 +28,11 @@ pub(super) async fn display(command: DisplayCommand, json: bool) -> anyhow::Resu
 
 async fn enroll(args: DisplayEnrollArgs, json: bool) -> anyhow::Result<()> {
     let subscriber = Subscriber::new(args.role.into(), &args.name)?;
+    anyhow::ensure!(
+        (args.csr.is_some() || args.new_key.is_some())
+            && (args.all_wards || !args.wards.is_empty()),
+        "give either --csr FILE --out CERT or --new-key DIR, and what it hears: --ward WARD, once or more, or --all-wards"
+    );
     let wards = (!args.all_wards).then_some(args.wards);
     let request = |csr_pem: String| Request::DisplayEnroll {
         subscriber,

@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use vitalseal_storage::QuarantineReason;
+
 use crate::common::{Site, VITALSEAL, files_below};
 
 #[test]
@@ -235,12 +237,32 @@ fn a_failed_enrolment_does_not_burn_the_device_id() {
 }
 
 #[test]
-fn enrolment_without_options_names_both_ways() {
+fn enrolment_without_options_names_every_way() {
     let site = Site::init();
-    let said = site.refused(&["device", "enroll", "monitor-1"]);
-    for option in ["--csr FILE --out CERT", "--new-key DIR"] {
-        assert!(said.contains(option), "{said}");
+    let keys = ["--csr FILE --out CERT", "--new-key DIR"];
+    let wards = ["--ward WARD", "--all-wards"];
+    for (args, ways) in [
+        (&["device", "enroll", "monitor-1"][..], &keys[..]),
+        (&["display", "enroll", "ward-1"], &[keys, wards].concat()),
+        (&["display", "enroll", "ward-1", "--new-key", "k"], &wards),
+        (&["display", "enroll", "ward-1", "--ward", "icu"], &keys),
+    ] {
+        let said = site.refused(args);
+        for option in ways {
+            assert!(said.contains(option), "{args:?}: {said}");
+        }
     }
+}
+
+#[test]
+fn a_filter_that_is_misspelt_is_answered_with_all_that_there_are() {
+    let site = Site::init();
+    let said = site.refused(&["quarantine", "list", "--reason", "stail"]);
+    for reason in QuarantineReason::ALL.map(QuarantineReason::as_str) {
+        assert!(said.contains(reason), "{reason}: {said}");
+    }
+    let said = site.refused(&["quarantine", "list", "--state", "kept"]);
+    assert!(said.contains("held, released, dropped"), "{said}");
 }
 
 #[test]
@@ -327,6 +349,32 @@ fn help_reads_well() {
         ("help_erase", &["erase", "--help"]),
         ("help_user_add", &["user", "add", "--help"]),
         ("help_incident_open", &["incident", "open", "--help"]),
+        ("help_server", &["server", "--help"]),
+        ("help_server_status", &["server", "status", "--help"]),
+        ("help_server_reload", &["server", "reload", "--help"]),
+        ("help_ca_crl", &["ca", "crl", "--help"]),
+        ("help_device", &["device", "--help"]),
+        (
+            "help_device_assignments",
+            &["device", "assignments", "--help"],
+        ),
+        ("help_device_suspend", &["device", "suspend", "--help"]),
+        ("help_device_reinstate", &["device", "reinstate", "--help"]),
+        ("help_device_send", &["device", "send", "--help"]),
+        ("help_device_downlink", &["device", "downlink", "--help"]),
+        ("help_display", &["display", "--help"]),
+        ("help_display_enroll", &["display", "enroll", "--help"]),
+        ("help_display_revoke", &["display", "revoke", "--help"]),
+        ("help_notice_send", &["notice", "send", "--help"]),
+        ("help_alert_test", &["alert", "test", "--help"]),
+        ("help_quarantine", &["quarantine", "--help"]),
+        ("help_quarantine_list", &["quarantine", "list", "--help"]),
+        ("help_quarantine_show", &["quarantine", "show", "--help"]),
+        (
+            "help_quarantine_release",
+            &["quarantine", "release", "--help"],
+        ),
+        ("help_quarantine_drop", &["quarantine", "drop", "--help"]),
     ] {
         let output = Command::new(VITALSEAL)
             .args(args)

@@ -312,7 +312,7 @@ fn what_a_device_is_told_waits_for_it_through_restarts_of_both() {
     site.serve();
     tell(&site, words[2]);
     let waiting = || {
-        site.json(&["device", "outbox", DEVICE])
+        site.json(&["device", "downlink", DEVICE])
             .as_array()
             .unwrap()
             .len()

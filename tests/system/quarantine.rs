@@ -43,7 +43,7 @@ fn settling<'a>(verb: &'a str, id: &'a str) -> [&'a str; 5] {
 
 /// Events of the audit log that begin so, oldest first.
 fn audited(site: &Site, prefix: &str) -> Vec<Value> {
-    let tail = site.json(&["audit", "tail", "--lines", "200"]);
+    let tail = site.json(&["audit", "tail", "--limit", "200"]);
     let events = tail.as_array().unwrap().iter();
     let named = |event: &&Value| event["event"].as_str().unwrap().starts_with(prefix);
     events.filter(named).cloned().collect()

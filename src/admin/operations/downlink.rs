@@ -50,7 +50,7 @@ pub(super) async fn send(
 }
 
 /// What waits for a device.
-pub(super) async fn outbox(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Value> {
+pub(super) async fn waiting(act: &Act<'_>, device: &DeviceId) -> anyhow::Result<Value> {
     let store = &act.system.store;
     let known = store.registry.device(device).await?;
     known.with_context(|| no_device(device))?;

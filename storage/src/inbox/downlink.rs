@@ -42,7 +42,7 @@ pub const MAX_DOWNLINK_BYTES: usize = 64 * 1024;
 pub enum DownlinkError {
     /// Too many wait already.
     #[error(
-        "{MAX_DOWNLINK_WAITING} messages wait for device {0} already; it takes them when it connects (`vitalseal device outbox` \
+        "{MAX_DOWNLINK_WAITING} messages wait for device {0} already; it takes them when it connects (`vitalseal device downlink` \
          shows them)"
     )]
     Full(DeviceId),
