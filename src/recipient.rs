@@ -8,6 +8,24 @@ use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
 
 use crate::config::Recipient;
 
+/// What has to hold before anything is served: there is a key for now, and every key that is held opens.
+///
+/// # Errors
+/// As [`tend`] and [`current`]; or a key does not open.
+pub(crate) async fn open(
+    store: &Store,
+    authority: &CertificateAuthority,
+    audit: &dyn AuditSink,
+    settings: &Recipient,
+    now: Timestamp,
+) -> anyhow::Result<RecipientCertificate> {
+    tend(store, authority, audit, settings, now).await?;
+    // One that does not open would be found by the first message for it, which nobody could acknowledge then.
+    let opened = store.keys.recipient_ring().await;
+    opened.context("opening the envelope keys")?;
+    current(store, now).await
+}
+
 /// Starts a new epoch if the newest one ends within the overlap, and destroys the keys of ended ones.
 ///
 /// # Errors

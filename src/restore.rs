@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::Serialize;
+use vitalseal_compliance::audit::AuditLog;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _};
 use vitalseal_storage::{Restored, Store, StorePaths};
 
@@ -233,4 +234,44 @@ async fn report(
         key_snapshot: joined.map(|joined| joined.snapshot),
         not_restored: NOT_RESTORED,
     })
+}
+
+/// A directory that was older than the newest key snapshot, such as a copy made by hand, is another store now. At worst
+/// that is recorded twice, never not at all.
+///
+/// # Errors
+/// The key store cannot be read, or the audit log not written; then it is told at the next start.
+pub(crate) async fn tell_of_join(
+    store: &Store,
+    audit: &AuditLog,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let Some(joined) = store.keys.joined().await? else {
+        return Ok(());
+    };
+    tracing::warn!(
+        snapshot = %joined.snapshot.display(),
+        taken_at = %joined.taken_at,
+        patients = joined.patients,
+        erasures_replayed = joined.erasures_replayed,
+        devices_revoked = joined.devices_revoked,
+        "this data directory is from before the newest key snapshot and was joined with it: the erased stay gone; \
+         what was done since the copy was made is not here"
+    );
+    let event = AuditEvent::StoreRestored {
+        backup: None,
+        root_epoch: joined.id.root_epoch,
+        patients: joined.patients,
+        erasures_replayed: joined.erasures_replayed,
+    };
+    let record = AuditRecord {
+        at: now,
+        actor: Actor::System,
+        event,
+    };
+    audit
+        .record(record)
+        .await
+        .context("recording the restore")?;
+    Ok(store.keys.join_recorded().await?)
 }

@@ -1,9 +1,13 @@
 //! `[mqtt.limits]`: what the edge allows a peer, as far as a site may want it otherwise. `vitalseal server reload` applies
 //! a change to connections that stand, too.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::edge::Rate;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `[mqtt.limits]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +27,8 @@ pub struct Limits {
     pub bytes_per_s: u32,
     /// The longest keep-alive, in seconds: a device that is silent for one and a half of it is taken for gone.
     pub keep_alive_s: u16,
+    /// How long a session may outlive its connection, in days: what is told to many waits that long for a listener.
+    pub session_days: u16,
 }
 
 impl Default for Limits {
@@ -35,6 +41,7 @@ impl Default for Limits {
             packets_per_s: 200,
             bytes_per_s: 1 << 20,
             keep_alive_s: 20 * 60,
+            session_days: 7,
         }
     }
 }
@@ -51,6 +58,7 @@ impl Limits {
             packets_per_s,
             bytes_per_s,
             keep_alive_s,
+            session_days,
         } = self;
         for (name, is_zero) in [
             ("connections_per_address", *connections_per_address == 0),
@@ -68,6 +76,10 @@ impl Limits {
         anyhow::ensure!(
             *keep_alive_s >= 10,
             "mqtt.limits.keep_alive_s must be at least 10"
+        );
+        anyhow::ensure!(
+            (1..=365).contains(session_days),
+            "mqtt.limits.session_days must be 1 to 365"
         );
         Ok(())
     }
@@ -87,7 +99,8 @@ impl Limits {
                 per_s: self.bytes_per_s,
                 at_once: self.bytes_per_s.saturating_mul(8),
             },
-            keep_alive: std::time::Duration::from_secs(self.keep_alive_s.into()),
+            keep_alive: Duration::from_secs(self.keep_alive_s.into()),
+            longest_session: DAY * self.session_days.into(),
             ..EdgeLimits::default()
         };
         let default = EdgeLimits::handshakes_on(cores);
@@ -105,6 +118,7 @@ impl Limits {
             packets_per_s,
             bytes_per_s,
             keep_alive_s,
+            session_days,
         } = self;
         let strangers = strangers.map_or("# strangers = 2500".to_owned(), |n| {
             format!("strangers = {n}")
@@ -126,6 +140,8 @@ packets_per_s = {packets_per_s}
 bytes_per_s = {bytes_per_s}
 # A device that is silent for one and a half keep-alives is taken for gone; this is the longest it may ask for.
 keep_alive_s = {keep_alive_s}
+# A client that was away for longer than this begins a session anew; what was told to many meanwhile it does not hear.
+session_days = {session_days}
 "
         )
     }

@@ -1,5 +1,6 @@
 //! What the file may say and what it may not.
 
+use super::commented::{commented_out, example};
 use super::*;
 
 #[test]

@@ -115,6 +115,7 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
             "Times that a device was too fast for minutes; it is read no faster, and nothing is dropped",
             edge.throttled(),
         ),
+        ("wills_total", "counter", "Wills published", edge.wills()),
         (
             "revocation_list_seconds_left",
             "gauge",
