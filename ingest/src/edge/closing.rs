@@ -15,7 +15,7 @@ pub enum Closing {
     NoConnect,
     /// A protocol level other than 4 and 5.
     UnsupportedVersion,
-    /// The certificate carries no usable device id, or is outside its validity.
+    /// There was no certificate where one has to be, it names nobody of ours, or is outside its validity.
     Certificate,
     /// Not enrolled, suspended, revoked, or enrolled with another certificate.
     NotActive,
@@ -32,13 +32,13 @@ pub enum Closing {
     Malformed,
     /// A packet that is readable and must not come now.
     Protocol,
-    /// Larger than the limit.
+    /// Larger than the limit, or with more topic filters.
     TooLarge,
     /// A topic alias although none were offered.
     TopicAlias,
     /// More unacknowledged messages than the receive maximum.
     ReceiveMaximum,
-    /// A publish to a topic that is not the device's, or a will there.
+    /// A publish to a topic that is not the client's, or a will there.
     NotAuthorized,
     /// Silent for one and a half keep-alives [MQTT-3.1.2-24].
     KeepAlive,
@@ -48,9 +48,9 @@ pub enum Closing {
     SlowReader,
     /// So far behind what it subscribed to that messages for it are gone: its session ends with it.
     Lagged,
-    /// The same device connected again [MQTT-3.1.4-3].
+    /// The same client connected again [MQTT-3.1.4-3].
     TakenOver,
-    /// The device was suspended, revoked, or given another certificate, while connected.
+    /// The client was suspended, revoked, or given another certificate, while connected.
     Revoked,
     /// The token that a person came with has ended.
     Expired,

@@ -26,6 +26,9 @@ pub(crate) enum Unreadable {
     /// It can, and says what must not be said (v5 1.2 "Protocol Error").
     #[error("packet against the protocol")]
     Protocol,
+    /// It can, and asks for more at once than this server does.
+    #[error("packet with too much in it")]
+    TooLarge,
 }
 
 impl From<Unreadable> for Closing {
@@ -33,6 +36,7 @@ impl From<Unreadable> for Closing {
         match unreadable {
             Unreadable::Malformed => Self::Malformed,
             Unreadable::Protocol => Self::Protocol,
+            Unreadable::TooLarge => Self::TooLarge,
         }
     }
 }

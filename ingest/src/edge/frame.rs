@@ -28,8 +28,7 @@ pub(crate) const PINGREQ: u8 = 12;
 /// DISCONNECT.
 pub(crate) const DISCONNECT: u8 = 14;
 
-/// One whole control packet, fixed header included.
-#[derive(Debug)]
+/// One whole control packet, fixed header included. `Debug` prints its type and size only.
 pub(crate) struct Frame {
     /// The packet's bytes from the first to the last.
     pub(crate) bytes: BytesMut,
@@ -52,6 +51,15 @@ impl Frame {
     pub(crate) fn into_body(self) -> Bytes {
         let mut bytes = self.bytes.freeze();
         bytes.split_off(self.header_len.min(bytes.len()))
+    }
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame")
+            .field("packet_type", &self.packet_type())
+            .field("bytes", &self.bytes.len())
+            .finish()
     }
 }
 

@@ -32,8 +32,9 @@ pub(crate) enum Origin {
 }
 
 impl Inflight {
-    /// Begins a connection: all that is here was sent on another one.
-    pub(crate) fn resume(&mut self) {
+    /// Begins a connection: all that is here was sent on another one. What the client `may_hear` no longer goes.
+    pub(crate) fn resume(&mut self, may_hear: impl Fn(&Origin) -> bool) {
+        self.sent.retain(|(_, origin)| may_hear(origin));
         self.on_wire = 0;
     }
 
@@ -133,7 +134,7 @@ mod tests {
                         model.remove(place);
                     }
                     Event::Reconnect => {
-                        inflight.resume();
+                        inflight.resume(|_| true);
                         let mut again = Vec::new();
                         while let Some((id, Origin::Down(number))) = inflight.again(window) {
                             again.push((id, *number));
@@ -159,7 +160,7 @@ mod tests {
             None,
             "all of it went out on this connection"
         );
-        inflight.resume();
+        inflight.resume(|_| true);
         assert_eq!(inflight.again(2), Some((ids[0], &Origin::Down(1))));
         assert_eq!(inflight.again(2), Some((ids[1], &Origin::Down(2))));
         assert_eq!(inflight.again(2), None);

@@ -263,8 +263,8 @@ pub(crate) enum Outbound {
     Disconnect(DisconnectCode),
 }
 
-/// A message of ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A message of ours. `Debug` prints sizes only.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Telling {
     pub(crate) topic: String,
     /// `None` is QoS 0, otherwise the packet identifier of QoS 1.
@@ -273,4 +273,14 @@ pub(crate) struct Telling {
     pub(crate) dup: bool,
     pub(crate) retain: bool,
     pub(crate) payload: Bytes,
+}
+
+impl std::fmt::Debug for Telling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telling")
+            .field("topic", &self.topic)
+            .field("id", &self.id)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
 }

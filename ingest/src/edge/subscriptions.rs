@@ -26,7 +26,7 @@ use super::packet::{Filter, Hello, Qos, RetainedOnSubscribe, SubscribeCode, Tell
 const MAX_UNACKNOWLEDGED: u16 = 32;
 
 /// Subscriptions of one session. A device has three topics to hear; a service that wants more wards than these asks for all.
-const MAX_SUBSCRIPTIONS: usize = 256;
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// What outlives a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,7 +108,12 @@ impl Subscriptions {
             }
             may_hear
         });
-        inflight.resume();
+        inflight.resume(|origin| match origin {
+            Origin::Topic(message) => {
+                permissions.may_hear(&Subscription::Topic(message.topic.clone()))
+            }
+            Origin::Down(_) => permissions.may_hear(&Subscription::Down),
+        });
         Self {
             permissions,
             feed,

@@ -5,6 +5,11 @@ use super::properties::{Carrier, Properties};
 use super::reader::{Reader, check_name};
 use crate::edge::frame::{self, Frame};
 use crate::edge::packet::{Filter, Inbound, Publish, Qos, RetainedOnSubscribe, Version};
+use crate::edge::subscriptions::MAX_SUBSCRIPTIONS;
+
+/// Topic filters in one packet. Nobody has more subscriptions than this, and a packet of 300 KiB would have room for
+/// 100,000 of them, each a string of its own.
+const MAX_FILTERS: usize = MAX_SUBSCRIPTIONS;
 
 /// Reads one packet of a connected client.
 ///
@@ -105,14 +110,7 @@ fn reason(
 fn subscribe(version: Version, body: &mut Reader) -> Result<Inbound, Unreadable> {
     let id = body.identifier()?;
     let properties = properties(version, body, Carrier::Subscribe)?;
-    let mut filters = Vec::new();
-    while !body.is_empty() {
-        filters.push(filter(version, body)?);
-    }
-    // v5 [MQTT-3.8.3-2], v3.1.1 [MQTT-3.8.3-3]
-    if filters.is_empty() {
-        return Err(Unreadable::Protocol);
-    }
+    let filters = filters(body, |body| filter(version, body))?;
     Ok(Inbound::Subscribe {
         id,
         filters,
@@ -152,15 +150,26 @@ fn filter(version: Version, body: &mut Reader) -> Result<Filter, Unreadable> {
 fn unsubscribe(version: Version, body: &mut Reader) -> Result<Inbound, Unreadable> {
     let id = body.identifier()?;
     properties(version, body, Carrier::Unsubscribe)?;
+    let filters = filters(body, Reader::text)?;
+    Ok(Inbound::Unsubscribe { id, filters })
+}
+
+/// All that is left: at least one (v5 [MQTT-3.8.3-2] and [MQTT-3.10.3-2], v3.1.1 [MQTT-3.8.3-3]), [`MAX_FILTERS`] at most.
+fn filters<T>(
+    body: &mut Reader,
+    next: impl Fn(&mut Reader) -> Result<T, Unreadable>,
+) -> Result<Vec<T>, Unreadable> {
     let mut filters = Vec::new();
     while !body.is_empty() {
-        filters.push(body.text()?);
+        if filters.len() == MAX_FILTERS {
+            return Err(Unreadable::TooLarge);
+        }
+        filters.push(next(body)?);
     }
-    // [MQTT-3.10.3-2]
-    if filters.is_empty() {
-        return Err(Unreadable::Protocol);
+    match filters.is_empty() {
+        true => Err(Unreadable::Protocol),
+        false => Ok(filters),
     }
-    Ok(Inbound::Unsubscribe { id, filters })
 }
 
 /// v3.1.1 says nothing more; v5: `[reason   [properties]]`.

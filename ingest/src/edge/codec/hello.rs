@@ -1,5 +1,7 @@
 //! The first packet of a connection.
 
+use bytes::Bytes;
+
 use super::Unreadable;
 use super::properties::{Carrier, Properties};
 use super::reader::Reader;
@@ -121,9 +123,10 @@ fn will(body: &mut Reader, version: Version, flags: u8) -> Result<Will, Unreadab
         Version::V311 => Properties::default(),
         Version::V5 => Properties::read(body, Carrier::Will)?,
     };
+    // Copies: a will is kept for as long as its connection, and would keep the whole packet, password included.
     Ok(Will {
-        topic: body.topic_name()?,
-        payload: body.binary()?,
+        topic: Bytes::copy_from_slice(&body.topic_name()?),
+        payload: Bytes::copy_from_slice(&body.binary()?),
         retain: flags & WILL_RETAIN != 0,
         delay: properties.will_delay.unwrap_or(0),
     })

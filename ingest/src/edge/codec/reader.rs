@@ -6,7 +6,6 @@ use bytes::Bytes;
 use super::Unreadable;
 
 /// A packet's body, or a part of it, that has not been read yet.
-#[derive(Debug)]
 pub(super) struct Reader(Bytes);
 
 impl Reader {

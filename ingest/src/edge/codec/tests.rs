@@ -87,6 +87,67 @@ fn a_will_and_a_login_are_read_and_never_printed() {
     );
 }
 
+/// The will is kept while the connection stands, so it must not hold on to the packet that it came in.
+#[test]
+fn a_will_keeps_nothing_of_the_password_that_came_with_it() {
+    let rest = b"\x00\x01a\x00\x01t\x00\x01w\x00\x04mary\x00\x05token";
+    let frame = frame(&connect(4, 0b1100_0110, rest));
+    let packet = frame.bytes.as_ptr_range();
+    let will = hello(frame).unwrap().will.unwrap();
+    for kept in [will.topic.as_ptr(), will.payload.as_ptr()] {
+        assert!(!packet.contains(&kept));
+    }
+}
+
+/// 75,000 of them would fit into the largest packet.
+#[test]
+fn a_packet_names_as_many_filters_as_one_may_subscribe_to_and_no_more() {
+    for version in [Version::V311, Version::V5] {
+        let properties: &[u8] = match version {
+            Version::V311 => &[],
+            Version::V5 => &[0],
+        };
+        for (first, filter) in [(0x82, &b"\x00\x01a\x00"[..]), (0xA2, &b"\x00\x01a"[..])] {
+            let read = |count: usize| {
+                let body = [b"\x00\x07", properties, &filter.repeat(count)].concat();
+                let remaining = u16::try_from(body.len()).unwrap();
+                let [low, high] =
+                    [remaining % 128, remaining / 128].map(|n| u8::try_from(n).unwrap());
+                inbound(
+                    version,
+                    frame(&[&[first, low | 0x80, high][..], &body].concat()),
+                )
+            };
+            match read(256).unwrap() {
+                Inbound::Subscribe { filters, .. } => assert_eq!(filters.len(), 256),
+                Inbound::Unsubscribe { filters, .. } => assert_eq!(filters.len(), 256),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(read(257), Err(Unreadable::TooLarge));
+        }
+    }
+}
+
+/// Whatever is logged with `{:?}` one day.
+#[test]
+fn what_holds_a_message_or_a_packet_prints_sizes_only() {
+    let telling = Telling {
+        topic: "v1/notices".to_owned(),
+        id: None,
+        dup: false,
+        retain: false,
+        payload: "secret".into(),
+    };
+    let publish = frame(b"\x30\x09\x00\x01tsecret");
+    let printed = format!(
+        "{telling:?} {publish:?} {:?}",
+        Outbound::Publish(telling.clone())
+    );
+    assert!(!printed.contains("secret"), "{printed}");
+    // Bytes as numbers, too.
+    assert!(!format!("{publish:?}").contains("115"), "{publish:?}");
+}
+
 #[test]
 fn a_v5_disconnect_is_exactly_what_it_says() {
     let mut out = BytesMut::new();

@@ -35,17 +35,27 @@ pub(crate) struct Feed {
     logs: Arc<Logs>,
     news: watch::Receiver<()>,
     state: FeedState,
-    /// What a SUBSCRIBE asked to be sent at once.
+    /// What a SUBSCRIBE asked to be sent at once: each topic once, however often it was asked for before it was sent.
     retained: Vec<Topic>,
 }
 
-/// One message for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One message for a session. `Debug` prints its size only.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) topic: Topic,
     pub(crate) payload: Bytes,
     /// It was there before the subscription that it answers ([MQTT-3.3.1-8], [MQTT-3.3.1-9]).
     pub(crate) retained: bool,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic)
+            .field("payload_bytes", &self.payload.len())
+            .field("retained", &self.retained)
+            .finish()
+    }
 }
 
 /// The session is so far behind that messages for it are gone: it must not be told that it has them all.
@@ -73,7 +83,8 @@ impl Feed {
                 .filter(|(topic, _)| subscription.covers(topic))
             {
                 state.next.entry(topic.clone()).or_insert(log.next());
-                if retained && topic.is_retained() && log.next() > 0 {
+                let is_asked_for = retained && topic.is_retained() && log.next() > 0;
+                if is_asked_for && !self.retained.contains(topic) {
                     self.retained.push(topic.clone());
                 }
             }

@@ -29,8 +29,8 @@ struct Kept {
     appended: u64,
 }
 
-/// One topic: messages `next - messages.len() .. next`.
-#[derive(Debug, Default)]
+/// One topic: messages `next - messages.len() .. next`. `Debug` prints their numbers only.
+#[derive(Default)]
 pub(super) struct Log {
     next: u64,
     messages: VecDeque<Bytes>,
@@ -51,6 +51,14 @@ impl Log {
     pub(super) fn get(&self, number: u64) -> Option<&Bytes> {
         let index = usize::try_from(number.checked_sub(self.oldest())?).ok()?;
         self.messages.get(index)
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Log")
+            .field(&(self.oldest()..self.next))
+            .finish()
     }
 }
 

@@ -100,6 +100,23 @@ async fn a_retained_topic_tells_its_newest_message_to_whoever_asks() {
     assert_eq!(late.next(), Ok(None), "not asked for");
 }
 
+/// One packet may name a topic thousands of times, and none of them is answered before the last is read.
+#[tokio::test]
+async fn whoever_asks_many_times_before_it_is_told_is_told_once_and_costs_as_much() {
+    let fanout = Fanout::silent();
+    fanout.append(&Topic::Recipient, "certificate");
+    let mut feed = fanout.feed(FeedState::default());
+    for _ in 0..10_000 {
+        feed.subscribe(Subscription::Topic(Topic::Recipient), true);
+    }
+    let message = heard(&mut feed).await;
+    assert!(message.retained && message.payload == "certificate");
+    assert_eq!(feed.next(), Ok(None));
+    // Asked again after that, it is told again ([MQTT-3.8.4-4]).
+    feed.subscribe(Subscription::Topic(Topic::Recipient), true);
+    assert!(heard(&mut feed).await.retained);
+}
+
 #[tokio::test]
 async fn a_session_that_was_away_hears_what_it_missed_or_that_it_missed_too_much() {
     let fanout = start().await;

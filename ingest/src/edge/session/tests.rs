@@ -356,6 +356,47 @@ fn a_session_has_so_many_subscriptions_and_no_more() {
 }
 
 #[test]
+fn what_a_client_may_hear_no_longer_is_not_told_again_either() {
+    let wards = |names: &[&str]| {
+        let wards = names.iter().map(|name| name.parse().unwrap());
+        Permissions::of_listener(vitalseal_storage::Wards::These(wards.collect()))
+    };
+    let (fanout, hello) = (Fanout::silent(), hello(Version::V311));
+    let heard = SessionState::default().heard;
+    let permissions = wards(&["icu", "er"]);
+    let subscriptions = Subscriptions::new(&hello, permissions.clone(), &fanout, heard);
+    let received = HashSet::new();
+    let mut session = Session::new(
+        hello.version,
+        permissions,
+        4,
+        subscriptions,
+        received.clone(),
+    );
+    for ward in ["icu", "er"] {
+        let filter = format!("v1/alerts/{ward}");
+        subscribe(
+            &mut session,
+            &filter,
+            Qos::AtLeastOnce,
+            RetainedOnSubscribe::Always,
+        );
+        fanout.append(&Topic::Alerts(ward.parse().unwrap()), "bed 7");
+    }
+    assert_eq!(told(&mut session).len(), 2);
+
+    let permissions = wards(&["er"]);
+    let heard = session.into_state().heard;
+    let subscriptions = Subscriptions::new(&hello, permissions.clone(), &fanout, heard);
+    let mut session = Session::new(hello.version, permissions, 4, subscriptions, received);
+    let again: Vec<_> = told(&mut session)
+        .into_iter()
+        .map(|telling| telling.topic)
+        .collect();
+    assert_eq!(again, ["v1/alerts/er"]);
+}
+
+#[test]
 fn a_message_of_the_downlink_is_done_when_it_is_acknowledged() {
     let mut session = session(Version::V5);
     subscribe(

@@ -54,17 +54,17 @@ async fn a_flood_of_user_properties_is_bounded_before_connect_and_forgotten_afte
 }
 
 #[tokio::test]
-async fn a_flood_of_subscriptions_is_answered_and_leaves_none() {
+async fn a_flood_of_subscriptions_leaves_none_and_its_packets_are_bounded() {
     let rig = Rig::start().await;
     let device = rig.device("mon-1").await;
     let (mut raw, _) = Raw::v4(&rig, &device, true).await;
-    let filters = [&text(b"x")[..], &[0]].concat().repeat(50_000);
-    let subscribe = packet(0x82, &[&[0, 1][..], &filters]);
+    let filters = |count| [&text(b"x")[..], &[0]].concat().repeat(count);
+    let subscribe = |count| packet(0x82, &[&[0, 1][..], &filters(count)]);
     for _ in 0..10 {
-        raw.send(&subscribe).await;
+        raw.send(&subscribe(256)).await;
         match raw.read4().await {
             Some(Packet::SubAck(ack)) => {
-                assert_eq!(ack.return_codes, vec![SubscribeReasonCode::Failure; 50_000]);
+                assert_eq!(ack.return_codes, vec![SubscribeReasonCode::Failure; 256]);
             }
             other => panic!("{other:?}"),
         }
@@ -78,7 +78,13 @@ async fn a_flood_of_subscriptions_is_answered_and_leaves_none() {
     }
     raw.send(&[0xC0, 0]).await;
     assert_eq!(raw.read4().await, Some(Packet::PingResp));
-    drop(raw);
+    // More than one may have is more than one may name, whether or not the packet has room for it.
+    for (times, count) in [(1, 257), (2, 50_000)] {
+        let (mut raw, _) = Raw::v4(&rig, &device, true).await;
+        raw.send(&subscribe(count)).await;
+        assert_eq!(raw.read4().await, None);
+        closed_for(&rig, Closing::TooLarge, times).await;
+    }
     unharmed(&rig).await;
 }
 
