@@ -9,7 +9,6 @@
 //! Never here: a wait without a deadline or a way to be told to stop; a packet handled before the one before it.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,8 +93,9 @@ async fn talk(
     let _ = tcp.set_nodelay(true);
     let limits = &*context.limits.get();
     let tcp = Metered::new(tcp, context.limits.clone(), slot.admitted());
+    let greeting = greet(door, tcp, context.limits.clone(), proven);
     let greeted = tokio::select! {
-        greeted = timeout(limits.handshake_deadline, greet(door, tcp, proven)) => greeted,
+        greeted = timeout(limits.handshake_deadline, greeting) => greeted,
         () = context.shutdown.cancelled() => return Closing::Shutdown,
     };
     let (mut wire, shown) = match greeted {
@@ -131,8 +131,7 @@ async fn talk(
     match opened {
         Ok((serving, session, greeting)) => {
             slot.admit();
-            let serving = serving.run(wire, session, greeting);
-            until_the_token_ends(context, proven.as_ref(), serving).await
+            serving.run(wire, session, greeting).await
         }
         Err((closing, answer)) => {
             // That there is no room is nothing about this client, and the audit log needs the rest of it.
@@ -149,6 +148,7 @@ async fn talk(
 async fn greet(
     door: &Entrance,
     tcp: Metered<TcpStream>,
+    limits: Limits,
     proven: &mut Option<Principal>,
 ) -> Result<(Wire, Option<Shown>), Closing> {
     let tls = Arc::clone(&door.tls.borrow());
@@ -160,33 +160,11 @@ async fn greet(
         Carrier::Tls if shown.is_none() => return Err(Closing::Certificate),
         Carrier::Tls => Wire::new(stream),
         Carrier::WebSocket { origins } => {
-            let accepted = WebSocket::accept(stream, origins).await;
+            let accepted = WebSocket::accept(stream, origins, limits).await;
             Wire::new(accepted.map_err(|_| Closing::Upgrade)?)
         }
     };
     Ok((wire, shown))
-}
-
-/// Serves on, and asks the connection to close when the token ends that its person came with.
-async fn until_the_token_ends(
-    context: &Context,
-    client: Option<&Principal>,
-    serving: impl Future<Output = Closing>,
-) -> Closing {
-    let Some(person @ Principal::Person { until, .. }) = client else {
-        return serving.await;
-    };
-    let left = until.duration_since(context.clock.now());
-    let left = Duration::try_from(left).unwrap_or_default();
-    let mut serving = pin!(serving);
-    match timeout(left, &mut serving).await {
-        Ok(closing) => closing,
-        Err(_) => {
-            let client = person.client_id();
-            context.directory.close(&client, Closing::Expired);
-            serving.await
-        }
-    }
 }
 
 type Opened<'a> = (Serving<'a>, Session, Outbound);
@@ -223,6 +201,12 @@ async fn open_session<'a>(
     let limits = context.limits.get();
     let patience = limits.takeover_deadline;
     let ticket = context.directory.enter(principal, patience).await;
+    let mut ticket = ticket.ok_or((Closing::Limit, ConnectAnswer::ServerUnavailable))?;
+    if let Principal::Person { until, .. } = principal {
+        let left = until.duration_since(context.clock.now());
+        let left = Duration::try_from(left).unwrap_or_default(); // it has ended
+        ticket.end_at(Instant::now() + left);
+    }
     // From here on a revocation finds us in the directory; one that came just before is found here.
     let permissions = welcome().await?;
 

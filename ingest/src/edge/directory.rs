@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use vitalseal_storage::UserName;
 
 use super::closing::Closing;
@@ -47,6 +47,9 @@ struct Parked {
     person: Option<UserName>,
 }
 
+/// Connections of one person at once: a desk, a tablet, a phone, and some that the server does not know to be gone yet.
+const CONNECTIONS_PER_PERSON: usize = 8;
+
 /// Sessions of one person that wait at once; the one that expires first makes room. Devices, displays and services have one
 /// each, so that what is enrolled bounds theirs.
 const PARKED_PER_PERSON: usize = 8;
@@ -58,15 +61,18 @@ pub(crate) struct Ticket {
     client: ClientId,
     number: u64,
     close: watch::Receiver<Option<Closing>>,
+    /// What the principal came with holds until then; `None`: nothing that ends by itself.
+    ends_at: Option<Instant>,
 }
 
 impl Directory {
-    /// Makes the caller the device's one connection. Closes the one before, and gives it up after `patience`.
+    /// Makes the caller the client's one connection. Closes the one before, and gives it up after `patience`. `None` when
+    /// its person has as many connections as may be; then nothing is closed.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         principal: &Principal,
         patience: Duration,
-    ) -> Ticket {
+    ) -> Option<Ticket> {
         let deadline = Instant::now() + patience;
         let client = principal.client_id();
         loop {
@@ -75,7 +81,7 @@ impl Directory {
             };
             before.send_replace(Some(Closing::TakenOver));
             // Resolves when the old connection has dropped its ticket, state parked.
-            let _ = tokio::time::timeout_at(deadline, before.closed()).await;
+            let _ = timeout_at(deadline, before.closed()).await;
             // Another newcomer may have been quicker: look again.
             if Instant::now() >= deadline {
                 return self.admit(client, principal);
@@ -96,9 +102,13 @@ impl Directory {
         Some(Arc::clone(&live.close))
     }
 
-    fn admit(self: &Arc<Self>, client: ClientId, principal: &Principal) -> Ticket {
+    fn admit(self: &Arc<Self>, client: ClientId, principal: &Principal) -> Option<Ticket> {
         let (close, receiver) = watch::channel(None);
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock that lets them in, or whoever knocks many times at once would be counted too late.
+        if entries.others_of(principal, &client) >= CONNECTIONS_PER_PERSON {
+            return None;
+        }
         entries.next_ticket += 1;
         let number = entries.next_ticket;
         let live = Live {
@@ -109,12 +119,13 @@ impl Directory {
         if let Some(before) = entries.live.insert(client.clone(), live) {
             before.close.send_replace(Some(Closing::TakenOver));
         }
-        Ticket {
+        Some(Ticket {
             directory: Arc::clone(self),
             client,
             number,
             close: receiver,
-        }
+            ends_at: None,
+        })
     }
 
     /// Who is connected under this name, if anybody is.
@@ -128,14 +139,6 @@ impl Directory {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let live = entries.live.values();
         live.map(|live| live.principal.clone()).collect()
-    }
-
-    /// Asks a client's connection to close; its session stays.
-    pub(crate) fn close(&self, client: &ClientId, reason: Closing) {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(live) = entries.live.get(client) {
-            live.close.send_replace(Some(reason));
-        }
     }
 
     /// Forgets the sessions that expired.
@@ -156,6 +159,18 @@ impl Directory {
 }
 
 impl Entries {
+    /// How many connections a person has under other names than this one; of whoever is no person there are none.
+    fn others_of(&self, principal: &Principal, client: &ClientId) -> usize {
+        let Principal::Person { who, .. } = principal else {
+            return 0;
+        };
+        let others = self.live.iter().filter(|(other, live)| {
+            matches!(&live.principal, Principal::Person { who: one, .. } if one.user == who.user)
+                && *other != client
+        });
+        others.count()
+    }
+
     fn make_room(&mut self, person: &UserName) {
         let waits = |(_, parked): &(&ClientId, &Parked)| parked.person.as_ref() == Some(person);
         let theirs = self.parked.iter().filter(waits);
@@ -218,12 +233,24 @@ impl Ticket {
         true
     }
 
+    /// The connection has to close at this instant: this one, whoever may have its name by then.
+    pub(crate) fn end_at(&mut self, at: Instant) {
+        self.ends_at = Some(at);
+    }
+
     /// Resolves when the connection has to close. Cancel safe.
     pub(crate) async fn closed(&mut self) -> Closing {
-        match self.close.wait_for(Option::is_some).await {
-            Ok(reason) => reason.unwrap_or(Closing::Internal),
-            // The directory dropped our entry: another connection was let in over our head.
-            Err(_) => Closing::TakenOver,
+        let Self { close, ends_at, .. } = self;
+        let asked = async {
+            match close.wait_for(Option::is_some).await {
+                Ok(reason) => reason.unwrap_or(Closing::Internal),
+                // The directory dropped our entry: another connection was let in over our head.
+                Err(_) => Closing::TakenOver,
+            }
+        };
+        match *ends_at {
+            Some(at) => timeout_at(at, asked).await.unwrap_or(Closing::Expired),
+            None => asked.await,
         }
     }
 }
@@ -247,6 +274,7 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use jiff::Timestamp;
     use vitalseal_crypto::Thumbprint;
     use vitalseal_storage::{Identity, Role};
@@ -266,12 +294,12 @@ mod tests {
     #[tokio::test]
     async fn the_second_connection_gets_what_the_first_one_leaves() {
         let (directory, device) = names();
-        let mut first = directory.enter(&device, PATIENCE).await;
+        let mut first = directory.enter(&device, PATIENCE).await.unwrap();
         let leaving = tokio::spawn(async move {
             assert_eq!(first.closed().await, Closing::TakenOver);
             first.park(SessionState::default(), 60, Instant::now());
         });
-        let second = directory.enter(&device, PATIENCE).await;
+        let second = directory.enter(&device, PATIENCE).await.unwrap();
         leaving.await.unwrap();
         assert!(second.take_parked(Instant::now()).is_some());
         assert!(second.take_parked(Instant::now()).is_none(), "taken once");
@@ -282,8 +310,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_does_not_let_go_is_left_behind() {
         let (directory, device) = names();
-        let mut stuck = directory.enter(&device, PATIENCE).await;
-        let second = directory.enter(&device, PATIENCE).await;
+        let mut stuck = directory.enter(&device, PATIENCE).await.unwrap();
+        let second = directory.enter(&device, PATIENCE).await.unwrap();
         stuck.park(SessionState::default(), 60, Instant::now());
         assert_eq!(stuck.closed().await, Closing::TakenOver);
         drop(stuck);
@@ -303,11 +331,11 @@ mod tests {
             (60, 61, false),
             (u32::MAX, 1 << 30, true),
         ] {
-            let ticket = directory.enter(&device, PATIENCE).await;
+            let ticket = directory.enter(&device, PATIENCE).await.unwrap();
             let parked_at = Instant::now();
             ticket.park(SessionState::default(), expiry, parked_at);
             drop(ticket);
-            let next = directory.enter(&device, PATIENCE).await;
+            let next = directory.enter(&device, PATIENCE).await.unwrap();
             let later = parked_at + Duration::from_secs(after);
             let found = next.take_parked(later).is_some();
             assert_eq!(found, kept, "{expiry} s, after {after} s");
@@ -322,7 +350,7 @@ mod tests {
     async fn expired_sessions_leave_memory_without_being_asked_for() {
         let (directory, device) = names();
         let parked_at = Instant::now();
-        let ticket = directory.enter(&device, PATIENCE).await;
+        let ticket = directory.enter(&device, PATIENCE).await.unwrap();
         ticket.park(SessionState::default(), 60, parked_at);
         drop(ticket);
         directory.drop_expired(parked_at + Duration::from_secs(59));
@@ -331,32 +359,62 @@ mod tests {
         assert_eq!(parked(&directory), 0);
     }
 
-    #[tokio::test]
-    async fn a_person_leaves_a_few_sessions_and_none_in_place_of_a_device() {
-        let (directory, device) = names();
-        let park = async |principal: &Principal, expiry| {
-            let ticket = directory.enter(principal, PATIENCE).await;
-            assert!(ticket.park(SessionState::default(), expiry, Instant::now()));
-        };
-        let client = |name: String| Principal::Person {
+    fn tab(number: u32) -> Principal {
+        Principal::Person {
             who: Identity {
                 user: "n.okafor".parse().unwrap(),
                 role: Role::Clinician,
             },
             until: Timestamp::MAX,
-            client: name.into(),
+            client: format!("tab-{number}").into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_person_who_knocks_many_times_at_once_gets_so_many_connections_and_no_more() {
+        let (directory, device) = names();
+        let stuck = directory.enter(&tab(0), PATIENCE).await.unwrap();
+        let knock = |number| {
+            let directory = Arc::clone(&directory);
+            async move { directory.enter(&tab(number), PATIENCE).await }
+        };
+        let knocked = futures::future::join_all((0..40).map(knock)).await;
+        let let_in: Vec<_> = knocked.into_iter().flatten().collect();
+        assert_eq!(let_in.len(), CONNECTIONS_PER_PERSON);
+        assert_eq!(directory.connected().len(), CONNECTIONS_PER_PERSON);
+        drop(stuck);
+        // A name that is in may be taken over, and devices are not counted among a person's.
+        assert!(directory.enter(&tab(99), PATIENCE).await.is_none());
+        assert!(directory.enter(&tab(0), PATIENCE).await.is_some());
+        assert!(directory.enter(&device, PATIENCE).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_token_closes_the_connection_that_came_with_it_and_not_its_successor() {
+        let (directory, _) = names();
+        let mut stuck = directory.enter(&tab(0), PATIENCE).await.unwrap();
+        stuck.end_at(Instant::now());
+        assert_eq!(stuck.closed().await, Closing::Expired);
+        let mut next = directory.enter(&tab(0), Duration::ZERO).await.unwrap();
+        next.end_at(Instant::now() + Duration::from_secs(3_600));
+        assert!(next.closed().now_or_never().is_none());
+        assert_eq!(stuck.closed().await, Closing::TakenOver);
+    }
+
+    #[tokio::test]
+    async fn a_person_leaves_a_few_sessions_and_none_in_place_of_a_device() {
+        let (directory, device) = names();
+        let park = async |principal: &Principal, expiry| {
+            let ticket = directory.enter(principal, PATIENCE).await.unwrap();
+            assert!(ticket.park(SessionState::default(), expiry, Instant::now()));
         };
         park(&device, 1).await;
         for n in 0..40 {
-            park(&client(format!("tab-{n}")), 60 + n).await;
+            park(&tab(n), 60 + n).await;
         }
         assert_eq!(parked(&directory), PARKED_PER_PERSON + 1);
-        for (principal, stays) in [
-            (device, true),
-            (client("tab-39".into()), true),
-            (client("tab-0".into()), false),
-        ] {
-            let ticket = directory.enter(&principal, PATIENCE).await;
+        for (principal, stays) in [(device, true), (tab(39), true), (tab(0), false)] {
+            let ticket = directory.enter(&principal, PATIENCE).await.unwrap();
             let found = ticket.take_parked(Instant::now()).is_some();
             assert_eq!(found, stays, "{principal}");
         }

@@ -43,11 +43,13 @@ pub struct EdgeLimits {
     pub packet_bytes: usize,
     /// From the first byte of a packet to its last. The largest one over the slowest mobile link (40 kbit/s).
     pub packet_deadline: Duration,
-    /// Bytes that are read of one device. A monitor with twelve leads of ECG sends 12 KiB a second; a backlog of hours
-    /// goes eighty times as fast. A burst is the largest packet many times over.
+    /// Bytes that are read of one connection. A monitor with twelve leads of ECG sends 12 KiB a second; a backlog of hours
+    /// goes eighty times as fast. A burst is the largest packet many times over. It begins anew with each connection:
+    /// whoever connects again and again for it is held to the rates of handshakes and of packets.
     pub bytes: Rate,
     /// Packets that are read of one device, counted on over its connections. Devices send one message a second or less;
-    /// a day's backlog at one a second is through in seven minutes.
+    /// a day's backlog at one a second is through in seven minutes. Of WebSocket frames that carry none, as pings, a
+    /// connection may send as many again; beyond that it is closed.
     pub packets: Rate,
     /// v5 receive maximum. With 1 ms to durability, 64 in flight are far beyond what one device can produce.
     pub receive_maximum: u16,

@@ -17,12 +17,16 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use futures::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
+
+use super::limits::Limits;
+use super::rate::Pace;
 
 /// Where the door is.
 const PATH: &str = "/mqtt";
@@ -47,6 +51,9 @@ pub(crate) struct WebSocket<S> {
     /// What the closing frame will say.
     code: CloseCode,
     said_goodbye: bool,
+    limits: Limits,
+    /// Frames without a byte of MQTT: six bytes make the server write a pong, and no packet is counted for them.
+    idle: Pace,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
@@ -55,7 +62,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     ///
     /// # Errors
     /// It was no such request, and was told so if it was HTTP.
-    pub(crate) async fn accept(stream: S, origins: &[String]) -> Result<Self, Error> {
+    pub(crate) async fn accept(
+        stream: S,
+        origins: &[String],
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
@@ -84,7 +95,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             unread: Bytes::new(),
             code: CloseCode::Normal,
             said_goodbye: false,
+            limits,
+            idle: Pace::default(),
         })
+    }
+
+    /// Counts a frame that carries nothing. After the goodbye it is dropped: an error there would reset the connection
+    /// before the peer has read why it ends.
+    ///
+    /// # Errors
+    /// There were more than packets may be.
+    fn count_idle(&mut self) -> io::Result<()> {
+        let (rate, now) = (self.limits.get().packets, Instant::now());
+        if !self.said_goodbye && self.idle.turn(rate, now, now).is_none() {
+            self.code = CloseCode::Policy;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(())
     }
 
     /// Takes note of what the closing frame has to say, for an error that ends the reading.
@@ -134,9 +161,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     ) -> Poll<io::Result<()>> {
         while self.unread.is_empty() {
             match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) => self.unread = bytes,
-                // Answered by the library.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => {}
+                Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => self.unread = bytes,
+                Some(Ok(Message::Close(_))) => {} // answered by the library, and the last
+                // So is a ping.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_))) => {
+                    self.count_idle()?;
+                }
                 // [MQTT-6.0.0-1]
                 Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                     self.code = CloseCode::Unsupported;

@@ -26,14 +26,11 @@ use super::packet::{ConnectAnswer, Hello, Login};
 /// A connection is not to go on: why, and what it is told.
 pub(crate) type Refused = (Closing, ConnectAnswer);
 
-/// How long a wrong token is made to wait. With the limits on connections it bounds guesses, and audit records, a second.
+/// How long a wrong token is made to wait. With the limits on connections it bounds guesses a second.
 const REFUSAL_DELAY: Duration = Duration::from_millis(500);
 
 /// The longest client id that a person's client may have; MQTT asks for 23 at least (v5 3.1.3.1).
 const CLIENT_ID_BYTES: usize = 64;
-
-/// Connections of one person at once: a desk, a tablet, a phone, and some that the server does not know to be gone yet.
-const CONNECTIONS_PER_PERSON: usize = 8;
 
 impl Context {
     /// Says who a client is, by what it showed and says. It is not welcome yet.
@@ -48,7 +45,7 @@ impl Context {
         peer: SocketAddr,
     ) -> Result<Principal, Refused> {
         let not_authorized = |why| (why, ConnectAnswer::NotAuthorized);
-        // Gone from memory as soon as it was checked.
+        // Dropped as soon as it was checked. It is not overwritten: TLS and the connection's buffer had it, too.
         let login = hello.login.take();
         if let (Carrier::WebSocket { .. }, Some(login)) = (carrier, login) {
             return self.log_in(&login, hello, peer).await;
@@ -91,19 +88,11 @@ impl Context {
         if !(1..=CLIENT_ID_BYTES).contains(&client.len()) || !is_plain {
             return Err((Closing::ClientId, ConnectAnswer::IdentifierRejected));
         }
-        let principal = Principal::Person {
-            who: login.who.clone(),
+        Ok(Principal::Person {
+            who: login.who,
             until: login.until,
             client: client.into(),
-        };
-        let others = self.directory.connected().into_iter().filter(|other| {
-            matches!(other, Principal::Person { who, .. } if who.user == login.who.user)
-                && other.client_id() != principal.client_id()
-        });
-        if others.count() >= CONNECTIONS_PER_PERSON {
-            return Err((Closing::Limit, ConnectAnswer::ServerUnavailable));
-        }
-        Ok(principal)
+        })
     }
 
     /// What this principal may do at present, `None` when it may not be here at all.

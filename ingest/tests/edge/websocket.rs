@@ -247,6 +247,41 @@ async fn a_device_publishes_through_frames_cut_anywhere() {
     assert_eq!(closing_code(&mut frames).await, Some(CloseCode::Normal));
 }
 
+/// Six bytes make the server write a pong, and no packet is counted for them.
+#[tokio::test]
+async fn pings_and_empty_frames_are_held_to_the_rate_of_packets() {
+    let limits = vitalseal_ingest::EdgeLimits {
+        packets: vitalseal_ingest::edge::Rate {
+            per_s: 1,
+            at_once: 100,
+        },
+        ..Default::default()
+    };
+    let rig = Rig::with_limits(limits).await;
+    let device = rig.device("mon-1").await;
+    for idle in [
+        Message::Ping(Bytes::new()),
+        Message::Pong(Bytes::new()),
+        Message::Binary(Bytes::new()),
+    ] {
+        let mut frames = upgrade(&rig, &device.tls, "/mqtt", Some("mqtt"), None)
+            .await
+            .unwrap();
+        let mut connect = bytes::BytesMut::new();
+        let packet = Packet::Connect(v4::Connect::new("mon-1"));
+        packet.write(&mut connect, 1 << 20).unwrap();
+        let connect = Message::Binary(connect.freeze());
+        frames.send(connect).await.unwrap();
+        let answer = frames.next().await;
+        assert!(matches!(answer, Some(Ok(Message::Binary(_)))), "CONNACK");
+        for _ in 0..1_000 {
+            // The server may be gone before the last.
+            let _ = frames.send(idle.clone()).await;
+        }
+        assert_eq!(closing_code(&mut frames).await, Some(CloseCode::Policy));
+    }
+}
+
 /// The code of the closing frame; `None` when the connection ended without one.
 async fn closing_code(frames: &mut Frames) -> Option<CloseCode> {
     loop {
