@@ -33,7 +33,6 @@ use crate::pipeline::{Order, Outcome, PipelineError};
 const FLUSH_BYTES: usize = 64 * 1024;
 
 /// One session's connection.
-#[derive(Debug)]
 pub(crate) struct Serving<'a> {
     context: &'a Arc<Context>,
     ticket: Ticket,
@@ -103,7 +102,13 @@ impl<'a> Serving<'a> {
         if closing == Closing::Shutdown {
             closing = self.drain(&mut wire, &mut session).await;
         }
+        // Whoever may be told nothing more is not told what waits either. What was begun cannot be ended then.
+        let is_told_no_more = matches!(closing, Closing::Revoked | Closing::Expired);
+        if is_told_no_more {
+            self.out.clear();
+        }
         if self.version == Version::V5
+            && (!is_told_no_more || wire.is_between_packets())
             && let Some(code) = closing.disconnect_code()
         {
             let _ = self.send(&Outbound::Disconnect(code));
@@ -339,7 +344,7 @@ impl<'a> Serving<'a> {
         let drained = timeout(limits.drain_deadline, async {
             while let Some(settled) = self.under_way.next().await {
                 self.settle(session, settled)?;
-                wire.flush(&mut self.out, limits.write_deadline).await?;
+                self.flush(wire, limits).await?;
             }
             Ok(())
         });
@@ -366,11 +371,20 @@ impl<'a> Serving<'a> {
                 self.teller.delivered(number).await?;
             }
             if self.out.len() >= FLUSH_BYTES {
-                wire.flush(&mut self.out, limits.write_deadline).await?;
+                self.flush(wire, limits).await?;
             }
         }
-        wire.flush(&mut self.out, limits.write_deadline).await?;
+        self.flush(wire, limits).await?;
         self.teller.flushed().await
+    }
+
+    /// Writes what is queued, unless the connection has to close: whoever does not read is not waited for then.
+    async fn flush(&mut self, wire: &mut Wire, limits: &EdgeLimits) -> Result<(), Closing> {
+        tokio::select! {
+            biased;
+            reason = self.ticket.closed() => Err(reason),
+            flushed = wire.flush(&mut self.out, limits.write_deadline) => flushed,
+        }
     }
 
     /// Queues a packet for the next flush; `false` for one that is larger than the client takes ([MQTT-3.1.2-24]).
@@ -382,6 +396,16 @@ impl<'a> Serving<'a> {
             self.out.truncate(start);
         }
         Ok(fits)
+    }
+}
+
+/// Whose connection it is, and nothing of what goes over it.
+impl std::fmt::Debug for Serving<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving")
+            .field("client", &self.principal)
+            .field("out_bytes", &self.out.len())
+            .finish_non_exhaustive()
     }
 }
 

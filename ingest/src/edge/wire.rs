@@ -22,11 +22,12 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::De
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Transport for T {}
 
-/// The stream and what has been read from it and not been used.
-#[derive(Debug)]
+/// The stream and what has been read from it and not been used. `Debug` prints its size only.
 pub(crate) struct Wire {
     pub(crate) stream: Box<dyn Transport>,
     pub(crate) buffer: BytesMut,
+    /// A write was given up in the middle of what it had to say.
+    is_cut: bool,
 }
 
 impl Wire {
@@ -34,6 +35,7 @@ impl Wire {
         Self {
             stream: Box::new(stream),
             buffer: BytesMut::new(),
+            is_cut: false,
         }
     }
 
@@ -48,7 +50,7 @@ impl Wire {
         }
     }
 
-    /// Writes all of `out` and empties it.
+    /// Writes all of `out` and empties it. Cancel safe: what is written is not in `out` any more.
     ///
     /// # Errors
     /// `SlowReader` after `deadline`, `Gone` when the peer is.
@@ -61,17 +63,24 @@ impl Wire {
             return Ok(());
         }
         let written = timeout(deadline, async {
-            self.stream.write_all(out).await?;
+            while !out.is_empty() {
+                if self.stream.write_buf(out).await? == 0 {
+                    return Err(ErrorKind::WriteZero.into());
+                }
+                self.is_cut = !out.is_empty();
+            }
             self.stream.flush().await
         });
         match written.await {
-            Ok(Ok(())) => {
-                out.clear();
-                Ok(())
-            }
+            Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Closing::Gone),
             Err(_) => Err(Closing::SlowReader),
         }
+    }
+
+    /// May stand what is written from here on where a packet begins, whatever was left unwritten before?
+    pub(crate) fn is_between_packets(&self) -> bool {
+        !self.is_cut
     }
 
     /// Sends last words, if any, and closes. What the peer still sends is read and dropped for a moment: closing a
@@ -108,5 +117,13 @@ impl Wire {
         if codec::encode(version, &refusal, &mut out).is_ok() {
             self.close(out).await;
         }
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire")
+            .field("buffer_bytes", &self.buffer.len())
+            .finish_non_exhaustive()
     }
 }

@@ -1,12 +1,17 @@
 //! Sessions: takeover, what is kept between connections, subscriptions, keep-alive, stopping.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{self, Packet, SubscribeReasonCode};
 use rumqttc::v5::mqttbytes::v5::{self, DisconnectReasonCode, Packet as Packet5};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpSocket;
+use tokio_rustls::TlsConnector;
 use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::edge::Closing;
+use vitalseal_storage::{Clock as _, SystemClock};
 
 use crate::raw::{Raw, publish4};
 use crate::rig::{Gate, Rig, eventually};
@@ -107,6 +112,53 @@ async fn only_the_devices_own_filters_are_granted() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A peer that reads nothing holds up what is written to it, and that must not hold up its end.
+#[tokio::test]
+async fn whoever_is_suspended_is_closed_and_told_nothing_more_even_while_it_reads_nothing() {
+    const NOTICES: usize = 200; // 13 MB, more than sockets hold
+    let limits = EdgeLimits {
+        write_deadline: Duration::from_secs(3_600),
+        ..EdgeLimits::default()
+    };
+    let rig = Rig::with_limits(limits).await;
+    let (stuck, fast) = (rig.device("mon-1").await, rig.device("mon-2").await);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let tcp = socket.connect(rig.addr).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let tls = TlsConnector::from(Arc::clone(&stuck.tls));
+    let mut silent = Raw::over(tls.connect(name, tcp).await.unwrap());
+    silent.connect5("mon-1", None).await;
+    let (mut reader, _) = Raw::v5(&rig, &fast, "mon-2").await;
+    for raw in [&mut silent, &mut reader] {
+        let filter = v5::Filter::new("v1/notices", rumqttc::v5::mqttbytes::QoS::AtMostOnce);
+        let mut subscribe = v5::Subscribe::new(filter, None);
+        subscribe.pkid = 4;
+        raw.send5(&Packet5::Subscribe(subscribe)).await;
+        assert!(matches!(raw.read5().await, Some(Packet5::SubAck(_))));
+    }
+    for _ in 0..NOTICES {
+        rig.announcer
+            .notice(vec![b'n'; 64 << 10].into())
+            .await
+            .unwrap();
+        assert!(matches!(reader.read5().await, Some(Packet5::Publish(_))));
+    }
+    let registry = &rig.store.registry;
+    let suspended = registry.suspend_device(&stuck.id, "lost", SystemClock.now());
+    assert!(suspended.await.unwrap());
+    eventually("it is closed as what it is", || {
+        rig.metrics.closed(Closing::Revoked) == 1
+    })
+    .await;
+    let mut told = 0;
+    while let Some(packet) = silent.read5().await {
+        assert!(matches!(packet, Packet5::Publish(_)), "{packet:?}");
+        told += 1;
+    }
+    assert!(told < NOTICES, "the sockets held all of it");
 }
 
 #[tokio::test]
