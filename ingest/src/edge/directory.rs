@@ -6,7 +6,7 @@
 //! What is here lives in memory; `kept` says what of a device's session outlives the process.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use super::identity::{ClientId, Principal};
 use super::packet::SESSION_NEVER_EXPIRES;
 use super::session::SessionState;
 
-/// Live connections and parked sessions, by device.
+/// Live connections and parked sessions, by client.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     entries: Mutex<Entries>,
@@ -54,7 +54,7 @@ const CONNECTIONS_PER_PERSON: usize = 8;
 /// each, so that what is enrolled bounds theirs.
 const PARKED_PER_PERSON: usize = 8;
 
-/// A connection's right to its device's session. The device counts as connected until this is dropped.
+/// A connection's right to its client's session. The client counts as connected until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     directory: Arc<Directory>,
@@ -76,35 +76,21 @@ impl Directory {
         let deadline = Instant::now() + patience;
         let client = principal.client_id();
         loop {
-            let Some(before) = self.before(&client, deadline) else {
+            let live = self.entries().live.get(&client).map(Live::closer);
+            // One that does not let go is left behind.
+            let Some(before) = live.filter(|_| Instant::now() < deadline) else {
                 return self.admit(client, principal);
             };
             before.send_replace(Some(Closing::TakenOver));
-            // Resolves when the old connection has dropped its ticket, state parked.
+            // Resolves when the old connection has dropped its ticket, state parked. Another newcomer may be quicker than
+            // we are: look again.
             let _ = timeout_at(deadline, before.closed()).await;
-            // Another newcomer may have been quicker: look again.
-            if Instant::now() >= deadline {
-                return self.admit(client, principal);
-            }
         }
-    }
-
-    fn before(
-        &self,
-        client: &ClientId,
-        deadline: Instant,
-    ) -> Option<Arc<watch::Sender<Option<Closing>>>> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = entries
-            .live
-            .get(client)
-            .filter(|_| Instant::now() < deadline)?;
-        Some(Arc::clone(&live.close))
     }
 
     fn admit(self: &Arc<Self>, client: ClientId, principal: &Principal) -> Option<Ticket> {
         let (close, receiver) = watch::channel(None);
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         // Under the lock that lets them in, or whoever knocks many times at once would be counted too late.
         if entries.others_of(principal, &client) >= CONNECTIONS_PER_PERSON {
             return None;
@@ -130,31 +116,42 @@ impl Directory {
 
     /// Who is connected under this name, if anybody is.
     pub(crate) fn connected_as(&self, client: &ClientId) -> Option<Principal> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries();
         entries.live.get(client).map(|live| live.principal.clone())
     }
 
     /// Everybody who is connected now.
     pub(crate) fn connected(&self) -> Vec<Principal> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries();
         let live = entries.live.values();
         live.map(|live| live.principal.clone()).collect()
     }
 
     /// Forgets the sessions that expired.
     pub(crate) fn drop_expired(&self, now: Instant) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         let lasts = |parked: &Parked| parked.expires_at.is_none_or(|at| now < at);
         entries.parked.retain(|_, parked| lasts(parked));
     }
 
     /// Asks a client's connection to close, and forgets its session.
     pub(crate) fn revoke(&self, client: &ClientId) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         entries.parked.remove(client);
         if let Some(live) = entries.live.get(client) {
             live.close.send_replace(Some(Closing::Revoked));
         }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        // Entries change one by one, and nothing in between can panic.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    fn closer(&self) -> Arc<watch::Sender<Option<Closing>>> {
+        Arc::clone(&self.close)
     }
 }
 
@@ -186,13 +183,9 @@ impl Entries {
 }
 
 impl Ticket {
-    /// The session that the device left here, unless it expired. What is taken is not here any more.
+    /// The session that the client left here, unless it expired. What is taken is not here any more.
     pub(crate) fn take_parked(&self, now: Instant) -> Option<SessionState> {
-        let mut entries = self
-            .directory
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.directory.entries();
         let parked = entries.parked.remove(&self.client)?;
         parked
             .expires_at
@@ -205,11 +198,7 @@ impl Ticket {
     pub(crate) fn park(&self, state: SessionState, expiry: u32, now: Instant) -> bool {
         let expires_at =
             (expiry != SESSION_NEVER_EXPIRES).then(|| now + Duration::from_secs(u64::from(expiry)));
-        let mut entries = self
-            .directory
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.directory.entries();
         let own = entries.live.get(&self.client);
         let Some(own) = own.filter(|live| live.ticket == self.number) else {
             return false;
@@ -257,11 +246,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut entries = self
-            .directory
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.directory.entries();
         if entries
             .live
             .get(&self.client)
