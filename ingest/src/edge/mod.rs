@@ -259,6 +259,8 @@ impl Edge {
         helpers.spawn(watch_devices(Arc::clone(&context), device_changes));
         let swept = Arc::clone(&context);
         helpers.spawn(async move { swept.kept.run(&swept.directory).await });
+        let recorded = Arc::clone(&context);
+        helpers.spawn(async move { recorded.refusals.run().await });
         helpers.spawn(watch_listeners(Arc::clone(&context), listener_changes));
         accept::until(&shutdown, &doors, &context, &mut connections).await;
         drop(doors);
@@ -280,6 +282,7 @@ impl Edge {
         context.wills.finish(limits.drain_deadline).await;
         helpers.shutdown().await;
         context.kept.sweep().await;
+        context.refusals.finish().await;
     }
 }
 
