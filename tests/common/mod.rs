@@ -8,6 +8,7 @@
 
 pub mod device;
 mod files;
+mod monitor;
 mod wait;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use files::files_below;
+pub use monitor::Monitor;
 pub use wait::{Random, comes, wait_until};
 
 /// The binary under test.

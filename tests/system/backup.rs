@@ -14,14 +14,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use vitalseal_crypto::default_backend;
-use vitalseal_device::{
-    AgreementMode, DeviceIdentity, Endpoint, Outbox, Publisher, PublisherSettings, Sealer,
-};
+use vitalseal_device::AgreementMode;
 use vitalseal_storage::{FileRootProvider, Store, StorePaths};
 use vitalseal_vitals::{Reading, signal};
 
 use crate::common::device::Device;
-use crate::common::{Site, VITALSEAL, files_below};
+use crate::common::{Monitor, Site, VITALSEAL, files_below};
 
 /// A temperature that nothing else prints by accident.
 const PLANTED: f64 = 37.214_863;
@@ -494,29 +492,14 @@ fn a_backup_under_load_holds_everything_acknowledged_before_it_began_once() {
     let directory = site.device("busy", &patient);
     let clinician = site.json(&["user", "add", "nora", "--role", "clinician"]);
     site.json(&["user", "grant", "nora", "--patient", &patient]);
-    let identity = Arc::new(DeviceIdentity::load(&directory).unwrap());
-    let recipient = site.json(&["recipient", "show"]);
-    let certificate = identity
-        .trust_recipient(recipient["pem"].as_str().unwrap(), Timestamp::now())
-        .unwrap();
-    let outbox = Outbox::open(directory.join("outbox")).unwrap();
     let mode = AgreementMode::Ss {
         messages_per_session: 1_000,
     };
-    let subject = patient.parse().unwrap();
-    let mut sealer = Sealer::new(
-        Arc::clone(&identity),
-        subject,
-        certificate,
-        mode,
-        outbox.boot(),
-    );
-    let endpoint = Endpoint {
-        host: "localhost".to_owned(),
-        port: site.address("mqtt").port(),
-    };
-    let settings = PublisherSettings::new(Timestamp::now);
-    let publisher = Publisher::new(identity, outbox.clone(), endpoint, settings).unwrap();
+    let monitor = Monitor::at(&site, &directory, &patient, mode);
+    let publisher = monitor.publisher(site.address("mqtt").port());
+    let Monitor {
+        mut sealer, outbox, ..
+    } = monitor;
     let stats = publisher.stats();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = tokio_util::sync::CancellationToken::new();

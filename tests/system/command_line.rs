@@ -309,6 +309,11 @@ fn a_log_that_is_no_terminal_holds_no_colours() {
     let log = site.log_text();
     assert!(log.contains("INFO") || log.contains("DEBUG"), "{log}");
     assert!(!log.contains('\u{1b}'), "{log}");
+    // Every door is named as it is reached.
+    for door in ["mqtt", "websocket", "sql", "http"] {
+        let address = format!("{door}={}", site.address(door));
+        assert!(log.contains(&address), "{address} is not in {log}");
+    }
 }
 
 #[test]

@@ -12,20 +12,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use vitalseal::mqtt_client::Session;
-use vitalseal::tls;
-use vitalseal_device::{
-    AgreementMode, DeviceIdentity, Endpoint, Message, Outbox, Publisher, PublisherSettings, Sealer,
-};
+use vitalseal_device::{AgreementMode, Message};
 use vitalseal_vitals::{Reading, signal};
 
-use crate::common::{Random, Site, comes, wait_until};
+use crate::common::{Monitor, Random, Site, comes, wait_until};
 use crate::mosquitto::Mosquitto;
 
 /// What happens when follows from it.
@@ -92,29 +88,10 @@ impl Clustered {
     fn device(&self, name: &str, mode: AgreementMode) -> Device {
         let patient = self.site.patient();
         let directory = self.site.device(name, &patient);
-        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
-        let tls = tls::device(&read("ca.pem"), &read("cert.pem"), &read("key.pem")).unwrap();
-        let recipient = self.site.json(&["recipient", "show"]);
-        let recipient = recipient["pem"].as_str().unwrap();
-        let identity = Arc::new(DeviceIdentity::load(&directory).unwrap());
-        let now = Timestamp::now();
-        let certificate = identity.trust_recipient(recipient, now).unwrap();
-        let outbox = Outbox::open(directory.join("outbox")).unwrap();
-        let subject = patient.parse().unwrap();
-        let sealer = Sealer::new(
-            Arc::clone(&identity),
-            subject,
-            certificate,
-            mode,
-            outbox.boot(),
-        );
         Device {
             name: name.to_owned(),
+            monitor: Monitor::at(&self.site, &directory, &patient, mode),
             patient,
-            tls: Arc::new(tls),
-            identity,
-            outbox,
-            sealer,
             sealed: 0,
         }
     }
@@ -164,10 +141,7 @@ impl Clustered {
 struct Device {
     name: String,
     patient: String,
-    tls: Arc<rustls::ClientConfig>,
-    identity: Arc<DeviceIdentity>,
-    outbox: Outbox,
-    sealer: Sealer,
+    monitor: Monitor,
     sealed: u64,
 }
 
@@ -181,23 +155,15 @@ impl Device {
             value: 70.0,
             at: Timestamp::from_second(START + instant as i64).unwrap(),
         };
-        let message = self.sealer.seal(&[reading], Timestamp::now()).unwrap();
+        let message = self
+            .monitor
+            .sealer
+            .seal(&[reading], Timestamp::now())
+            .unwrap();
         Sealed {
             reading: (self.name.clone(), instant),
             message,
         }
-    }
-
-    fn publisher(&self, broker: &Mosquitto) -> Publisher {
-        let mut settings = PublisherSettings::new(Timestamp::now);
-        settings.first_pause = Duration::from_millis(20);
-        settings.longest_pause = Duration::from_millis(200);
-        let endpoint = Endpoint {
-            host: "localhost".to_owned(),
-            port: broker.port(),
-        };
-        let (identity, outbox) = (Arc::clone(&self.identity), self.outbox.clone());
-        Publisher::new(identity, outbox, endpoint, settings).unwrap()
     }
 }
 
@@ -217,7 +183,7 @@ fn publish<'a>(
     let address = ([127, 0, 0, 1], broker.port()).into();
     let topic = format!("v1/d/{}/vitals", device.name);
     runtime.block_on(async {
-        let tls = Arc::clone(&device.tls);
+        let tls = device.monitor.tls();
         let mut session = Session::connect(address, &device.name, tls).await.unwrap();
         for sealed in messages {
             let bytes = sealed.message.bytes.clone();
@@ -287,7 +253,7 @@ fn devices_with_an_outbox_lose_nothing_while_the_server_is_killed_and_the_broker
     let stop = CancellationToken::new();
     let publishing: Vec<_> = devices
         .iter()
-        .map(|device| device.publisher(&clustered.broker))
+        .map(|device| device.monitor.publisher(clustered.broker.port()))
         .map(|publisher| {
             let stop = stop.clone();
             runtime.spawn(async move {
@@ -303,7 +269,7 @@ fn devices_with_an_outbox_lose_nothing_while_the_server_is_killed_and_the_broker
         for device in &mut devices {
             for _ in 0..40 {
                 let sealed = device.seal();
-                device.outbox.push(&sealed.message).unwrap();
+                device.monitor.outbox.push(&sealed.message).unwrap();
                 expected.insert(sealed.reading);
             }
         }

@@ -9,13 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use vitalseal_device::{
-    AgreementMode, DeviceIdentity, Endpoint, Outbox, Publisher, PublisherSettings, PublisherStats,
-    Sealer,
-};
+use vitalseal_device::{AgreementMode, Publisher, PublisherStats};
 use vitalseal_vitals::{Reading, signal};
 
-use crate::common::Site;
+use crate::common::{Monitor, Site};
 
 const DEVICES: usize = 3;
 
@@ -33,11 +30,6 @@ pub struct Load {
 
 impl Load {
     pub fn begin(site: &Site, name: &str) -> Self {
-        let mqtt = site.address("mqtt");
-        let recipient = site.json(&["recipient", "show"])["pem"]
-            .as_str()
-            .unwrap()
-            .to_owned();
         let mut load = Self {
             runtime: Runtime::new().unwrap(),
             producing: Arc::new(AtomicBool::new(true)),
@@ -51,34 +43,15 @@ impl Load {
         for (index, patient) in load.patients.iter().enumerate() {
             let name = format!("{name}-{index}");
             let directory = site.device(&name, patient);
-            let identity = Arc::new(DeviceIdentity::load(&directory).unwrap());
-            let certificate = identity
-                .trust_recipient(&recipient, Timestamp::now())
-                .unwrap();
-            let outbox = Outbox::open(directory.join("outbox")).unwrap();
             let mode = AgreementMode::Ss {
                 messages_per_session: 1_000,
             };
-            let subject = patient.parse().unwrap();
-            let sealer = Sealer::new(
-                Arc::clone(&identity),
-                subject,
-                certificate,
-                mode,
-                outbox.boot(),
-            );
-            let mut settings = PublisherSettings::new(Timestamp::now);
-            settings.first_pause = Duration::from_millis(20);
-            settings.longest_pause = Duration::from_millis(200);
-            let endpoint = Endpoint {
-                host: "localhost".to_owned(),
-                port: mqtt.port(),
-            };
-            let publisher = Publisher::new(identity, outbox.clone(), endpoint, settings).unwrap();
+            let monitor = Monitor::at(site, &directory, patient, mode);
+            let publisher = monitor.publisher(site.address("mqtt").port());
             let produced = Arc::new(AtomicU64::new(0));
             load.producers.push(std::thread::spawn({
                 let (producing, produced) = (Arc::clone(&load.producing), Arc::clone(&produced));
-                move || produce(sealer, &outbox, &producing, &produced)
+                move || produce(monitor, &producing, &produced)
             }));
             load.produced.insert(name, produced);
             load.stats.push(publisher.stats());
@@ -131,7 +104,10 @@ impl Load {
 }
 
 /// One reading a message, each with an instant of its own, as fast as the outbox takes them.
-fn produce(mut sealer: Sealer, outbox: &Outbox, producing: &AtomicBool, produced: &AtomicU64) {
+fn produce(monitor: Monitor, producing: &AtomicBool, produced: &AtomicU64) {
+    let Monitor {
+        mut sealer, outbox, ..
+    } = monitor;
     let heart_rate = signal("8867-4").unwrap();
     let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     while producing.load(Ordering::SeqCst) {

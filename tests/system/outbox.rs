@@ -7,7 +7,6 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,14 +14,11 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use vitalseal::mqtt_client::Session;
-use vitalseal::tls;
-use vitalseal_device::{
-    AgreementMode, DeviceIdentity, Endpoint, Outbox, Publisher, PublisherSettings, Sealer, Source,
-};
+use vitalseal_device::{AgreementMode, Source};
 use vitalseal_vitals::{Reading, signal};
 
 use crate::backup::restored;
-use crate::common::{Random, Site, wait_until};
+use crate::common::{Monitor, Random, Site, wait_until};
 
 /// The moments at which the device's process dies follow from it.
 const SEED: u64 = 0x7617_a15e_a1ed_0004;
@@ -30,40 +26,9 @@ const KILLS: u32 = 8;
 const DEVICE: &str = "monitor-1";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A device of the SDK in this process.
-struct Monitor {
-    identity: Arc<DeviceIdentity>,
-    sealer: Sealer,
-    outbox: Outbox,
-    runtime: Runtime,
-}
+const MODE: AgreementMode = AgreementMode::Es;
 
 impl Monitor {
-    /// Begins a new boot of the device whose key is in `directory`.
-    fn boot(directory: &Path, patient: &str, recipient_pem: &str) -> Self {
-        let identity = Arc::new(DeviceIdentity::load(directory).unwrap());
-        let recipient = identity.trust_recipient(recipient_pem, Timestamp::now());
-        let outbox = Outbox::open(directory.join("outbox")).unwrap();
-        let sealer = Sealer::new(
-            Arc::clone(&identity),
-            patient.parse().unwrap(),
-            recipient.unwrap(),
-            AgreementMode::Es,
-            outbox.boot(),
-        );
-        Self {
-            identity,
-            sealer,
-            outbox,
-            runtime: Runtime::new().unwrap(),
-        }
-    }
-
-    fn at(site: &Site, directory: &Path, patient: &str) -> Self {
-        let recipient = site.json(&["recipient", "show"]);
-        Self::boot(directory, patient, recipient["pem"].as_str().unwrap())
-    }
-
     /// Seals one reading into the outbox; its envelope.
     fn measure(&mut self, measured_at: Timestamp, now: Timestamp) -> Vec<u8> {
         let reading = Reading {
@@ -76,33 +41,18 @@ impl Monitor {
         message.bytes
     }
 
-    fn publisher(&self, port: u16) -> Publisher {
-        let endpoint = Endpoint {
-            host: "localhost".to_owned(),
-            port,
-        };
-        let mut settings = PublisherSettings::new(Timestamp::now);
-        settings.first_pause = Duration::from_millis(20);
-        settings.longest_pause = Duration::from_millis(200);
-        let identity = Arc::clone(&self.identity);
-        Publisher::new(identity, self.outbox.clone(), endpoint, settings).unwrap()
-    }
-
     /// Sends what waits to a site; how many messages that it had acknowledged were among them.
     fn drain(&self, site: &Site) -> u64 {
         let publisher = self.publisher(site.address("mqtt").port());
         let drained = publisher.run_until_drained(PATIENCE);
-        self.runtime.block_on(drained).unwrap();
+        Runtime::new().unwrap().block_on(drained).unwrap();
         publisher.stats().reoffered()
     }
 
     /// Publishes one envelope past the outbox, in a session that leaves nothing behind.
     fn publish_raw(&self, site: &Site, envelope: Vec<u8>) {
-        let identity = &self.identity;
-        let (ca, key) = (identity.authority_pem(), identity.key_pem());
-        let tls = tls::device(ca, identity.certificate_pem(), key).unwrap();
-        self.runtime.block_on(async {
-            let connected = Session::connect(site.address("mqtt"), DEVICE, Arc::new(tls));
+        Runtime::new().unwrap().block_on(async {
+            let connected = Session::connect(site.address("mqtt"), DEVICE, self.tls());
             let mut session = connected.await.unwrap();
             let topic = format!("v1/d/{DEVICE}/vitals");
             session.publish(&topic, envelope).await.unwrap();
@@ -148,13 +98,13 @@ fn a_device_that_was_away_for_more_than_a_day_brings_everything_in_order() {
     let minute = |n: i64| away_since + SignedDuration::from_mins(n);
     // Three boots of ten hours, each a message every two minutes, sealed by the clock of the time.
     for boot in 0..3 {
-        let mut monitor = Monitor::at(&site, &directory, &patient);
+        let mut monitor = Monitor::at(&site, &directory, &patient, MODE);
         for n in (boot * 600..(boot + 1) * 600).step_by(2) {
             monitor.measure(minute(n), minute(n));
         }
     }
     assert_eq!(gaps(&site), []);
-    let monitor = Monitor::at(&site, &directory, &patient);
+    let monitor = Monitor::at(&site, &directory, &patient, MODE);
     assert_eq!(monitor.outbox.len(), 900);
     monitor.drain(&site);
     let none = json!([]);
@@ -178,12 +128,11 @@ fn a_process_that_measures_until_it_is_killed() {
     let variable = |name: &str| std::env::var(name).unwrap();
     let port = variable("OUTBOX_PORT").parse().unwrap();
     let (patient, recipient) = (variable("OUTBOX_PATIENT"), variable("OUTBOX_RECIPIENT"));
-    let mut monitor = Monitor::boot(Path::new(&directory), &patient, &recipient);
+    let mut monitor = Monitor::boot(Path::new(&directory), &patient, &recipient, MODE);
     let publisher = monitor.publisher(port);
     let forever = CancellationToken::new();
-    monitor
-        .runtime
-        .spawn(async move { publisher.run(forever).await });
+    let runtime = Runtime::new().unwrap();
+    runtime.spawn(async move { publisher.run(forever).await });
     let boot = i64::try_from(monitor.outbox.boot()).unwrap();
     let mut said = std::io::stdout();
     for n in 0.. {
@@ -229,7 +178,7 @@ fn a_device_that_is_killed_in_mid_send_loses_nothing_that_was_in_its_outbox() {
         pushed += said.join().unwrap();
         assert_eq!(gaps(&site).len(), usize::try_from(kill + 1).unwrap());
     }
-    Monitor::at(&site, &directory, &patient).drain(&site);
+    Monitor::at(&site, &directory, &patient, MODE).drain(&site);
     assert!(gaps(&site).iter().all(|(_, gaps)| *gaps == json!([])));
     let counts = stored(&site, "nora", &token);
     let (all, distinct) = counts[0].split_once('|').unwrap();
@@ -249,7 +198,7 @@ fn a_server_that_was_restored_from_yesterday_gets_what_it_forgot() {
     let directory = site.device(DEVICE, &patient);
     let clinician = site.json(&["user", "add", "nora", "--role", "clinician"]);
     site.json(&["user", "grant", "nora", "--patient", &patient]);
-    let mut monitor = Monitor::at(&site, &directory, &patient);
+    let mut monitor = Monitor::at(&site, &directory, &patient, MODE);
     let measure = |monitor: &mut Monitor, numbers: std::ops::Range<i64>| {
         let measured = numbers.map(|n| monitor.measure(second(n), Timestamp::now()));
         measured.last().unwrap()
@@ -321,12 +270,12 @@ fn what_a_device_is_told_waits_for_it_through_restarts_of_both() {
 
     // The first life of the device takes one of three, and dies with the others in hand.
     let hear = |takes: usize| {
-        let monitor = Monitor::at(&site, &directory, &patient);
+        let monitor = Monitor::at(&site, &directory, &patient, MODE);
         let publisher = monitor.publisher(site.address("mqtt").port());
         let (mut messages, stop) = (publisher.messages(), CancellationToken::new());
         let (stopped, mut heard) = (stop.clone(), Vec::new());
         let waits_before = waiting();
-        monitor.runtime.block_on(async {
+        Runtime::new().unwrap().block_on(async {
             let running = tokio::spawn(async move { publisher.run(stopped).await });
             for n in 0..waits_before {
                 let message = messages.recv().await.unwrap();
