@@ -2,6 +2,7 @@
 
 use rumqttc::v5::mqttbytes::v5::DisconnectReasonCode;
 use tokio::io::AsyncWriteExt;
+use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::edge::Closing;
 
 use super::{closed_for, ends_v4, ends_v5, unharmed};
@@ -88,13 +89,15 @@ async fn an_announced_length_that_never_comes_is_waited_for_and_not_read() {
 async fn a_packet_just_above_the_limit_ends_the_connection_and_one_below_is_kept_aside() {
     let rig = Rig::start().await;
     let device = rig.device("mon-1").await;
-    let topic = text(b"v1/d/mon-1/vitals");
+    let topic = text(device.vitals());
     let with = |payload: usize| packet(0x32, &[&topic[..], &[0, 1], &vec![0; payload]]);
-    ends_v4(&rig, &device, &with(301 << 10), Closing::TooLarge).await;
-    // Larger than an envelope, within the packet limit.
+    let most = EdgeLimits::default().packet_bytes;
+    let header = with(most).len() - most;
+    ends_v4(&rig, &device, &with(most - header + 1), Closing::TooLarge).await;
+    // Larger than an envelope, and not than the packet limit.
     let (mut raw, _) = Raw::v4(&rig, &device, true).await;
-    raw.send(&with(280 << 10)).await;
-    assert!(raw.read4().await.is_some());
+    raw.send(&with(most - header)).await;
+    assert_eq!(raw.packet().await.unwrap(), [0x40, 2, 0, 1]);
     assert_eq!(rig.metrics.quarantined(), 1);
     drop(raw);
     unharmed(&rig).await;
