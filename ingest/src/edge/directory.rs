@@ -134,13 +134,18 @@ impl Directory {
         entries.parked.retain(|_, parked| lasts(parked));
     }
 
-    /// Asks a client's connection to close, and forgets its session.
-    pub(crate) fn revoke(&self, client: &ClientId) {
+    /// Asks this principal's connection to close, and forgets its session. `false`, and nothing is done, when another one
+    /// has its name by now: the same client with a new certificate or a new token.
+    pub(crate) fn revoke(&self, principal: &Principal) -> bool {
+        let client = principal.client_id();
         let mut entries = self.entries();
-        entries.parked.remove(client);
-        if let Some(live) = entries.live.get(client) {
-            live.close.send_replace(Some(Closing::Revoked));
+        match entries.live.get(&client) {
+            Some(live) if live.principal != *principal => return false,
+            Some(live) => drop(live.close.send_replace(Some(Closing::Revoked))),
+            None => {}
         }
+        entries.parked.remove(&client);
+        true
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -384,6 +389,25 @@ mod tests {
         next.end_at(Instant::now() + Duration::from_secs(3_600));
         assert!(next.closed().now_or_never().is_none());
         assert_eq!(stuck.closed().await, Closing::TakenOver);
+    }
+
+    #[tokio::test]
+    async fn who_was_found_unwelcome_is_revoked_and_not_who_came_back_welcome_meanwhile() {
+        let (directory, found) = names();
+        let renewed = Principal::Device {
+            id: "mon-7".parse().unwrap(),
+            certificate: Thumbprint::from_bytes([8; 32]),
+        };
+        let mut ticket = directory.enter(&renewed, PATIENCE).await.unwrap();
+        assert!(!directory.revoke(&found));
+        assert!(ticket.closed().now_or_never().is_none());
+        assert!(directory.revoke(&renewed));
+        assert_eq!(ticket.closed().await, Closing::Revoked);
+        // Gone in between, it leaves nothing.
+        ticket.park(SessionState::default(), 60, Instant::now());
+        drop(ticket);
+        assert!(directory.revoke(&renewed));
+        assert_eq!(parked(&directory), 0);
     }
 
     #[tokio::test]

@@ -353,9 +353,8 @@ async fn watch_listeners(context: Arc<Context>, mut changes: watch::Receiver<()>
 
 async fn revoke_unless_welcome(context: &Context, principal: &Principal) {
     // When the registry cannot say, the connection ends as well: it may try again.
-    if !matches!(context.welcome(principal).await, Ok(Some(_))) {
-        let client = principal.client_id();
-        context.directory.revoke(&client);
-        context.kept.leave(&client, 0);
+    let is_welcome = matches!(context.welcome(principal).await, Ok(Some(_)));
+    if !is_welcome && context.directory.revoke(principal) {
+        context.kept.leave(&principal.client_id(), 0);
     }
 }

@@ -36,7 +36,7 @@ impl Context {
     /// Says who a client is, by what it showed and says. It is not welcome yet.
     ///
     /// # Errors
-    /// [`Refused`]; a refused login is recorded then, and was made to wait.
+    /// [`Refused`]; a refused login was made to wait, and recorded or counted.
     pub(crate) async fn identify(
         &self,
         carrier: &Carrier,
