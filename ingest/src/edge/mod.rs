@@ -1,14 +1,19 @@
 //! The MQTT front door: TLS, bare or with WebSocket in it, v3.1.1 and v5, one task a connection.
 //!
-//! * [`Edge`] binds and supervises; `accept` takes connections and never waits for a peer.
-//! * `connection` takes one peer from TLS handshake to session, `serving` runs the session; `session` is the protocol
-//!   itself, without I/O.
-//! * `websocket` unpacks the bytes of a connection that come in frames; `frame` and `codec` turn bytes into packets.
-//! * `identity` says who a peer proved to be, `welcome` whether it may come in, `acl` which topics it has.
-//! * `subscriptions` is what a session hears, `teller` what it is told; `will` speaks for whoever is gone.
-//! * `directory` knows who is connected, so that a device is there once and a revoked one not at all; `clones` notices
-//!   two who take a session from each other.
-//! * `fanout` owns the router for what the server says to many; `announcer` lends it to operators.
+//! * [`Edge`] binds and supervises. `accept` takes connections and never waits for a peer: `slots` says how many there may
+//!   be, `turns` how many handshakes begin.
+//! * `connection` takes one peer from TLS handshake to session. `wire` is its bytes, `metered` their pace, `websocket` their
+//!   frames; `frame` and `codec` make a `packet` of them.
+//! * `identity` says who a peer proved to be, `welcome` whether it may come in, `acl` which topics it has; `refusals` records
+//!   who was turned away.
+//! * `serving` runs a session until its `closing`; `session` is the protocol itself, without I/O, and `will` speaks for
+//!   whoever is gone.
+//! * `subscriptions` is what a session hears, `inflight` what it did not acknowledge, `teller` what it is told next: of
+//!   `downlink` what is for one device, of `fanout`, which owns the router, what is for many. `announcer` lends that to
+//!   operators.
+//! * `directory` knows who is connected, so that a client is there once and a revoked one not at all; `kept` is what of a
+//!   session is on disk; `clones` notices two who take a session from each other.
+//! * `limits`, `rate` and `metrics` are numbers: what may be, how fast, and what was. `corpus` replays the fuzzer's seeds.
 
 mod accept;
 mod acl;
@@ -30,7 +35,7 @@ mod limits;
 mod metered;
 mod metrics;
 mod packet;
-mod rate;
+pub(crate) mod rate;
 mod refusals;
 mod serving;
 mod session;
