@@ -5,6 +5,7 @@
 //! (a topic alias, a subscription identifier, enhanced authentication) is reduced to the fact that it was there.
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 /// Protocol version, read from the CONNECT packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl std::fmt::Debug for Will {
 pub(crate) struct Login {
     pub(crate) user: String,
     /// Empty when it is not text: nobody has such a one.
-    pub(crate) password: String,
+    pub(crate) password: Zeroizing<String>,
 }
 
 impl std::fmt::Debug for Login {

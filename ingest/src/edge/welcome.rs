@@ -45,7 +45,7 @@ impl Context {
         peer: SocketAddr,
     ) -> Result<Principal, Refused> {
         let not_authorized = |why| (why, ConnectAnswer::NotAuthorized);
-        // Dropped as soon as it was checked. It is not overwritten: TLS and the connection's buffer had it, too.
+        // Overwritten as soon as it was checked; what TLS and the connection's buffer had of it is not.
         let login = hello.login.take();
         if let (Carrier::WebSocket { .. }, Some(login)) = (carrier, login) {
             return self.log_in(&login, hello, peer).await;

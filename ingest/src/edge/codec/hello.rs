@@ -96,7 +96,9 @@ pub(crate) fn hello(frame: Frame) -> Result<Hello, HelloError> {
         will,
         login: (user.is_some() || password.is_some()).then(|| Login {
             user: user.unwrap_or_default(),
-            password: String::from_utf8(password.unwrap_or_default().into()).unwrap_or_default(),
+            password: std::str::from_utf8(password.as_deref().unwrap_or_default())
+                .map(|text| text.to_owned().into())
+                .unwrap_or_default(),
         }),
         has_authentication: properties.has_authentication,
         receive_maximum: properties.receive_maximum.unwrap_or(u16::MAX),
