@@ -20,9 +20,9 @@
 //!
 //! # Why an acknowledged message is kept
 //! A server that is restored from a backup has forgotten what it acknowledged since. It says so by `session present = 0`,
-//! and then everything that is kept waits [again](Outbox::reoffer). A message is kept until the envelope certificate that
-//! it was sent under has ended: for so long the server holds the key to what anybody recorded on the wire, and
-//! the content key here opens nothing more than that. After that it is overwritten with zeros before the file is removed.
+//! and then everything that is kept waits [again](Outbox::reoffer). A message is kept until a day after the envelope
+//! certificate that it was sent under has ended, so that yesterday's backup is enough. Then its content key is overwritten
+//! with zeros before the file is removed.
 //! The outbox key itself is drawn anew whenever no message is here: who takes the device later opens nothing that the
 //! server has by then. What a flash disk keeps of overwritten blocks is out of reach from here; see `key`. A device that
 //! is switched off overwrites nothing until it is switched on.

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Outgoing, Packet, Publish, QoS,
     StateError, SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
@@ -39,6 +40,10 @@ const MAX_PACKET_BYTES: usize = MAX_ENVELOPE_BYTES + 44 * 1024;
 /// How long connecting, and handing bytes to a server that does not read, may take. rumqttc's own 5 s would
 /// cut off a server that holds a device back for good reason.
 const NETWORK_TIMEOUT_S: u64 = 20;
+
+/// An acknowledged message is kept for so long after the certificate that it was sent under has ended: a server that is
+/// restored from yesterday's backup is given everything that it has forgotten.
+const KEPT_LONGER: SignedDuration = SignedDuration::from_hours(24);
 
 /// How often ended messages are looked for while a connection lasts.
 const FORGETTING: Duration = Duration::from_secs(60);
@@ -180,7 +185,7 @@ impl Publisher {
             let Some(recipient) = recipient.filter(|recipient| now <= recipient.not_after()) else {
                 return Ok(NoRecipient::Ended.end());
             };
-            let until = recipient.not_after();
+            let until = recipient.not_after() + KEPT_LONGER;
             let addressed = self
                 .on_disk(move |outbox| Ok(outbox.read(position)?.address(&recipient)))
                 .await?;

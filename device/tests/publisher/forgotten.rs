@@ -124,10 +124,10 @@ async fn who_keeps_nothing_sends_nothing_twice() {
 }
 
 #[tokio::test]
-async fn what_is_kept_ends_with_the_certificate_that_it_was_sent_under() {
-    /// A day and a second after the certificate of the bench began.
+async fn what_is_kept_ends_a_day_after_the_certificate_that_it_was_sent_under() {
+    /// A day and a second after the certificate of the bench ended, which was a day long.
     fn tomorrow() -> Timestamp {
-        clock() + jiff::SignedDuration::from_secs(24 * 3_600 + 1)
+        clock() + jiff::SignedDuration::from_secs(48 * 3_600 + 1)
     }
     let bench = bench();
     bench.push(0..3);
