@@ -95,7 +95,9 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         Request::DisplayRevoke { subscriber, reason } => {
             listeners::revoke(&act, subscriber, &reason).await
         }
-        Request::NoticeSend { notice } => listeners::send_notice(&act, notice).await,
+        Request::NoticeSend { notice } => {
+            listeners::send_notice(&act, notice.expose().to_vec()).await
+        }
         Request::AlertTest { ward } => listeners::test_alert(&act, ward).await,
         Request::UserAdd { user, role } => {
             let registry = &system.store.registry;

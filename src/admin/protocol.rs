@@ -87,7 +87,7 @@ pub enum Request {
         reason: String,
     },
     NoticeSend {
-        notice: Vec<u8>,
+        notice: Content,
     },
     AlertTest {
         ward: Option<Ward>,

@@ -6,7 +6,7 @@ use vitalseal_crypto::Subscriber;
 use super::device::{certify_new_key, without_pems};
 use super::reserved::ReservedFile;
 use super::{read, relay, send, socket, text};
-use crate::admin::protocol::Request;
+use crate::admin::protocol::{Content, Request};
 use crate::cli::{AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand};
 use crate::output;
 
@@ -60,7 +60,14 @@ async fn enroll(args: DisplayEnrollArgs, json: bool) -> anyhow::Result<()> {
 pub(super) async fn notice(command: NoticeCommand, json: bool) -> anyhow::Result<()> {
     let NoticeCommand::Send { at, file } = command;
     let notice = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-    relay(&at, Request::NoticeSend { notice }, json).await
+    relay(
+        &at,
+        Request::NoticeSend {
+            notice: Content::new(notice),
+        },
+        json,
+    )
+    .await
 }
 
 pub(super) async fn alert(command: AlertCommand, json: bool) -> anyhow::Result<()> {

@@ -75,7 +75,7 @@ impl Revocations {
         let kept = kept
             .map(|der| RevocationList::from_der(&der, authority.issuing_der(), default_backend()));
         let kept = kept.transpose().context(
-            "reading the revocation list in the registry: it is damaged, or of another authority than ca.pem; \
+            "reading the revocation list in the registry: it is damaged, or of another authority than ca-issuing.pem; \
              restore the registry from a backup",
         )?;
         let renewed = renewed(store, authority, kept.as_ref(), now).await?;
