@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 use vitalseal_crypto::DeviceId;
 use vitalseal_storage::{
     Actor, AuditError, AuditEvent, AuditRecord, AuditSink, Clock, DeviceState, QuarantineReason,
@@ -17,6 +19,9 @@ use vitalseal_storage::{
 };
 
 use crate::alerts::{Alert, Alerts};
+
+/// Pause before a record that failed is tried again. An audit log that fails stops the intake, so it is repaired soon.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// What to do with a device that may have a clone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -127,7 +132,8 @@ impl Clones {
     /// Gives the alarm, unless the device is shut out already or it was given since its state last changed.
     ///
     /// # Errors
-    /// [`CloneError`]. A suspension is recorded after it was made, so one that could not be recorded stands.
+    /// [`CloneError`]: no alarm was given. A suspension is told and recorded after it was made; when its record fails, it
+    /// is told all the same, and recorded as soon as that can be done.
     pub async fn suspect(&self, device: &DeviceId, signal: CloneSignal) -> Result<(), CloneError> {
         let Shared {
             registry,
@@ -152,21 +158,35 @@ impl Clones {
             now,
         )
         .await?;
-        if self.policy() == OnClone::Suspend {
-            let reason = format!("its key seems to be in two hands: {name}");
-            if registry.suspend_device(device, &reason, now).await? {
-                let device = device.clone();
-                let event = AuditEvent::DeviceSuspended { device, reason };
-                self.record(event, now).await?;
-            }
-        }
+        let reason = format!("its key seems to be in two hands: {name}");
+        let is_suspended = self.policy() == OnClone::Suspend
+            && registry.suspend_device(device, &reason, now).await?;
         given.insert(device.clone(), record.state_since);
         let alert = Alert::CloneSuspected {
             device: device.clone(),
             signal: name,
         };
         alerts.raise(alert, now);
+        if is_suspended {
+            let device = device.clone();
+            let event = AuditEvent::DeviceSuspended { device, reason };
+            if let Err(error) = self.record(event.clone(), now).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "recording a suspension; it is tried again");
+                tokio::spawn(self.clone().record_later(event, now));
+            }
+        }
         Ok(())
+    }
+
+    /// No further sign comes of a device that is shut out, so nobody else would think of it.
+    async fn record_later(self, event: AuditEvent, at: Timestamp) {
+        loop {
+            sleep(RECORD_AGAIN).await;
+            if self.record(event.clone(), at).await.is_ok() {
+                return;
+            }
+        }
     }
 
     async fn record(&self, event: AuditEvent, at: Timestamp) -> Result<(), AuditError> {

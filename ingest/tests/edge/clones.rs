@@ -1,18 +1,25 @@
 //! One key in two hands: found by what it signs and by where it connects, answered once, and not mistaken for a device
 //! that lost its path.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet};
 use rumqttc::v5::mqttbytes::v5::{DisconnectReasonCode, Packet as Packet5};
 use vitalseal_ingest::edge::Closing;
-use vitalseal_ingest::{EdgeLimits, OnClone, Outcome};
-use vitalseal_storage::{Clock as _, DeviceState, QuarantineReason, SystemClock};
+use vitalseal_ingest::{CloneSignal, Clones, EdgeLimits, OnClone, Outcome};
+use vitalseal_storage::{
+    AuditError, AuditEvent, AuditRecord, AuditSink, Clock as _, DeviceState, QuarantineReason,
+    SystemClock,
+};
 
 use crate::past::{Past, ago, device_since};
 use crate::raw::{Raw, publish4};
-use crate::rig::{Device, Rig, eventually};
+use crate::rig::{Device, Rig, TestAudit, eventually};
 
 const STORED: Outcome = Outcome::Stored {
     readings: 1,
@@ -171,4 +178,45 @@ async fn where_clones_are_only_told_of_they_are_told_of_once() {
     }
     assert_eq!(rig.audit.of_clones(), ["mon-1 fork", "mon-2 fork"]);
     assert_eq!(rig.alerts.raised(), 2);
+}
+
+/// Fails at the first suspension.
+#[derive(Debug)]
+struct Failing {
+    audit: Arc<TestAudit>,
+    has_failed: AtomicBool,
+}
+
+#[async_trait]
+impl AuditSink for Failing {
+    async fn record(&self, record: AuditRecord) -> Result<(), AuditError> {
+        let is_suspension = matches!(record.event, AuditEvent::DeviceSuspended { .. });
+        if is_suspension && !self.has_failed.swap(true, Relaxed) {
+            return Err(AuditError::new("disk full"));
+        }
+        self.audit.record(record).await
+    }
+}
+
+#[tokio::test]
+async fn a_suspension_whose_record_fails_is_told_at_once_and_recorded_when_it_can_be() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    let sink = Failing {
+        audit: Arc::clone(&rig.audit),
+        has_failed: AtomicBool::new(false),
+    };
+    let clones = Clones::new(
+        rig.store.registry.clone(),
+        Arc::new(sink),
+        Arc::clone(&rig.clock) as _,
+        rig.alerts.clone(),
+        OnClone::Suspend,
+    );
+    clones.suspect(&device.id, CloneSignal::Fork).await.unwrap();
+    assert_eq!(state(&rig, &device).await, DeviceState::Suspended);
+    assert_eq!(rig.alerts.raised(), 1);
+    assert_eq!(rig.audit.of_clones(), ["mon-1 fork"]);
+    let both = ["mon-1 fork", "mon-1 suspended"];
+    eventually("the record", || rig.audit.of_clones() == both).await;
 }
