@@ -22,7 +22,8 @@
 //! * A revoked device stays connected to the cluster; its messages are refused here. Two connections under one
 //!   certificate, as a sign of a clone, are not seen; forks in the signed chain are.
 //! * Who may publish where is the cluster's access list. A stranger who may publish can store nothing, and can fill the
-//!   quarantine; the record of a refusal then names the device that the topic named.
+//!   quarantine, slowly: beyond 600 messages and one a second what is not signed is counted, and not kept aside. The
+//!   record of a refusal names the device that the topic named.
 //! * The device does not hear that a message has to come with its session key in full. One that only names a key which is
 //!   not known is waited with, as its introduction may be on its way through another consumer, and then quarantined.
 //! * Nor can it address a message anew that it has forgotten: what waits in the cluster for longer than the envelope key
@@ -41,7 +42,7 @@
 //! otherwise. Each connection is made afresh (`connection`); nothing of ours has to survive it, as acknowledgements
 //! only concern what comes again.
 //!
-//! Never here: an acknowledgement before the outcome is durable; a message that is dropped; a topic's or a message's text
+//! Never here: an acknowledgement before the outcome is durable; a signed message that is dropped; a topic's or a message's text
 //! in a log.
 
 mod connection;
@@ -180,6 +181,10 @@ impl ClusterConsumers {
     /// Consumers that have not connected yet.
     #[must_use]
     pub fn new(settings: ClusterSettings, deps: ClusterDeps) -> Self {
+        let deps = ClusterDeps {
+            pipeline: deps.pipeline.for_strangers(),
+            ..deps
+        };
         Self {
             shared: Arc::new(Shared {
                 settings,

@@ -18,6 +18,7 @@
 //! Never here: an outcome before it is durable; a plaintext payload that outlives its stage; a reason told to a peer.
 
 mod admitted;
+mod budget;
 mod evidence;
 mod expected;
 mod opened;
@@ -36,22 +37,24 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use vitalseal_crypto::{Backend, BackendError, DeviceId};
 use vitalseal_storage::{
     AuditError, AuditSink, Clock, InboxError, KeyError, QuarantineReason, RegistryError, Store,
     StoreError,
 };
 
+use self::budget::Budget;
 pub use self::order::Order;
 use self::order::Turn;
-use self::quarantine::Refusal;
+use self::quarantine::{Kept, Refusal};
 use self::received::Received;
 pub use self::release::Released;
 use self::rewrapped::Rewrapped;
 use self::time::Terms;
 pub use self::time::TimeLimits;
 use self::workers::Workers;
-use crate::clones::{CloneError, Clones};
+use crate::clones::{CloneError, CloneSignal, Clones};
 
 /// Bytes of envelopes between arrival and outcome, over all connections. 64 MiB is 256 envelopes of the largest size or
 /// about 60,000 ordinary ones: more than two seconds of the fastest verification measured on two cores, so storage is
@@ -61,7 +64,8 @@ pub const IN_FLIGHT_BYTES: usize = 64 * 1024 * 1024;
 /// One credit. Small messages cost a whole one, which also pays for their bookkeeping.
 const CREDIT_BYTES: usize = 1024;
 
-/// What became of a message. All three are durable, and all three are to be acknowledged.
+/// What became of a message: it is to be acknowledged. All three are durable, but for strangers' messages beyond what
+/// [so many](Pipeline::for_strangers) of them may add to the quarantine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Verified, sealed for the patient, in the inbox.
@@ -73,7 +77,7 @@ pub enum Outcome {
     },
     /// The same signed bytes were stored before.
     Duplicate,
-    /// Refused for ever, and kept aside with this reason.
+    /// Refused for this reason, and kept aside.
     Quarantined(QuarantineReason),
 }
 
@@ -108,6 +112,9 @@ pub enum PipelineError {
         "the message only names its session key, which is not known; it has to come with that key in full"
     )]
     UnknownSender,
+    /// More was refused of this device in a while than is kept aside of one. It loses nothing, and comes again.
+    #[error("too much of the device is refused; what comes is kept aside again, but slowly")]
+    TooManyRefused,
     /// The disk has no room for messages.
     #[error("the disk is full; free some space, and messages are taken again within seconds")]
     Full,
@@ -120,12 +127,13 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
-    /// Whether it failed for want of space: told once by an alert, and not for every message.
+    /// Whether it failed for want of space: told once, and not for every message.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(
             self,
             Self::Full
+                | Self::TooManyRefused
                 | Self::Inbox(InboxError::Full(_))
                 | Self::Store(StoreError::Inbox(
                     InboxError::Full(_) | InboxError::QuarantineFull
@@ -155,6 +163,16 @@ pub struct PipelineDeps {
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     shared: Arc<Shared>,
+    voucher: Voucher,
+}
+
+/// What says which device a message is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voucher {
+    /// The connection proved it.
+    Connection,
+    /// Whoever sent it. Its signature may.
+    Sender,
 }
 
 #[derive(Debug)]
@@ -165,6 +183,7 @@ struct Shared {
     /// Held while the evidence of a fork is looked for, which reads files, until it is kept: the searches of many forks
     /// wait for each other, and the later ones find that they are spared.
     searching: Mutex<()>,
+    budget: Budget,
     /// Messages refused since the start.
     refused: std::sync::Mutex<BTreeMap<QuarantineReason, u64>>,
 }
@@ -183,14 +202,27 @@ impl Pipeline {
         let workers = Workers::start(workers.max(1)).map_err(PipelineError::Threads)?;
         let credits = Arc::new(Semaphore::new(IN_FLIGHT_BYTES / CREDIT_BYTES));
         Ok(Self {
+            voucher: Voucher::Connection,
             shared: Arc::new(Shared {
                 deps,
                 workers,
                 credits,
                 searching: Mutex::default(),
+                budget: Budget::default(),
                 refused: std::sync::Mutex::default(),
             }),
         })
+    }
+
+    /// The same for messages of which nothing but the signature shows whose they are. Nobody waits for those that are not
+    /// signed, and whoever forges them may name any device: together they are kept aside so fast and no faster, and
+    /// beyond that they are counted. Of what is signed everything is kept.
+    #[must_use]
+    pub fn for_strangers(&self) -> Self {
+        Self {
+            voucher: Voucher::Sender,
+            ..self.clone()
+        }
     }
 
     /// Where signs of clones are reported.
@@ -198,7 +230,8 @@ impl Pipeline {
         &self.shared.deps.clones
     }
 
-    /// Takes a device's message to its outcome. `device` is the one that the connection proved to be.
+    /// Takes a device's message to its outcome. `device` is the one that the connection proved to be, or
+    /// [was named](Pipeline::for_strangers).
     ///
     /// Once started, a message runs to its end even when this future is dropped: a disconnect cannot leave a quarantined
     /// message without its audit record.
@@ -257,11 +290,11 @@ impl Pipeline {
         device: DeviceId,
         payload: Bytes,
     ) -> impl Future<Output = Result<Outcome, PipelineError>> + Send + use<> {
-        let shared = Arc::clone(&self.shared);
+        let (shared, voucher) = (Arc::clone(&self.shared), self.voucher);
         let turn = order.next();
         let terms = Terms::new(shared.deps.clock.now(), shared.deps.times);
         let work = self.spawn(async move {
-            let outcome = shared.take(device, payload, terms, turn).await;
+            let outcome = shared.take(device, payload, terms, turn, voucher).await;
             drop(credit);
             outcome
         });
@@ -273,12 +306,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Pipeline::submit`].
-    pub async fn give_up_sender(
+    pub(crate) async fn give_up_sender(
         &self,
         device: &DeviceId,
         payload: &Bytes,
     ) -> Result<Outcome, PipelineError> {
         let (shared, device, body) = (Arc::clone(&self.shared), device.clone(), payload.clone());
+        let voucher = self.voucher;
         let work = self.spawn(async move {
             let detail = "its session key did not come in full";
             let refusal = Refusal::new(QuarantineReason::UnknownKey, detail);
@@ -287,7 +321,8 @@ impl Pipeline {
                 Err(refused) => refused,
             };
             let now = shared.deps.clock.now();
-            shared.keep(&device, refusal, &body, now).await
+            let kept = Kept::as_it_came(body, &refusal);
+            shared.keep(&device, refusal, kept, now, voucher).await
         });
         work.await?
     }
@@ -312,6 +347,7 @@ impl Shared {
         body: Bytes,
         terms: Terms,
         mut turn: Turn,
+        voucher: Voucher,
     ) -> Result<Outcome, PipelineError> {
         let passed = self.stages(&device, &body, &terms).await;
         // Also for what goes no further: whoever comes next waits for this turn alone.
@@ -329,7 +365,7 @@ impl Shared {
             Ok(None) => Ok(Outcome::Duplicate),
             // In a box of its own: it is long, seldom needed, and would be carried along by every message.
             Err(Stop::Refused(refusal)) => {
-                Box::pin(self.refuse(&device, body, refusal, &terms)).await
+                Box::pin(self.refuse(&device, body, refusal, &terms, voucher)).await
             }
             Err(Stop::Failed(error)) => Err(error),
         }
@@ -341,27 +377,43 @@ impl Shared {
         body: Bytes,
         refusal: Refusal,
         terms: &Terms,
+        voucher: Voucher,
     ) -> Result<Outcome, PipelineError> {
         let _searching = match refusal.is_fork() {
             true => Some(self.searching.lock().await),
             false => None,
         };
-        let body = self.to_keep(device, body, &refusal, terms).await;
-        self.keep(device, refusal, &body, terms.received_at).await
+        let kept = self.to_keep(device, body, &refusal, terms).await?;
+        self.keep(device, refusal, kept, terms.received_at, voucher)
+            .await
     }
 
     async fn keep(
         &self,
         device: &DeviceId,
         refusal: Refusal,
-        body: &Bytes,
+        kept: Kept,
         received_at: Timestamp,
+        voucher: Voucher,
     ) -> Result<Outcome, PipelineError> {
         let reason = refusal.reason();
-        let kept = quarantine::keep(&self.deps, device, refusal, body, received_at).await?;
+        let place = match (voucher, kept.signed) {
+            (Voucher::Connection, _) => self.budget.take(Some(device.clone()), Instant::now()),
+            (Voucher::Sender, false) => self.budget.take(None, Instant::now()),
+            (Voucher::Sender, true) => true,
+        };
+        if place {
+            quarantine::keep(&self.deps, device, refusal, kept, received_at).await?;
+        } else if voucher == Voucher::Connection {
+            // Whoever floods must not hide a clone behind it.
+            if let Some(signal) = CloneSignal::of_refusal(reason) {
+                self.deps.clones.suspect(device, signal).await?;
+            }
+            return Err(PipelineError::TooManyRefused);
+        }
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         *refused.entry(reason).or_default() += 1;
-        Ok(kept)
+        Ok(Outcome::Quarantined(reason))
     }
 
     /// What is to be admitted; `None` for what was before.

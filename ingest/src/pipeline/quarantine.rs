@@ -11,7 +11,7 @@ use vitalseal_storage::{
     Actor, AuditEvent, AuditRecord, Fork, NewQuarantine, Place, QuarantineReason,
 };
 
-use super::{Outcome, PipelineDeps, PipelineError, evidence};
+use super::{PipelineDeps, PipelineError, evidence};
 use crate::clones::CloneSignal;
 
 /// Why a message is refused, with as much of its identity as could be read.
@@ -73,6 +73,19 @@ impl Refusal {
         self.reason
     }
 
+    /// Whether the device's signature held: other reasons are given before anybody looks at it, or are about it.
+    pub(super) fn is_signed(&self) -> bool {
+        !matches!(
+            self.reason,
+            QuarantineReason::TooLarge
+                | QuarantineReason::Shape
+                | QuarantineReason::Algorithm
+                | QuarantineReason::Identity
+                | QuarantineReason::DeviceNotActive
+                | QuarantineReason::Signature
+        )
+    }
+
     /// Why, and more words.
     pub(super) fn into_reason(self) -> (QuarantineReason, Cow<'static, str>) {
         (self.reason, self.detail)
@@ -96,6 +109,26 @@ impl From<Rejection> for Refusal {
     }
 }
 
+/// What is kept of a refused message.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) body: Bytes,
+    /// Whether its device signed it, as far as that was found out.
+    pub(super) signed: bool,
+    /// As [`NewQuarantine::releasable`].
+    pub(super) releasable: Option<[u8; 32]>,
+}
+
+impl Kept {
+    pub(super) fn as_it_came(body: Bytes, refusal: &Refusal) -> Self {
+        Self {
+            body,
+            signed: refusal.is_signed(),
+            releasable: None,
+        }
+    }
+}
+
 /// Makes the refusal durable, then records it; of a fork the proof too. The store keeps no body about an erased patient.
 ///
 /// # Errors
@@ -104,9 +137,12 @@ pub(super) async fn keep(
     deps: &PipelineDeps,
     device: &DeviceId,
     refusal: Refusal,
-    body: &Bytes,
+    kept: Kept,
     received_at: Timestamp,
-) -> Result<Outcome, PipelineError> {
+) -> Result<(), PipelineError> {
+    let Kept {
+        body, releasable, ..
+    } = kept;
     let Refusal {
         reason,
         detail,
@@ -141,7 +177,7 @@ pub(super) async fn keep(
                 boot,
                 sequence,
             };
-            let proof = evidence::of_fork(deps, &message, fork, body).await;
+            let proof = evidence::of_fork(deps, &message, fork, &body).await;
             proof.unwrap_or_else(|error| {
                 // Sent again it would be the same: what was refused stays refused, and both messages stay where they are.
                 let error = &error as &dyn std::error::Error;
@@ -160,6 +196,7 @@ pub(super) async fn keep(
             received_at,
             subject,
             body: Some(body.to_vec()),
+            releasable,
             introduced: introduced.map(|key| *key),
             place: place.map(|place| *place),
             clone_proof,
@@ -186,7 +223,7 @@ pub(super) async fn keep(
     if let Some(signal) = CloneSignal::of_refusal(reason) {
         deps.clones.suspect(device, signal).await?;
     }
-    Ok(Outcome::Quarantined(reason))
+    Ok(())
 }
 
 async fn record(

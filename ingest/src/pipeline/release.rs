@@ -13,7 +13,7 @@ use vitalseal_storage::{QuarantineReason, QuarantineRow};
 use super::expected::Known;
 use super::opened::Measured;
 use super::order::Order;
-use super::quarantine::Refusal;
+use super::quarantine::{Kept, Refusal};
 use super::rewrapped::Rewrapped;
 use super::time::Terms;
 use super::{Pipeline, PipelineError, Shared, Stop};
@@ -62,23 +62,44 @@ impl Pipeline {
 }
 
 impl Shared {
-    /// The body that is kept of a refused message. If all that speaks against it can be overruled, it is kept as it would
-    /// be stored: the server's envelope keys end within days, and nobody could open it then.
+    /// What is kept of a refused message. If all that speaks against it can be overruled, it is kept as it would be
+    /// stored: the server's envelope keys end within days, and nobody could open it then.
+    ///
+    /// # Errors
+    /// When that could not be found out.
     pub(super) async fn to_keep(
         &self,
         device: &DeviceId,
         body: Bytes,
         refusal: &Refusal,
         terms: &Terms,
-    ) -> Bytes {
+    ) -> Result<Kept, PipelineError> {
         let reason = refusal.reason();
+        let kept = Kept::as_it_came(body, refusal);
         if !reason.is_releasable() {
-            return body;
+            return Ok(kept);
         }
-        match self.stages(device, &body, &terms.waiving(reason)).await {
-            Ok(Some(rewrapped)) => Bytes::from(rewrapped.envelope.into_bytes()),
-            // Something else is wrong with it as well, or it could not be found out: as it came.
-            _ => body,
+        match self
+            .stages(device, &kept.body, &terms.waiving(reason))
+            .await
+        {
+            Ok(Some(rewrapped)) => Ok(Kept {
+                signed: true,
+                releasable: Some(rewrapped.signed_hash),
+                body: Bytes::from(rewrapped.envelope.into_bytes()),
+            }),
+            // Stored meanwhile.
+            Ok(None) => Ok(kept),
+            // Something else is wrong with it as well.
+            Err(Stop::Refused(second)) => Ok(Kept {
+                signed: kept.signed || second.is_signed(),
+                ..kept
+            }),
+            Err(Stop::Failed(PipelineError::UnknownSender)) => Ok(Kept {
+                signed: true,
+                ..kept
+            }),
+            Err(Stop::Failed(error)) => Err(error),
         }
     }
 

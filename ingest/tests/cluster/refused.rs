@@ -99,3 +99,18 @@ async fn a_session_key_that_never_comes_holds_nobody_up_for_ever() {
     site.stored(&device, 3).await;
     assert_eq!(consuming.metrics.quarantined(), 1);
 }
+
+#[tokio::test]
+async fn nobody_stops_the_intake_with_forged_messages_of_a_device_that_is_shut_out() {
+    let site = Site::start().await;
+    let device = site.rig.device("mon-1").await;
+    let stranger = site.rig.stranger("mon-2", &site.rig.authority);
+    let consuming = site.consume().await;
+    site.rig.store.inbox.limit_quarantine(0);
+    let forged = (stranger.vitals(), site.rig.seal(&stranger, 1), false);
+    let good = (device.vitals(), site.rig.seal(&device, 1), false);
+    site.publish(vec![forged, good]).await;
+    consuming.acked(2).await;
+    assert!(site.rig.is_stored(&device, 1).await);
+    assert_eq!(consuming.metrics.connections_lost(), 0);
+}

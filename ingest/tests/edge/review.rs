@@ -1,8 +1,9 @@
 //! A release overrules one judgement and no other, and is the same thing however often it is done.
 
 use bytes::Bytes;
+use futures::future::join_all;
 use jiff::SignedDuration;
-use vitalseal_ingest::{Outcome, Released};
+use vitalseal_ingest::{Outcome, PipelineError, Released};
 use vitalseal_storage::{
     Clock as _, QuarantineReason, QuarantineRow, QuarantineState, Settled, SystemClock,
 };
@@ -250,4 +251,114 @@ async fn a_full_quarantine_leaves_to_the_device_what_a_review_may_still_release(
         .collect();
     let (shape, stale) = (QuarantineReason::Shape, QuarantineReason::Stale);
     assert_eq!(counted, [(shape, 1), (stale, 1)]);
+}
+
+const SHUT_OUT: Outcome = Outcome::Quarantined(QuarantineReason::DeviceNotActive);
+
+async fn suspend(rig: &Rig, device: &Device) {
+    let registry = &rig.store.registry;
+    let suspended = registry.suspend_device(&device.id, "lost", SystemClock.now());
+    assert!(suspended.await.unwrap());
+}
+
+/// In a cluster, whoever waits holds up everybody behind it.
+#[tokio::test]
+async fn only_what_a_device_that_is_shut_out_has_signed_is_worth_waiting_for_room() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    let stranger = rig.stranger("mon-2", &rig.authority);
+    suspend(&rig, &device).await;
+    rig.store.inbox.limit_quarantine(0);
+    let signed = rig.seal(&device, 1);
+    let mut forged = signed.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    for (device, message) in [(&device, forged), (&stranger, rig.seal(&stranger, 1))] {
+        assert_eq!(rig.submit(device, message).await, SHUT_OUT);
+        assert!(!newest(&rig).await.has_body);
+    }
+    let waits = rig.pipeline.submit(&device.id, signed.clone().into()).await;
+    assert!(waits.unwrap_err().is_full());
+    // The forged one, which claims the same counters, does not stand for it.
+    rig.store.inbox.limit_quarantine(1 << 20);
+    for _ in 0..2 {
+        assert_eq!(rig.submit(&device, signed.clone()).await, SHUT_OUT);
+    }
+    let row = newest(&rig).await;
+    assert_eq!((row.times, row.has_body), (2, true));
+    // Other signed bytes under its counters are another message.
+    let other = rig.seal_value(&device, 1, 61.0);
+    assert_eq!(rig.submit(&device, other).await, SHUT_OUT);
+    let row = newest(&rig).await;
+    assert_eq!((row.times, row.has_body), (1, true));
+    assert_eq!(rig.store.inbox.quarantine_held().await.unwrap(), 4);
+}
+
+/// Kept as it came it would end with the envelope key, and its device has forgotten it by then.
+#[tokio::test]
+async fn what_could_not_be_wrapped_for_its_patient_for_want_of_a_key_is_not_acknowledged() {
+    let rig = Rig::start().await;
+    let device = rig.device("mon-1").await;
+    suspend(&rig, &device).await;
+    let message = rig.seal(&device, 1);
+    let (_, roots) = rig.directories();
+    let entries = std::fs::read_dir(&roots).unwrap();
+    let mut files = entries.map(|entry| entry.unwrap().path());
+    let cover = files
+        .find(|path| path.to_string_lossy().contains("recipient"))
+        .unwrap();
+    let kept = std::fs::read(&cover).unwrap();
+    std::fs::write(&cover, b"no key").unwrap();
+    let failed = rig
+        .pipeline
+        .submit(&device.id, message.clone().into())
+        .await;
+    assert!(matches!(failed, Err(PipelineError::Keys(_))), "{failed:?}");
+    assert_eq!(rig.store.inbox.quarantine_held().await.unwrap(), 0);
+    std::fs::write(&cover, kept).unwrap();
+    assert_eq!(rig.submit(&device, message).await, SHUT_OUT);
+}
+
+#[tokio::test]
+async fn whoever_sends_nothing_but_junk_is_slowed_down_and_strangers_are_counted() {
+    const FLOOD: u64 = 900;
+    let rig = Rig::start().await;
+    let (device, held) = (rig.device("mon-1").await, rig.device("mon-2").await);
+    suspend(&rig, &held).await;
+    let rows = async || rig.store.inbox.quarantine_held().await.unwrap();
+    let junk = |n: u64| Bytes::copy_from_slice(&n.to_be_bytes());
+    let flood = (0..FLOOD).map(|n| rig.pipeline.submit(&device.id, junk(n)));
+    let outcomes = join_all(flood).await;
+    let refused: Vec<_> = outcomes.iter().filter_map(|o| o.as_ref().err()).collect();
+    assert!(refused.iter().all(|error| error.is_full()));
+    let kept = rows().await;
+    assert_eq!(kept + u64::try_from(refused.len()).unwrap(), FLOOD);
+    assert!((600..FLOOD).contains(&kept), "{kept}");
+    assert_eq!(
+        rig.audit.quarantined().len(),
+        usize::try_from(kept).unwrap()
+    );
+    // What is good comes in as ever.
+    let good = rig.submit(&device, rig.seal(&device, 1)).await;
+    assert!(matches!(good, Outcome::Stored { .. }));
+
+    let strangers = rig.pipeline.for_strangers();
+    // Another name each time does not help them.
+    let names: Vec<_> = (0..FLOOD)
+        .map(|n| format!("any-{n}").parse().unwrap())
+        .collect();
+    let flood = names
+        .iter()
+        .zip(0..)
+        .map(|(name, n)| strangers.submit(name, junk(n)));
+    let shape = Outcome::Quarantined(QuarantineReason::Shape);
+    for outcome in join_all(flood).await {
+        assert_eq!(outcome.unwrap(), shape);
+    }
+    let before = rows().await;
+    assert!((600..FLOOD).contains(&(before - kept)), "{before}");
+    // What is signed is kept, whoever made a noise before.
+    let signed = Bytes::from(rig.seal(&held, 1));
+    assert_eq!(strangers.submit(&held.id, signed).await.unwrap(), SHUT_OUT);
+    assert_eq!(rows().await, before + 1);
+    assert!(newest(&rig).await.has_body);
 }

@@ -21,6 +21,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
 use vitalseal_crypto::{
     DeviceId, Kek, Kid, MAX_ENVELOPE_BYTES, P256Point, SenderKeyId, Signed, SubjectPseudonym,
+    default_backend,
 };
 use zeroize::Zeroizing;
 
@@ -43,8 +44,7 @@ const QUARANTINE_BYTES: i64 = 512 << 20;
 pub struct NewQuarantine {
     /// Device that the TLS session vouched for.
     pub device: DeviceId,
-    /// Boot and sequence, as far as they could be read. The same refusal of the same counters is
-    /// kept once.
+    /// Boot and sequence, as far as they could be read. The same refusal of the same bytes is kept once.
     pub message: Option<(u64, u64)>,
     /// Why.
     pub reason: QuarantineReason,
@@ -58,6 +58,9 @@ pub struct NewQuarantine {
     /// The message as it came, or as it would be stored; sealed before it is written, and not written about an erased
     /// patient.
     pub body: Option<Vec<u8>>,
+    /// Of a message that its device signed, that opened, and whose body is as it would be stored: SHA-256 of the
+    /// countersigned bytes. A review may release it, so it is never given up for want of room.
+    pub releasable: Option<[u8; 32]>,
     /// Of a message that opened, the session key that it carried in full, and the name that later messages may give it:
     /// the device takes it to be known once this one is acknowledged.
     pub introduced: Option<(SenderKeyId, P256Point)>,
@@ -96,6 +99,11 @@ impl Store {
     pub async fn quarantine(&self, mut refused: NewQuarantine) -> Result<(), StoreError> {
         let body = refused.body.take().map(Zeroizing::new);
         let size = body.as_ref().map_or(0, |b| b.len());
+        // What is wrapped for its patient is so differently each time that it comes.
+        let digest = refused.releasable.unwrap_or_else(|| {
+            let came = body.as_ref().map_or(&[][..], |b| b);
+            default_backend().sha256(&[came])
+        });
         // What no envelope can be is counted, not kept: a device must not fill the disk with it.
         let body = body.filter(|b| b.len() <= MAX_ENVELOPE_BYTES);
         let named = body.as_ref().and_then(|b| Signed::decode(b).ok());
@@ -114,8 +122,8 @@ impl Store {
         // What can never be stored is not worth a place that something else needs: its row says all that there is to
         // say. What could be stored after a review must not be lost, so its device keeps it for now.
         let body = match body {
-            Some(_) if self.inbox.memory.room.is_full(size) && !self.is_kept(&refused).await? => {
-                if refused.reason.is_releasable() {
+            Some(_) if self.inbox.memory.room.is_full(size) => {
+                if refused.releasable.is_some() && !self.is_kept(&refused, &digest).await? {
                     return Err(InboxError::QuarantineFull.into());
                 }
                 None
@@ -143,6 +151,7 @@ impl Store {
             detail: refused.detail.chars().take(DETAIL_CHARS).collect(),
             received_at_us,
             size: i64::try_from(size).unwrap_or(i64::MAX),
+            digest,
             subject,
             kid: kek.map(Kek::kid).cloned(),
             body: sealed,
@@ -154,18 +163,23 @@ impl Store {
     }
 
     /// Whether this only repeats a row, which takes no room.
-    async fn is_kept(&self, refused: &NewQuarantine) -> Result<bool, InboxError> {
+    async fn is_kept(
+        &self,
+        refused: &NewQuarantine,
+        digest: &[u8; 32],
+    ) -> Result<bool, InboxError> {
         let Some((boot, sequence)) = refused.message else {
             return Ok(false);
         };
         let kept = sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM quarantine WHERE device = $1 AND boot = $2 \
-             AND sequence = $3 AND reason = $4)",
+             AND sequence = $3 AND reason = $4 AND digest = $5)",
         )
         .bind(refused.device.as_str())
         .bind(number(boot)?)
         .bind(number(sequence)?)
-        .bind(refused.reason.as_str());
+        .bind(refused.reason.as_str())
+        .bind(digest.as_slice());
         Ok(kept.fetch_one(self.inbox.db.pool()).await?)
     }
 
@@ -183,6 +197,7 @@ pub(super) struct SealedQuarantine {
     detail: String,
     received_at_us: i64,
     size: i64,
+    digest: [u8; 32],
     pub(super) subject: Option<SubjectPseudonym>,
     kid: Option<Kid>,
     pub(super) body: Option<Vec<u8>>,
@@ -211,11 +226,9 @@ impl SealedQuarantine {
         };
         let times: i64 = sqlx::query_scalar(
             "INSERT INTO quarantine (device, boot, sequence, reason, detail, received_at_us, times, size, \
-             subject, kid, body, signed_hash, state) \
-             VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9, $10, $11, 'held') \
-             ON CONFLICT (device, boot, sequence, reason) \
-             WHERE boot IS NOT NULL AND sequence IS NOT NULL DO UPDATE SET times = times + 1 \
-             RETURNING times",
+             digest, subject, kid, body, signed_hash, state) \
+             VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, $9, $10, $11, $12, 'held') \
+             ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times",
         )
         .bind(self.device.as_str())
         .bind(self.counters.map(|(boot, _)| boot))
@@ -224,6 +237,7 @@ impl SealedQuarantine {
         .bind(&self.detail)
         .bind(self.received_at_us)
         .bind(self.size)
+        .bind(self.digest.as_slice())
         .bind(self.subject.as_ref().map(SubjectPseudonym::as_str))
         .bind(self.kid.as_ref().map(Kid::as_bytes))
         .bind(self.body.as_deref())

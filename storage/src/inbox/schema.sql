@@ -54,7 +54,8 @@ CREATE TABLE sender_keys (
 
 -- body is sealed under the KEK kid of the patient whom it is about, or, kid being NULL, under the quarantine page key.
 -- It is NULL when there was none to keep, after the erasure of its patient, and once the row is settled.
--- signed_hash is there when the device signed it and its place in the chain is not what is wrong with it: the message
+-- digest tells it from others with the same counters: the signed hash of what is kept as it would be stored, which is
+-- signed, and else SHA-256 of the bytes that came. signed_hash is there when the device signed it and its place in the chain is not what is wrong with it: the message
 -- after it may name it.
 CREATE TABLE quarantine (
   id             INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -66,6 +67,7 @@ CREATE TABLE quarantine (
   received_at_us BIGINT  NOT NULL,
   times          BIGINT  NOT NULL,
   size           BIGINT  NOT NULL,
+  digest         BLOB    NOT NULL,
   subject        TEXT,
   kid            BLOB,
   body           BLOB,
@@ -75,9 +77,11 @@ CREATE TABLE quarantine (
   settled_by     TEXT,
   settled_reason TEXT
 );
--- A device repeats what was not acknowledged: the same refusal is one row.
-CREATE UNIQUE INDEX quarantine_once ON quarantine (device, boot, sequence, reason)
+-- A device repeats what was not acknowledged: the same refusal of the same message is one row, and of other bytes under
+-- its counters another one. NULLs are never equal, hence two.
+CREATE UNIQUE INDEX quarantine_once ON quarantine (device, boot, sequence, reason, digest)
   WHERE boot IS NOT NULL AND sequence IS NOT NULL;
+CREATE UNIQUE INDEX quarantine_unread_once ON quarantine (device, reason, digest) WHERE boot IS NULL;
 CREATE INDEX quarantine_held ON quarantine (device) WHERE state = 'held';
 
 -- What devices are told, sealed under the quarantine page key, until they acknowledged it. Numbers are not used again:

@@ -321,6 +321,7 @@ async fn an_unreadable_body_goes_with_the_patient_whom_its_device_measures() {
         received_at: at(3),
         subject: Some(ward.gone.clone()),
         body: Some(b"not an envelope".to_vec()),
+        releasable: None,
         introduced: None,
         place: None,
         clone_proof: None,

@@ -176,6 +176,7 @@ async fn a_refused_cleartext_body_is_in_no_file_and_reads_back() {
         received_at: at(9),
         subject: None,
         body: Some(CLEARTEXT.to_vec()),
+        releasable: None,
         introduced: None,
         place: None,
         clone_proof: None,

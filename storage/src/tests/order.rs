@@ -196,6 +196,7 @@ fn refused(sequence: u64, must_link: bool) -> NewQuarantine {
         received_at: at(1),
         subject: None,
         body: Some(vec![7; 100]),
+        releasable: None,
         introduced: None,
         place: Some(Place {
             signed_hash: hash(sequence),

@@ -13,6 +13,7 @@ fn refused(n: u32, sequence: u64, reason: QuarantineReason) -> NewQuarantine {
         received_at: at(1),
         subject: None,
         body: Some(vec![7; 1_000]),
+        releasable: None,
         introduced: None,
         place: None,
         clone_proof: None,
@@ -99,39 +100,47 @@ async fn a_full_quarantine_keeps_what_it_has_and_takes_nothing_that_it_would_hav
     let subject = patient(&store).await;
     let inbox = &store.inbox;
     inbox.limit_quarantine(2_500);
-    let keep = async |sequence, reason| {
+    let keep = async |sequence: u64, reason, releasable: bool| {
+        let hash = [u8::try_from(sequence).unwrap(); 32];
         let refused = NewQuarantine {
             subject: Some(subject.clone()),
+            releasable: releasable.then_some(hash),
             ..refused(1, sequence, reason)
         };
         store.quarantine(refused).await
     };
-    for sequence in [1, 2, 2] {
-        keep(sequence, QuarantineReason::Stale).await.unwrap();
+    let stale = QuarantineReason::Stale;
+    for sequence in [1, 2] {
+        keep(sequence, stale, true).await.unwrap();
     }
+    inbox.limit_quarantine(2_000);
+    keep(2, stale, true).await.unwrap();
     assert_eq!(
         inbox.quarantine_bytes(),
         2_000,
         "a repetition takes no room"
     );
-    let refused = keep(3, QuarantineReason::Stale).await.unwrap_err();
+    let refused = keep(3, stale, true).await.unwrap_err();
     assert!(matches!(
         refused,
         StoreError::Inbox(InboxError::QuarantineFull)
     ));
-    // What could never be stored is counted without its body, so nobody can fill it up for others.
-    keep(4, QuarantineReason::Signature).await.unwrap();
-    let row = inbox.quarantined(1).await.unwrap().remove(0);
-    assert_eq!(
-        (row.reason, row.size, row.has_body),
-        (QuarantineReason::Signature, 1_000, false)
-    );
+    // What could never be stored is counted without its body, so nobody can fill it up for others: nor with what says
+    // that it is of a device that is shut out, and is not signed.
+    for reason in [
+        QuarantineReason::Signature,
+        QuarantineReason::DeviceNotActive,
+    ] {
+        keep(4, reason, false).await.unwrap();
+        let row = inbox.quarantined(1).await.unwrap().remove(0);
+        assert_eq!((row.reason, row.size, row.has_body), (reason, 1_000, false));
+    }
 
     inbox
         .settle(1, QuarantineState::Dropped, settled("a"))
         .await
         .unwrap();
-    keep(3, QuarantineReason::Stale).await.unwrap();
+    keep(3, stale, true).await.unwrap();
     assert_eq!(inbox.quarantine_bytes(), 2_000);
     // Counted again at the next start.
     store.close().await;
@@ -140,5 +149,38 @@ async fn a_full_quarantine_keeps_what_it_has_and_takes_nothing_that_it_would_hav
     // An erasure takes the bodies along.
     store.keys.erase(&subject, "e1", at(60)).await.unwrap();
     assert_eq!(store.inbox.quarantine_bytes(), 0);
-    assert_eq!(store.inbox.quarantine_held().await.unwrap(), 3);
+    assert_eq!(store.inbox.quarantine_held().await.unwrap(), 4);
+}
+
+/// Whoever is told that a message is kept forgets it.
+#[tokio::test]
+async fn only_the_same_bytes_are_the_same_message_whatever_counters_they_claim() {
+    let site = Site::new();
+    let store = site.create().await;
+    for (message, releasable) in [
+        (Some((1, 1)), None),
+        (None, None),
+        (Some((1, 1)), Some([7; 32])),
+        (Some((1, 1)), Some([8; 32])),
+    ] {
+        for (round, body) in [(1, b"one"), (2, b"one"), (1, b"two")] {
+            let refused = NewQuarantine {
+                message,
+                releasable,
+                body: Some(body.to_vec()),
+                ..refused(1, 1, QuarantineReason::Stale)
+            };
+            store.quarantine(refused).await.unwrap();
+            let rows = store.inbox.quarantined(1).await.unwrap();
+            let kept = store.quarantined_body(rows[0].id).await.unwrap().unwrap();
+            // Wrapped anew, what is signed is still the same message.
+            let (times, expected) = match (releasable, body) {
+                (Some(_), b"two") => (3, b"one"),
+                _ => (round, body),
+            };
+            assert_eq!((rows[0].times, kept.as_slice()), (times, &expected[..]));
+        }
+    }
+    assert_eq!(store.inbox.quarantine_held().await.unwrap(), 6);
+    assert_eq!(store.inbox.quarantine_bytes(), 18);
 }

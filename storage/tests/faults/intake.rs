@@ -34,8 +34,8 @@ enum Operation {
 
 /// How, and at every how many calls.
 const MODES: [(&str, usize); 7] = [
-    ("kill", 4),
-    ("powercut", 2),
+    ("kill", 1),
+    ("powercut", 1),
     ("torn", 4),
     ("eio", 4),
     ("fsync", 1),
@@ -215,6 +215,7 @@ fn refused() -> NewQuarantine {
         received_at: at(20),
         subject: None,
         body: Some(REFUSED.to_vec()),
+        releasable: None,
         introduced: None,
         place: None,
         clone_proof: None,
