@@ -204,3 +204,39 @@ fn an_assignment_is_entered_late_but_never_ahead_of_time_or_into_another() {
     let since = &audited(&site, "device_assigned").pop().unwrap()["since"];
     assert_eq!(since, "2026-01-31T00:00:00Z");
 }
+
+#[test]
+fn a_message_that_is_dropped_while_it_is_released_is_one_or_the_other() {
+    const MESSAGES: usize = 8;
+    let site = Site::serving();
+    let patient = site.patient();
+    let directory = site.device("monitor-7", &patient);
+    let mut device = Device::load(&directory, &patient, &site);
+    for _ in 0..MESSAGES {
+        device.push(&measured("2025-12-24T08:00:00Z"));
+    }
+    device.drain();
+    let rows = list(&site, &["--state", "held"]);
+    assert_eq!(rows.len(), MESSAGES);
+    let (mut released, mut dropped) = (0, 0);
+    for row in rows {
+        let id = row["id"].to_string();
+        let [one, other] = std::thread::scope(|scope| {
+            let both = ["release", "drop"].map(|verb| {
+                let (site, id) = (&site, &id);
+                scope.spawn(move || site.run(&settling(verb, id)).status.success())
+            });
+            both.map(|decision| decision.join().unwrap())
+        });
+        let state = show(&site, &id)["state"].clone();
+        assert!(one != other, "{state}");
+        assert_eq!(state, if one { "released" } else { "dropped" });
+        released += u64::from(one);
+        dropped += usize::from(other);
+    }
+    // What is on record is what is stored, and nothing else was decided.
+    let chain = site.json(&["device", "chain", "monitor-7"]);
+    let stored = chain[0]["messages"].as_u64().unwrap_or(0);
+    assert_eq!(stored, released);
+    assert_eq!(audited(&site, "quarantine_dropped").len(), dropped);
+}
