@@ -11,9 +11,7 @@ use vitalseal_crypto::{
     CertificateAuthority, DeviceId, DeviceSigner, KeyEpoch, MessageId, NoSenderKeys,
     SubjectPseudonym, default_backend, new_device_key_and_csr,
 };
-use vitalseal_storage::{
-    Admission, FileRootProvider, Judgement, Required, Store, StorePaths,
-};
+use vitalseal_storage::{Admission, FileRootProvider, Judgement, Required, Store, StorePaths};
 
 use crate::audit::AuditLog;
 

@@ -21,8 +21,8 @@ use vitalseal_query::{QueryDeps, QueryError, QueryLimits, QueryService, QuerySes
 use vitalseal_storage::Store;
 use vitalseal_storage::inbox::{Admission, Judgement, Required};
 use vitalseal_storage::ports::{
-    AccessPolicy, AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated, AuthenticationError,
-    Authenticator, Authorized, Clock, Identity, PolicyError, Purpose, Role,
+    AccessPolicy, AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated,
+    AuthenticationError, Authenticator, Authorized, Clock, Identity, PolicyError, Purpose, Role,
 };
 use vitalseal_storage::{FileRootProvider, StorePaths};
 use vitalseal_vitals::{Reading, senml, signal};
