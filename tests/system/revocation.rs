@@ -15,6 +15,7 @@ use vitalseal_vitals::{Reading, signal};
 
 use crate::common::Site;
 use crate::common::device::Device;
+use crate::faults;
 
 fn readings(value: f64) -> Vec<Reading> {
     let at = Timestamp::from_second(Timestamp::now().as_second() - 1).unwrap();
@@ -218,6 +219,35 @@ fn a_suspended_device_comes_back_when_it_is_reinstated_and_the_list_says_hold_me
     let expected = ["device_suspended", "device_reinstated"];
     let mut told = told.into_iter().filter(|event| expected.contains(event));
     assert!(expected.into_iter().eq(told.by_ref()), "{audited}");
+}
+
+#[test]
+fn nobody_is_shut_out_before_it_is_on_record_who_decided_it_and_asking_again_does_both() {
+    let mut site = Site::serving();
+    let patient = site.patient();
+    site.device("monitor-1", &patient);
+    site.terminate();
+    faults::strike(&mut site, "switches", 0);
+    // Only the audit log has no room.
+    let log = site.data.join("audit.sqlite");
+    site.environment.push(("VS_FAULT_DIR", log.into()));
+    site.serve();
+    let full = site.dir.path().join("hit.full");
+    for (verb, before, after) in [
+        ("suspend", "active", "suspended"),
+        ("revoke", "suspended", "revoked"),
+    ] {
+        let order = ["device", verb, "monitor-1", "--reason", "lost"];
+        fs::write(&full, "").unwrap();
+        site.refused(&order);
+        assert_eq!(device_row(&site, "monitor-1")["state"], before);
+        fs::remove_file(&full).unwrap();
+        assert_eq!(site.json(&order)["state"], after);
+        let audited = site.json(&["audit", "tail", "-n", "100"]);
+        let event = format!("device_{after}");
+        let mut events = audited.as_array().unwrap().iter();
+        assert!(events.any(|entry| entry["event"] == event), "{audited}");
+    }
 }
 
 #[test]

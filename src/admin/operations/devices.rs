@@ -99,9 +99,18 @@ pub(super) async fn list(act: &Act<'_>) -> anyhow::Result<Value> {
     json(&view)
 }
 
+/// Audited first, as each of these decisions is: what cannot be recorded is not done, and asking again does both.
 pub(super) async fn revoke(act: &Act<'_>, device: DeviceId, reason: &str) -> anyhow::Result<Value> {
     let store = &act.system.store;
     let reason = reason_text(reason)?;
+    // Of an unknown device the registry says so.
+    if store.registry.device(&device).await?.is_some() {
+        let event = AuditEvent::DeviceRevoked {
+            device: device.clone(),
+            reason: reason.clone(),
+        };
+        act.audited(event).await?;
+    }
     store
         .registry
         .revoke_device(&device, &reason, act.now)
@@ -109,11 +118,6 @@ pub(super) async fn revoke(act: &Act<'_>, device: DeviceId, reason: &str) -> any
     // Nothing of it is opened any more; that it could name its sessions is of no use. Nor does it come for anything.
     store.inbox.forget_senders(&device).await?;
     store.inbox.forget_downlink(&device).await?;
-    let event = AuditEvent::DeviceRevoked {
-        device: device.clone(),
-        reason,
-    };
-    act.audited(event).await?;
     standing(act, &device, DeviceState::Revoked).await
 }
 
@@ -124,15 +128,18 @@ pub(super) async fn suspend(
 ) -> anyhow::Result<Value> {
     let registry = &act.system.store.registry;
     let reason = reason_text(reason)?;
+    let record = registry.device(&device).await?;
+    if record.is_some_and(|record| record.state == DeviceState::Active) {
+        let event = AuditEvent::DeviceSuspended {
+            device: device.clone(),
+            reason: reason.clone(),
+        };
+        act.audited(event).await?;
+    }
     anyhow::ensure!(
         registry.suspend_device(&device, &reason, act.now).await?,
         "device {device} is suspended already (`vitalseal device list` says why)"
     );
-    let event = AuditEvent::DeviceSuspended {
-        device: device.clone(),
-        reason,
-    };
-    act.audited(event).await?;
     standing(act, &device, DeviceState::Suspended).await
 }
 
