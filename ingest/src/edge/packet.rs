@@ -7,6 +7,9 @@
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
+/// Subscriptions of one session. A device has three topics to hear; a service that wants more wards than these asks for all.
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 256;
+
 /// Protocol version, read from the CONNECT packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {

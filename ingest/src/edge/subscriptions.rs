@@ -19,14 +19,13 @@ use super::acl::{Permissions, Subscription};
 use super::fanout::{Fanout, Feed, FeedState, Message};
 use super::inflight::{Inflight, Origin};
 use super::kept::Kept;
-use super::packet::{Filter, Hello, Qos, RetainedOnSubscribe, SubscribeCode, Telling};
+use super::packet::{
+    Filter, Hello, MAX_SUBSCRIPTIONS, Qos, RetainedOnSubscribe, SubscribeCode, Telling,
+};
 
 /// Messages on their way to a client before it acknowledges one, whatever it allows: what a parked session may hold of
 /// them, and more than enough for a round trip of what a device or a display is told.
 const MAX_UNACKNOWLEDGED: u16 = 32;
-
-/// Subscriptions of one session. A device has three topics to hear; a service that wants more wards than these asks for all.
-pub(crate) const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// What outlives a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use super::Unreadable;
 use super::properties::{Carrier, Properties};
 use super::reader::{Reader, check_name};
 use crate::edge::frame::{self, Frame};
-use crate::edge::packet::{Filter, Inbound, Publish, Qos, RetainedOnSubscribe, Version};
-use crate::edge::subscriptions::MAX_SUBSCRIPTIONS;
+use crate::edge::packet::{
+    Filter, Inbound, MAX_SUBSCRIPTIONS, Publish, Qos, RetainedOnSubscribe, Version,
+};
 
 /// Topic filters in one packet. Nobody has more subscriptions than this, and a packet of 300 KiB would have room for
 /// 100,000 of them, each a string of its own.
