@@ -12,6 +12,7 @@ use vitalseal_crypto::{
     RevocationReason, RevokedCertificate, Subscriber, SubscriberCertificate, Thumbprint,
 };
 
+use super::users::require_user;
 use super::{Registry, RegistryError};
 use crate::ports::{UserName, Ward, Wards};
 use crate::sqlite::{at, at_opt, damaged, parsed, us};
@@ -155,13 +156,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let mut tx = self.db.begin().await?;
         let conn = tx.connection();
-        let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM users WHERE name = $1")
-            .bind(user.as_str())
-            .fetch_optional(&mut *conn)
-            .await?;
-        if known.is_none() {
-            return Err(RegistryError::UnknownUser(user.clone()));
-        }
+        require_user(user, conn).await?;
         sqlx::query(
             "INSERT INTO user_wards (user_name, ward, granted_at_us) VALUES ($1, $2, $3) \
              ON CONFLICT (user_name, ward) DO NOTHING",

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sqlx::Row as _;
+use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::SubjectPseudonym;
 use zeroize::Zeroizing;
 
@@ -155,13 +155,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let mut tx = self.db.begin().await?;
         let conn = tx.connection();
-        let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM users WHERE name = $1")
-            .bind(user.as_str())
-            .fetch_optional(&mut *conn)
-            .await?;
-        if known.is_none() {
-            return Err(RegistryError::UnknownUser(user.clone()));
-        }
+        require_user(user, conn).await?;
         Self::require_active(subject, conn).await?;
         sqlx::query(
             "INSERT INTO grants (user_name, subject, granted_at_us) VALUES ($1, $2, $3) \
@@ -239,4 +233,19 @@ impl Registry {
         };
         Ok(Some((parsed(&name)?, parsed(&role)?, at(expires_at)?)))
     }
+}
+
+/// # Errors
+/// [`RegistryError::UnknownUser`].
+pub(super) async fn require_user(
+    user: &UserName,
+    conn: &mut SqliteConnection,
+) -> Result<(), RegistryError> {
+    let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM users WHERE name = $1")
+        .bind(user.as_str())
+        .fetch_optional(conn)
+        .await?;
+    known
+        .map(drop)
+        .ok_or_else(|| RegistryError::UnknownUser(user.clone()))
 }
