@@ -130,6 +130,7 @@ impl Server {
         let system = Arc::new(System {
             addresses: doors.addresses()?,
             pipeline,
+            reviewing: Mutex::default(),
             login: Login::new(store.registry.clone(), Arc::clone(&audit) as _),
             store,
             audit,

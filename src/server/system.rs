@@ -43,6 +43,8 @@ pub struct System {
     pub paths: StorePaths,
     /// Takes messages in, and those that a review releases.
     pub pipeline: Pipeline,
+    /// Held from the look at a quarantined message until it is released or dropped. Nobody else settles any.
+    pub reviewing: Mutex<()>,
     /// The current envelope certificate (PEM), as published to devices.
     pub recipient: watch::Sender<Bytes>,
     /// The newest revocation list, and what the doors show.

@@ -7,7 +7,6 @@
 use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::Mutex;
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_ingest::Released;
 use vitalseal_storage::ports::{Actor, AuditEvent};
@@ -17,9 +16,6 @@ use vitalseal_storage::{
 
 use super::{Act, json, reason_text};
 use crate::admin::views::quarantine::{QuarantineDetailView, QuarantineView, SettledView};
-
-/// Held from the look at a row until it is settled. Nobody else settles any.
-static DECIDING: Mutex<()> = Mutex::const_new(());
 
 pub(super) async fn list(
     act: &Act<'_>,
@@ -43,7 +39,7 @@ pub(super) async fn show(act: &Act<'_>, id: i64) -> anyhow::Result<Value> {
 
 pub(super) async fn release(act: &Act<'_>, id: i64, reason: &str) -> anyhow::Result<Value> {
     let reason = reason_text(reason)?;
-    let _deciding = DECIDING.lock().await;
+    let _deciding = act.system.reviewing.lock().await;
     let row = row(act, id).await?;
     if row.state == QuarantineState::Released {
         return json(&SettledView::of(&row, None));
@@ -90,7 +86,7 @@ pub(super) async fn release(act: &Act<'_>, id: i64, reason: &str) -> anyhow::Res
 
 pub(super) async fn drop(act: &Act<'_>, id: i64, reason: &str) -> anyhow::Result<Value> {
     let reason = reason_text(reason)?;
-    let _deciding = DECIDING.lock().await;
+    let _deciding = act.system.reviewing.lock().await;
     let row = row(act, id).await?;
     match row.state {
         QuarantineState::Held => {}
