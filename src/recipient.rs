@@ -8,7 +8,8 @@ use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
 
 use crate::config::Recipient;
 
-/// What has to hold before anything is served: there is a key for now, and every key that is held opens.
+/// What has to hold before anything is served: there is a key that is valid at this instant, and every
+/// key that is held opens.
 ///
 /// # Errors
 /// As [`tend`] and [`current`]; or a key does not open.

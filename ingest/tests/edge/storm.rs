@@ -7,14 +7,11 @@ use std::time::{Duration, Instant};
 
 use rumqttc::QoS;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet};
-use rustls::ServerConnection;
-use rustls::pki_types::ServerName;
 use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::edge::Closing;
-use vitalseal_storage::{Clock, SystemClock};
 
 use crate::raw::{Raw, publish4};
-use crate::rig::{Device, Rig, eventually, server_config};
+use crate::rig::{Device, Rig, eventually};
 
 /// As many as a debug build connects in some seconds. `VITALSEAL_STORM=9900` is as many as 20,000 file descriptors allow
 /// for both sides, and says what it cost.
@@ -183,54 +180,4 @@ fn cpu() -> BTreeMap<String, Duration> {
         *used.entry(name.to_owned()).or_default() += Duration::from_millis(ticks * 10);
     }
     used
-}
-
-/// What the default of handshakes a second stands on.
-#[tokio::test]
-#[ignore = "prints what a handshake costs the server, for whoever sets the rate"]
-async fn what_a_handshake_costs() {
-    let rig = Rig::start().await;
-    let device = rig.device("mon-1").await;
-    let identity = rig
-        .authority
-        .issue_server(&["localhost"], SystemClock.now())
-        .unwrap();
-    let ca = rig.authority.bundle_pem();
-    let server = server_config(&identity.chain_pem, &identity.key_pem, &ca, false);
-    let mut costs = Vec::new();
-    for _ in 0..500 {
-        let name = ServerName::try_from("localhost").unwrap();
-        // Without a ticket of the one before.
-        let mut tls = rustls::ClientConfig::clone(&device.tls);
-        tls.resumption = rustls::client::Resumption::disabled();
-        let mut client = rustls::ClientConnection::new(Arc::new(tls), name).unwrap();
-        let mut served = ServerConnection::new(Arc::clone(&server)).unwrap();
-        let mut cost = Duration::ZERO;
-        while client.is_handshaking() || served.is_handshaking() {
-            let mut there = Vec::new();
-            client.write_tls(&mut there).unwrap();
-            let begin = Instant::now();
-            let mut rest = &there[..];
-            while !rest.is_empty() {
-                served.read_tls(&mut rest).unwrap();
-                served.process_new_packets().unwrap();
-            }
-            let mut back = Vec::new();
-            while served.wants_write() {
-                served.write_tls(&mut back).unwrap();
-            }
-            cost += begin.elapsed();
-            let mut rest = &back[..];
-            while !rest.is_empty() {
-                client.read_tls(&mut rest).unwrap();
-                client.process_new_packets().unwrap();
-            }
-        }
-        costs.push(cost);
-    }
-    costs.sort_unstable();
-    println!(
-        "a handshake: {:?} at the median, {:?} at least",
-        costs[250], costs[0]
-    );
 }

@@ -120,7 +120,7 @@ impl Store {
             _ => (body, size),
         };
         // What can never be stored is not worth a place that something else needs: its row says all that there is to
-        // say. What could be stored after a review must not be lost, so its device keeps it for now.
+        // say. What could be stored after a review must not be lost, so its device keeps it until there is room.
         let body = match body {
             Some(_) if self.inbox.memory.room.is_full(size) => {
                 if refused.releasable.is_some() && !self.is_kept(&refused, &digest).await? {
