@@ -7,8 +7,8 @@ pub mod test_doors;
 
 use zeroize::Zeroizing;
 
-use crate::ids::KeyEpoch;
-use crate::keys::{KeyError, OutboxKey, RootKey, Secret};
+use crate::ids::{KeyEpoch, Kid};
+use crate::keys::{FileKey, KeyError, OutboxKey, RootKey, Secret, StoreKey};
 
 /// A root key's bytes, for a root provider to store.
 pub fn root_key_to_bytes(key: &RootKey) -> Zeroizing<[u8; 32]> {
@@ -36,4 +36,23 @@ pub fn outbox_key_to_bytes(key: &OutboxKey) -> Zeroizing<[u8; 32]> {
 pub fn outbox_key_from_bytes(bytes: &[u8]) -> Result<OutboxKey, KeyError> {
     let bytes = bytes.try_into().map_err(|_| KeyError::Malformed)?;
     Ok(OutboxKey::from_secret(Secret::from_bytes(bytes)))
+}
+
+/// The store key's bytes, for the key store to seal, and for another Parquet reader that is to open the files.
+pub fn store_key_to_bytes(key: &StoreKey) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(*key.secret().bytes())
+}
+
+/// A store key that the key store sealed.
+///
+/// # Errors
+/// [`KeyError::Malformed`] unless there are 32 bytes.
+pub fn store_key_from_bytes(kid: Kid, bytes: &[u8]) -> Result<StoreKey, KeyError> {
+    let bytes = bytes.try_into().map_err(|_| KeyError::Malformed)?;
+    Ok(StoreKey::from_parts(kid, Secret::from_bytes(bytes)))
+}
+
+/// A file key's bytes, for the Parquet writer and reader.
+pub fn file_key_to_bytes(key: &FileKey) -> Zeroizing<[u8; 32]> {
+    Zeroizing::new(*key.secret().bytes())
 }

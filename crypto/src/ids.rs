@@ -151,6 +151,16 @@ impl fmt::Debug for SubjectPseudonym {
 pub struct Kid(Box<[u8]>);
 
 impl Kid {
+    /// Draws a new identifier of 16 random bytes.
+    ///
+    /// # Errors
+    /// When the backend's random source fails.
+    pub fn random(backend: &dyn Backend) -> Result<Self, BackendError> {
+        let mut bytes = [0; 16];
+        backend.fill_random(&mut bytes)?;
+        Ok(Self(bytes.into()))
+    }
+
     /// Takes an identifier as it stands in a header.
     ///
     /// # Errors

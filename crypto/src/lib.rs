@@ -69,6 +69,8 @@
 //!           │                                         ones before it, an erasure takes all
 //!           └─ content key, one a message             A256KW, stored beside its ciphertext
 //!
+//! store key           over the store's files        a file key each, and the content keys of sealed evidence
+//!
 //! cover, epoch r      outside the data directory      destroyed when its epoch ends
 //!   └─ recipient key  what devices seal for           its certificate is published, its private part ends with the cover
 //!
@@ -139,7 +141,8 @@ pub use ids::{
     Thumbprint,
 };
 pub use keys::{
-    Dek, DeviceSigner, Kek, KeyError, OutboxKey, PageKey, PatientKeys, RecipientKey,
-    RecipientKeyRing, RootKey, SessionKey,
+    BLOB_OVERHEAD, BlobContext, BlobKey, Dek, DeviceSigner, FileKey, Kek, KeyError, OutboxKey,
+    PageKey, PatientKeys, RecipientKey, RecipientKeyRing, RootKey, SessionKey, StoreKey, blob_kid,
+    open_blob, seal_blob,
 };
 pub use remote::RemoteSigner;

@@ -56,7 +56,7 @@ fn line(printed: String, traits: &[(&str, bool)]) -> String {
     found.fold(printed, |line, (name, _)| format!("{line}  {name}"))
 }
 
-/// An `Agreement` may be copied: it only borrows a session's key.
+/// An `Agreement` and a `BlobKey` may be copied: they only borrow a key.
 #[test]
 fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
     let backend = default_backend();
@@ -86,6 +86,9 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
         PageKey => &PageKey::generate(backend).unwrap(),
         RootKey => &RootKey::generate(KeyEpoch(1), backend).unwrap(),
         OutboxKey => &OutboxKey::generate(backend).unwrap(),
+        StoreKey => &StoreKey::generate(backend).unwrap(),
+        FileKey => &FileKey::generate(backend).unwrap(),
+        BlobKey<'_> => &BlobKey::Patient(&kek()),
         SessionKey => &session,
         RecipientKey => &recipient,
         RecipientKeyRing => &site.ring,
@@ -107,6 +110,9 @@ fn no_secret_prints_or_can_be_copied_compared_or_serialised() {
     PageKey { .. }
     RootKey { .. }
     OutboxKey { .. }
+    StoreKey { .. }
+    FileKey { .. }
+    Patient(Kek { .. })  Clone
     SessionKey { .. }
     RecipientKey { .. }
     RecipientKeyRing { .. }

@@ -4,7 +4,11 @@
 //! RootKey, epoch e      outside the data directory; destroyed and replaced when anything below is erased
 //!   └─ PageKey          one for about a thousand patients, and one for the service's own secrets
 //!       └─ Kek          one a patient at a time; random, never derived ([`PatientKeys`]: with those before it)
-//!           └─ Dek      one a message; A256KW, stored beside its ciphertext
+//!           └─ Dek      one a message or sealed blob; A256KW, stored beside its ciphertext
+//!
+//! StoreKey              over the store's own files; kept among the service's secrets
+//!   ├─ FileKey          one a Parquet file
+//!   └─ Dek              one a blob of evidence
 //!
 //! RecipientKey          the server's envelope key of one epoch: what devices seal for
 //! SessionKey            a device's agreement key for one session
@@ -19,6 +23,7 @@
 //! [`default_backend`](crate::default_backend): they are rare, and both backends yield the same bytes.
 
 mod agreement;
+mod blob;
 mod content;
 mod outbox;
 mod patient;
@@ -26,15 +31,18 @@ mod patient_keys;
 mod ring;
 mod sealed;
 mod secret;
+mod store;
 mod tree;
 
 pub use self::agreement::{DeviceSigner, RecipientKey, SessionKey};
+pub use self::blob::{BLOB_OVERHEAD, BlobContext, BlobKey, blob_kid, open_blob, seal_blob};
 pub use self::content::Dek;
 pub use self::outbox::OutboxKey;
 pub use self::patient::Kek;
 pub use self::patient_keys::PatientKeys;
 pub use self::ring::RecipientKeyRing;
 pub(crate) use self::secret::Secret;
+pub use self::store::{FileKey, StoreKey};
 pub use self::tree::{PageKey, RootKey};
 
 use crate::backend::BackendError;

@@ -25,11 +25,8 @@ impl Kek {
     /// # Errors
     /// [`KeyError::Backend`] when the random source fails.
     pub fn generate(backend: &dyn Backend) -> Result<Self, KeyError> {
-        let mut kid = [0; 16];
-        backend.fill_random(&mut kid)?;
-        let kid = Kid::from_bytes(&kid).map_err(|_| KeyError::Malformed)?;
         Ok(Self {
-            kid,
+            kid: Kid::random(backend)?,
             key: Secret::generate(backend)?,
         })
     }
