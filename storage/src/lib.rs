@@ -24,6 +24,7 @@ mod lock;
 pub mod paths;
 pub mod pkcs11;
 pub mod ports;
+mod progress;
 pub mod registry;
 mod restore;
 pub mod schema;
@@ -57,6 +58,7 @@ pub use ports::{
     AuthenticationError, Authenticator, Authorized, Clock, Identity, ParseError, PolicyError,
     Purpose, QuarantineReason, QueryOutcome, Role, SystemClock, UserName, Ward, Wards,
 };
+pub use progress::{Progress, Unwatched};
 pub use registry::{
     Assignment, DeviceRecord, DeviceRow, DeviceState, KekRotation, NewUser, PatientIdentity,
     PatientRow, PatientState, Registry, RegistryError, SubscriberRow, UserRow,
