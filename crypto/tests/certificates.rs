@@ -83,6 +83,42 @@ fn a_chain_verifies_up_to_the_root_and_no_further() {
 }
 
 #[test]
+fn a_certificate_leads_to_whom_the_verifier_trusts_and_not_to_whom_it_brings_along() {
+    let (authority, stranger) = (authority(), authority());
+    let (_, csr) = new_device_key_and_csr(&device()).unwrap();
+    let issued = authority.issue_device(&csr, &device(), now()).unwrap();
+    let (issuing, root) = (authority.issuing_der(), authority.root_der());
+    for backend in backends() {
+        let leads = |trusted: &[&[u8]], shown: &[&[u8]], at| {
+            issued.certificate.verify_chain(trusted, shown, at, backend)
+        };
+        for trusted in [
+            &[root, issuing][..],
+            &[issuing],
+            &[stranger.root_der(), issuing],
+        ] {
+            assert_eq!(leads(trusted, &[], now()), Ok(()));
+        }
+        assert_eq!(leads(&[root], &[issuing], now()), Ok(()));
+        let foreign = Err(CertificateError::ForeignIssuer);
+        for (trusted, shown) in [
+            (&[root][..], &[][..]),
+            (&[], &[issuing, root]),
+            (&[stranger.root_der()], &[issuing, root]),
+            (&[stranger.root_der(), stranger.issuing_der()], &[issuing]),
+            (&[issued.certificate.der()], &[issued.certificate.der()]),
+            (&[b"no certificate"], &[b""]),
+        ] {
+            assert_eq!(leads(trusted, shown, now()), foreign, "{}", trusted.len());
+        }
+        for days in [-1, 366, 3 * 365] {
+            let then = leads(&[root], &[issuing], later(now(), days));
+            assert_eq!(then, Err(CertificateError::NotValidNow), "{days}");
+        }
+    }
+}
+
+#[test]
 fn validity_is_judged_at_the_time_given() {
     let authority = authority();
     let (_, csr) = new_device_key_and_csr(&device()).unwrap();

@@ -50,6 +50,39 @@ impl DeviceCertificate {
     pub fn thumbprint(&self) -> &Thumbprint {
         &self.thumbprint
     }
+
+    /// Checks that this certificate leads up to an authority of `trusted`: issued by it, or by one of `shown` that was
+    /// issued by it in turn. Every certificate on the way must be valid at `at`. Those that were only shown, beside the
+    /// device's own as a rule, prove nothing by themselves. All are DER.
+    ///
+    /// # Errors
+    /// [`CertificateError::NotValidNow`] when it leads there, but not at that time;
+    /// [`CertificateError::ForeignIssuer`] when it does not.
+    pub fn verify_chain(
+        &self,
+        trusted: &[&[u8]],
+        shown: &[&[u8]],
+        at: Timestamp,
+        backend: &dyn Backend,
+    ) -> Result<(), CertificateError> {
+        let issued = |der: &[u8], issuer: &[u8]| parsed::verify_issued_by(der, issuer, at, backend);
+        let mut expired = false;
+        let mut holds = |link: Result<(), CertificateError>| {
+            expired |= link == Err(CertificateError::NotValidNow);
+            link.is_ok()
+        };
+        let leaf = self.der();
+        let leads_up = trusted.iter().any(|top| holds(issued(leaf, top)))
+            || shown.iter().any(|between| {
+                holds(issued(leaf, between))
+                    && trusted.iter().any(|top| holds(issued(between, top)))
+            });
+        match (leads_up, expired) {
+            (true, _) => Ok(()),
+            (false, true) => Err(CertificateError::NotValidNow),
+            (false, false) => Err(CertificateError::ForeignIssuer),
+        }
+    }
 }
 
 certificate_accessors! { DeviceCertificate }
