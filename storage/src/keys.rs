@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! root key, epoch e          RootProvider, outside the data directory
-//!   ├─ page key (service)    seals the secrets: CA, audit, TOTP
+//!   ├─ page key (service)    seals the secrets: CA, audit, TOTP, the store's keys over its files
 //!   ├─ page key (quarantine) seals refused bodies
 //!   └─ page key 1, 2, …      one per about 1,000 patients
 //!        └─ KEK              random; wraps the patient's content keys, seals the identity
@@ -23,6 +23,7 @@ mod recipients;
 mod root;
 pub(crate) mod secrets;
 pub(crate) mod snapshot;
+pub(crate) mod store_keys;
 pub(crate) mod tree;
 
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use sqlx::Row as _;
-use tokio::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell, RwLock, RwLockReadGuard};
 use tokio::task::JoinError;
 use vitalseal_crypto::{
     Backend, KeyEpoch, PatientKeys, RecipientKeyRing, RootKey, SubjectPseudonym,
@@ -48,6 +49,7 @@ pub use self::root::{FileRootProvider, KeySlot, NewRoot, RootError, RootProvider
 pub use self::snapshot::{
     JoinRefused, Joined, SnapshotError, SnapshotId, SnapshotPlace, SnapshotReport,
 };
+pub use self::store_keys::StoreKeys;
 use self::tree::Tree;
 use crate::crash::CrashHook;
 use crate::inbox::{Inbox, InboxError};
@@ -77,6 +79,11 @@ pub enum KeyError {
     /// The patient was erased before.
     #[error("patient {0} was erased before")]
     AlreadyErased(SubjectPseudonym),
+    /// The secrets lack the key that files are written under.
+    #[error(
+        "the registry holds no key for the store's files; it was changed by hand, so restore a backup"
+    )]
+    NoStoreKey,
     /// What was written does not read back. The old root still exists, so nothing is lost.
     #[error(
         "the erasure is stored but did not read back, so the old root key was kept: {0}; keep a copy of the data \
@@ -169,6 +176,7 @@ pub(crate) struct Inner {
     turning: Mutex<()>,
     patients: PatientKeyCache,
     ring: Mutex<Option<Arc<RecipientKeyRing>>>,
+    store_keys: OnceCell<Arc<StoreKeys>>,
 }
 
 impl Inner {
@@ -225,6 +233,7 @@ impl KeyStore {
                 turning,
                 patients,
                 ring,
+                store_keys: OnceCell::new(),
             }),
         }
     }

@@ -47,7 +47,7 @@ pub use inbox::{
 pub use keys::{
     FileRootProvider, JoinRefused, Joined, KeyCustody, KeyErasure, KeyError, KeySlot, KeyStatus,
     KeyStore, LedgerRow, NewRoot, RecipientRow, RootError, RootProvider, RootRotation,
-    SnapshotError, SnapshotId, SnapshotPlace, SnapshotReport,
+    SnapshotError, SnapshotId, SnapshotPlace, SnapshotReport, StoreKeys,
 };
 pub use paths::StorePaths;
 pub use pkcs11::{

@@ -28,7 +28,7 @@ use crate::inbox::rows;
 use crate::inbox::{Inbox, InboxError};
 use crate::keys::tree::Tree;
 use crate::keys::{
-    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, epochs, secrets, snapshot,
+    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, epochs, secrets, snapshot, store_keys,
 };
 use crate::lock::StoreLock;
 use crate::paths::StorePaths;
@@ -356,6 +356,7 @@ impl Store {
             .iter()
             .map(|s| parsed(s))
             .collect::<Result<HashSet<SubjectPseudonym>, _>>()?;
+        store_keys::ensure(&tree, &db).await?;
         let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let quarantine = Arc::clone(&tree.quarantine);
         let space = Space::new(paths);
