@@ -38,5 +38,5 @@ pub use decode_error::DecodeError;
 pub use panel::{BloodPressure, blood_pressure};
 pub use plausibility::{Implausible, Quality, check_hard};
 pub use reading::{MAX_READINGS, Reading};
-pub use signal::{Signal, signal, signals};
+pub use signal::{Signal, signal, signal_of_number, signals};
 pub use waveform::{Period, Waveform, WaveformError};

@@ -11,6 +11,9 @@ pub struct Signal {
     ///
     /// One row, the pulse waveform, carries its MDC code instead: no LOINC code for it is verified.
     pub code: &'static str,
+    /// Its number in stored chunks, 0 to 62 (so that a set of signals is a 64-bit integer). Given once, never to
+    /// another signal, whatever becomes of this one.
+    pub number: u16,
     /// What a person reads: the LOINC display name, or the MDC reference id's meaning.
     pub display: &'static str,
     /// UCUM unit of every stored value of this signal.
@@ -42,9 +45,10 @@ pub const PULSE_WAVEFORM: &str = "150452";
 const REPLACED: [(&str, &str); 1] = [("14745-4", "105272-9")];
 
 macro_rules! signals {
-    ($($code:literal $display:literal $unit:literal $mdc:expr, $hard:expr, $flag:expr $(, also $also:literal)?;)*) => {
+    ($($number:literal $code:literal $display:literal $unit:literal $mdc:expr, $hard:expr, $flag:expr $(, also $also:literal)?;)*) => {
         &[$(Signal {
             code: $code,
+            number: $number,
             display: $display,
             unit: $unit,
             mdc: $mdc,
@@ -57,36 +61,36 @@ macro_rules! signals {
     (@also $also:literal) => { Some($also) };
 }
 
-/// Code, display, unit, MDC code, hard range, flag range. Frequent signals first: look-up is a scan.
+/// Number, code, display, unit, MDC code, hard range, flag range. Frequent signals first: look-up is a scan.
 ///
 /// A blood pressure [panel](crate::panel) has no value of its own, so it is not here. Nor is insulin: no LOINC code
 /// for a dose is verified, and FHIR has it as the dose of a `MedicationAdministration`, not as an Observation.
 static SIGNALS: &[Signal] = signals! {
-    "8867-4"   "Heart rate" "/min" Some(147_842), (0.0, 350.0), (30.0, 220.0);
-    "59408-5"  "Oxygen saturation in Arterial blood by Pulse oximetry" "%" Some(150_456), (0.0, 100.0), (70.0, 100.0),
+    0  "8867-4"   "Heart rate" "/min" Some(147_842), (0.0, 350.0), (30.0, 220.0);
+    1  "59408-5"  "Oxygen saturation in Arterial blood by Pulse oximetry" "%" Some(150_456), (0.0, 100.0), (70.0, 100.0),
         also "2708-6";
-    "9279-1"   "Respiratory rate" "/min" Some(151_562), (0.0, 120.0), (5.0, 60.0);
-    "8310-5"   "Body temperature" "Cel" Some(150_364), (10.0, 50.0), (30.0, 43.0);
-    "8480-6"   "Systolic blood pressure" "mm[Hg]" Some(150_021), (0.0, 350.0), (50.0, 260.0);
-    "8462-4"   "Diastolic blood pressure" "mm[Hg]" Some(150_022), (0.0, 250.0), (20.0, 160.0);
-    "8478-0"   "Mean blood pressure" "mm[Hg]" Some(150_023), (0.0, 300.0), (30.0, 200.0);
-    "150452"   "Pulse waveform by Pulse oximetry" "{counts}" Some(150_452), (0.0, 65_535.0), (0.0, 65_535.0);
-    "76282-3"  "Heart rate.beat-to-beat by EKG" "/min" Some(147_842), (0.0, 350.0), (30.0, 220.0);
-    "8889-8"   "Heart rate by Pulse oximetry" "/min" Some(149_530), (0.0, 350.0), (30.0, 220.0);
-    "2708-6"   "Oxygen saturation in Arterial blood" "%" Some(150_456), (0.0, 100.0), (70.0, 100.0);
-    "19891-1"  "Carbon dioxide partial pressure, end expiration" "mm[Hg]" Some(151_708), (0.0, 200.0), (10.0, 100.0);
-    "29463-7"  "Body weight" "kg" Some(188_736), (0.2, 650.0), (20.0, 300.0);
-    "8302-2"   "Body height" "cm" Some(188_740), (15.0, 280.0), (50.0, 230.0);
-    "39156-5"  "Body mass index" "kg/m2" Some(188_752), (5.0, 200.0), (10.0, 80.0);
-    "2339-0"   "Glucose [Mass/volume] in Blood" "mg/dL" Some(160_184), (0.0, 2000.0), (40.0, 500.0);
-    "15074-8"  "Glucose [Moles/volume] in Blood" "mmol/L" Some(160_184),
+    2  "9279-1"   "Respiratory rate" "/min" Some(151_562), (0.0, 120.0), (5.0, 60.0);
+    3  "8310-5"   "Body temperature" "Cel" Some(150_364), (10.0, 50.0), (30.0, 43.0);
+    4  "8480-6"   "Systolic blood pressure" "mm[Hg]" Some(150_021), (0.0, 350.0), (50.0, 260.0);
+    5  "8462-4"   "Diastolic blood pressure" "mm[Hg]" Some(150_022), (0.0, 250.0), (20.0, 160.0);
+    6  "8478-0"   "Mean blood pressure" "mm[Hg]" Some(150_023), (0.0, 300.0), (30.0, 200.0);
+    7  "150452"   "Pulse waveform by Pulse oximetry" "{counts}" Some(150_452), (0.0, 65_535.0), (0.0, 65_535.0);
+    8  "76282-3"  "Heart rate.beat-to-beat by EKG" "/min" Some(147_842), (0.0, 350.0), (30.0, 220.0);
+    9  "8889-8"   "Heart rate by Pulse oximetry" "/min" Some(149_530), (0.0, 350.0), (30.0, 220.0);
+    10 "2708-6"   "Oxygen saturation in Arterial blood" "%" Some(150_456), (0.0, 100.0), (70.0, 100.0);
+    11 "19891-1"  "Carbon dioxide partial pressure, end expiration" "mm[Hg]" Some(151_708), (0.0, 200.0), (10.0, 100.0);
+    12 "29463-7"  "Body weight" "kg" Some(188_736), (0.2, 650.0), (20.0, 300.0);
+    13 "8302-2"   "Body height" "cm" Some(188_740), (15.0, 280.0), (50.0, 230.0);
+    14 "39156-5"  "Body mass index" "kg/m2" Some(188_752), (5.0, 200.0), (10.0, 80.0);
+    15 "2339-0"   "Glucose [Mass/volume] in Blood" "mg/dL" Some(160_184), (0.0, 2000.0), (40.0, 500.0);
+    16 "15074-8"  "Glucose [Moles/volume] in Blood" "mmol/L" Some(160_184),
         (0.0, 2000.0 / GLUCOSE_MG_DL_PER_MMOL_L), (40.0 / GLUCOSE_MG_DL_PER_MMOL_L, 500.0 / GLUCOSE_MG_DL_PER_MMOL_L);
-    "99504-3"  "Glucose [Mass/volume] in Interstitial fluid" "mg/dL" Some(160_212), (0.0, 1000.0), (40.0, 400.0);
-    "105272-9" "Glucose [Moles/volume] in Interstitial fluid" "mmol/L" Some(160_212),
+    17 "99504-3"  "Glucose [Mass/volume] in Interstitial fluid" "mg/dL" Some(160_212), (0.0, 1000.0), (40.0, 400.0);
+    18 "105272-9" "Glucose [Moles/volume] in Interstitial fluid" "mmol/L" Some(160_212),
         (0.0, 1000.0 / GLUCOSE_MG_DL_PER_MMOL_L), (40.0 / GLUCOSE_MG_DL_PER_MMOL_L, 400.0 / GLUCOSE_MG_DL_PER_MMOL_L);
     // The hard limit of steps is only there to refuse nonsense: ten times the flag of a whole day.
-    "55423-8"  "Number of steps in unspecified time" "{steps}" None, (0.0, 1_000_000.0), (0.0, 100_000.0);
-    "41950-7"  "Number of steps in 24 hours" "{steps}" None, (0.0, 1_000_000.0), (0.0, 100_000.0);
+    19 "55423-8"  "Number of steps in unspecified time" "{steps}" None, (0.0, 1_000_000.0), (0.0, 100_000.0);
+    20 "41950-7"  "Number of steps in 24 hours" "{steps}" None, (0.0, 1_000_000.0), (0.0, 100_000.0);
 };
 
 /// The signal of a code, or `None` for a code that is not in the table.
@@ -98,6 +102,12 @@ pub fn signal(code: &str) -> Option<&'static Signal> {
         let (_, current) = REPLACED.iter().find(|(replaced, _)| *replaced == code)?;
         find(current)
     })
+}
+
+/// The signal of a number in a stored chunk, or `None` for a number that was never given.
+#[must_use]
+pub fn signal_of_number(number: u16) -> Option<&'static Signal> {
+    SIGNALS.iter().find(|signal| signal.number == number)
 }
 
 /// The whole table.
@@ -134,6 +144,8 @@ mod tests {
                 !signal.unit.is_empty() && !signal.display.is_empty(),
                 "{code}"
             );
+            assert!(signal.number < 63, "{code}: no place in a set of 64 bits");
+            assert_eq!(signal_of_number(signal.number), Some(signal), "{code}");
             // One value, two names: whatever holds for one must hold for the other.
             if let Some(also) = signal.also.map(|also| find(also).unwrap()) {
                 assert_eq!(

@@ -137,6 +137,30 @@ impl Waveform {
         self.start
     }
 
+    /// The time between two samples.
+    #[must_use]
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
+    /// What one step of a sample is worth, in the signal's unit.
+    #[must_use]
+    pub fn factor(&self) -> f64 {
+        self.factor
+    }
+
+    /// The value that a zero sample stands for, in the signal's unit.
+    #[must_use]
+    pub fn origin(&self) -> f64 {
+        self.origin
+    }
+
+    /// The samples as they were taken, 1 to [`MAX_READINGS`].
+    #[must_use]
+    pub fn samples(&self) -> &[i32] {
+        &self.samples
+    }
+
     /// How many samples it has, 1 to [`MAX_READINGS`].
     #[expect(clippy::len_without_is_empty, reason = "a waveform is never empty")]
     #[must_use]

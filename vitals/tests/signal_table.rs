@@ -52,6 +52,23 @@ fn every_signal_is_as_transcribed_and_there_is_no_other() {
     assert_eq!(others.collect::<Vec<_>>(), [PULSE_WAVEFORM]);
 }
 
+/// What is stored knows signals by these numbers: a change here is a chunk that says something else.
+#[test]
+fn every_signal_keeps_the_number_that_it_was_given() {
+    let mut numbered: Vec<_> = signals()
+        .iter()
+        .map(|signal| (signal.number, signal.code))
+        .collect();
+    numbered.sort_unstable();
+    #[rustfmt::skip]
+    assert_eq!(numbered, [
+        (0, "8867-4"), (1, "59408-5"), (2, "9279-1"), (3, "8310-5"), (4, "8480-6"), (5, "8462-4"), (6, "8478-0"),
+        (7, "150452"), (8, "76282-3"), (9, "8889-8"), (10, "2708-6"), (11, "19891-1"), (12, "29463-7"),
+        (13, "8302-2"), (14, "39156-5"), (15, "2339-0"), (16, "15074-8"), (17, "99504-3"), (18, "105272-9"),
+        (19, "55423-8"), (20, "41950-7"),
+    ]);
+}
+
 #[test]
 fn oxygen_saturation_by_pulse_oximetry_has_both_codes_and_nothing_else_has_two() {
     let two: Vec<_> = signals()
