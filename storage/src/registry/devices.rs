@@ -244,6 +244,22 @@ impl Registry {
         Ok(Some(certificate))
     }
 
+    /// Every certificate that was ever enrolled, by device and time; one that is damaged is left out.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn device_certificates(&self) -> Result<Vec<DeviceCertificate>, RegistryError> {
+        let ders: Vec<Vec<u8>> = sqlx::query_scalar(
+            "SELECT der FROM device_certificates ORDER BY device, enrolled_at_us, thumbprint",
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        let sound = ders
+            .iter()
+            .filter_map(|der| DeviceCertificate::from_der(der).ok());
+        Ok(sound.collect())
+    }
+
     /// Tells of every device that was enrolled, assigned or changed its state from now on, after it was
     /// committed. Who is told that it lagged must look at all its devices again.
     #[must_use]
