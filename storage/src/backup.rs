@@ -49,7 +49,7 @@ use crate::store::{Store, StoreError};
 /// whoever adds one decides; the wraps of a backed-up store never touch the medium of the backup.
 pub(crate) const COPY_REGISTRY: &str = "\
     BEGIN; \
-    DELETE FROM copy.inbox_watermark; \
+    DELETE FROM copy.watermarks; \
     INSERT INTO copy.store SELECT * FROM main.store; \
     INSERT INTO copy.patients SELECT * FROM main.patients; \
     INSERT INTO copy.erasure_ledger SELECT * FROM main.erasure_ledger; \
@@ -65,8 +65,11 @@ pub(crate) const COPY_REGISTRY: &str = "\
     INSERT INTO copy.subscribers SELECT * FROM main.subscribers; \
     INSERT INTO copy.subscriber_wards SELECT * FROM main.subscriber_wards; \
     INSERT INTO copy.incidents SELECT * FROM main.incidents; \
+    INSERT INTO copy.snapshots SELECT * FROM main.snapshots; \
     INSERT INTO copy.data_files SELECT * FROM main.data_files; \
-    INSERT INTO copy.inbox_watermark SELECT * FROM main.inbox_watermark; \
+    INSERT INTO copy.watermarks SELECT * FROM main.watermarks; \
+    INSERT INTO copy.tombstones SELECT * FROM main.tombstones; \
+    INSERT INTO copy.losses SELECT * FROM main.losses; \
     COMMIT;";
 
 /// A backup that was taken.
@@ -151,7 +154,7 @@ impl Store {
         }
         let copy = StorePaths::new(&partial.path, None);
         let quiet = (self.hold_flushes().await, self.keys.alone().await);
-        let (_, data_files) = self.catalog.cut().await?;
+        let data_files = self.catalog.files().await?;
         copy_database(&self.paths().inbox(), &copy.inbox()).await?;
         let (store_id, erasures) =
             copy_registry(&self.paths().registry(), &copy.registry()).await?;

@@ -1,67 +1,53 @@
-//! Which files there are, up to where the inbox is in them, and how much is held of whom.
+//! Which files there are, from when to when each counts, up to where the inbox is in them, and how much is held of whom.
 //!
-//! Nothing here opens an envelope, or even reads that column.
+//! | Table | What it says |
+//! |---|---|
+//! | `snapshots` | every change of the set of files, numbered; the highest is the present |
+//! | `data_files` | every file: planned, live or ended, with its ranges and the snapshots in which it begins and ends |
+//! | `watermarks` | up to which row an inbox is in files |
+//! | `tombstones` | the erased, and when the last byte of their ciphertext went |
+//!
+//! A file is written, then one transaction makes it count; a reader holds the snapshot that it began with, and what ended
+//! since stays in its place until nobody can hold it any more. No list of a directory or bucket is ever taken for the
+//! truth. Nothing here opens an envelope.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod change;
+mod file;
+mod garbage;
+mod holdings;
+
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow::array::{AsArray as _, RecordBatch};
-use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
-use arrow::error::ArrowError;
-use jiff::Timestamp;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use sqlx::{Row as _, SqliteConnection};
-use vitalseal_crypto::{DeviceId, SubjectPseudonym};
-
-use crate::durable::failed;
+pub use self::change::{Change, ChangeId, ChangeKind, Plan};
+pub use self::file::{DataFile, FileKind, MAX_LEVEL, TableKind};
+pub use self::garbage::{EndedFile, Tombstone};
+pub use self::holdings::Holding;
 use crate::inbox::Inbox;
-use crate::paths::is_data_file;
-use crate::schema;
-use crate::sqlite::{Database, at, count, damaged, number, parsed, us};
+use crate::sqlite::{Database, count, number};
 use crate::store::StoreError;
 
-/// A flushed file.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DataFile {
-    /// Under the store's object store.
-    pub path: object_store::path::Path,
-    /// Bytes.
-    pub size: u64,
-    /// Rows.
-    pub messages: u64,
-    /// Readings inside.
-    pub readings: u64,
-    /// Earliest instant measured.
-    pub first_at: Timestamp,
-    /// Latest instant measured.
-    pub last_at: Timestamp,
-    /// Earliest arrival.
-    pub received_first_at: Timestamp,
-    /// Latest arrival.
-    pub received_last_at: Timestamp,
-    /// When it was written.
-    pub flushed_at: Timestamp,
+/// Numbers the states of the set of files; 0 is the empty one that a store begins with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SnapshotId(pub u64);
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
-/// What is held of one patient from one device.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Holding {
-    /// Patient.
-    pub subject: SubjectPseudonym,
-    /// Device.
-    pub device: DeviceId,
-    /// Messages.
-    pub messages: u64,
-    /// Readings inside them.
-    pub readings: u64,
-    /// Earliest instant measured.
-    pub first_at: Timestamp,
-    /// Latest instant measured.
-    pub last_at: Timestamp,
+/// The set of files at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Its number.
+    pub id: SnapshotId,
+    /// Every live file, oldest first.
+    pub files: Arc<[DataFile]>,
+    /// Inbox rows up to this one are in the files.
+    pub(crate) high: i64,
 }
 
 /// Handle on the catalog; clones share it.
@@ -70,6 +56,10 @@ pub struct Catalog {
     db: Database,
     inbox: Inbox,
     parquet: Arc<PathBuf>,
+    /// The last snapshot that was read: one never changes, so nothing of it is read again.
+    known: Arc<Mutex<Option<Snapshot>>>,
+    /// What living [`Plan`]s name.
+    writing: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Catalog {
@@ -78,175 +68,80 @@ impl Catalog {
             db,
             inbox,
             parquet: Arc::new(parquet),
+            known: Arc::default(),
+            writing: Arc::default(),
         }
+    }
+
+    /// The present set of files.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn current(&self) -> Result<Snapshot, StoreError> {
+        let known = self.known().clone();
+        let mut tx = self.db.pool().begin().await?;
+        let id: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM snapshots")
+            .fetch_one(&mut *tx)
+            .await?;
+        let id = SnapshotId(count(id)?);
+        if let Some(known) = known.as_ref().filter(|known| known.id == id) {
+            return Ok(known.clone());
+        }
+        let high: Option<i64> = sqlx::query_scalar("SELECT high FROM watermarks WHERE inbox = $1")
+            .bind(change::INBOX)
+            .fetch_optional(&mut *tx)
+            .await?;
+        let live: Vec<String> =
+            sqlx::query_scalar("SELECT file FROM data_files WHERE state = 'live'")
+                .fetch_all(&mut *tx)
+                .await?;
+        let after = match &known {
+            Some(known) => number(known.id.0)?,
+            None => -1,
+        };
+        let new = sqlx::query(
+            "SELECT * FROM data_files WHERE state = 'live' AND begin_snapshot > $1 ORDER BY begin_snapshot, file",
+        )
+        .bind(after)
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.rollback().await?;
+        let live: HashSet<String> = live.into_iter().collect();
+        let kept = known.iter().flat_map(|known| known.files.iter());
+        let mut files: Vec<DataFile> = kept
+            .filter(|file| live.contains(file.path.as_ref()))
+            .cloned()
+            .collect();
+        for row in &new {
+            files.push(DataFile::read(row)?);
+        }
+        let snapshot = Snapshot {
+            id,
+            files: files.into(),
+            high: high.unwrap_or(0),
+        };
+        let mut known = self.known();
+        // Another reader may be ahead.
+        if known.as_ref().is_none_or(|known| known.id < id) {
+            *known = Some(snapshot.clone());
+        }
+        Ok(snapshot)
     }
 
     /// Every live file, oldest first.
     ///
     /// # Errors
     /// When the registry cannot be read.
-    pub async fn files(&self) -> Result<Vec<DataFile>, StoreError> {
-        Ok(self.cut().await?.1)
+    pub async fn files(&self) -> Result<Arc<[DataFile]>, StoreError> {
+        Ok(self.current().await?.files)
     }
 
-    /// Counts what arrived in `[from, to)`, of these patients and from these devices (`None`: of
-    /// all), in the inbox and in files. Erased patients count until their ciphertext is gone: it is
-    /// still held.
-    ///
-    /// # Errors
-    /// When inbox, registry or a file cannot be read.
-    pub async fn holdings(
-        &self,
-        subjects: Option<&BTreeSet<SubjectPseudonym>>,
-        devices: Option<&BTreeSet<DeviceId>>,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<Vec<Holding>, StoreError> {
-        let wanted = Wanted {
-            subjects: subjects.map(|s| s.iter().map(|s| s.as_str().to_owned()).collect()),
-            devices: devices.map(|d| d.iter().map(|d| d.as_str().to_owned()).collect()),
-            from_us: us(from),
-            to_us: us(to),
-        };
-        // First the inbox, then the catalog: what is flushed in between is then in both and dropped
-        // here, never in neither.
-        let rows = sqlx::query(
-            "SELECT id, subject, device, received_at_us, first_at_us, last_at_us, readings FROM inbox \
-             WHERE received_at_us >= $1 AND received_at_us < $2",
-        )
-        .bind(wanted.from_us)
-        .bind(wanted.to_us)
-        .fetch_all(self.inbox.database().pool())
-        .await?;
-        let (high, files) = self.cut().await?;
-        let mut held = Held::default();
-        for row in rows {
-            let (subject, device) = (row.try_get("subject")?, row.try_get("device")?);
-            if row.try_get::<i64, _>("id")? > high && wanted.names(subject, device) {
-                let span = (row.try_get("first_at_us")?, row.try_get("last_at_us")?);
-                held.add(subject, device, count(row.try_get("readings")?)?, span);
-            }
-        }
-        let root = Arc::clone(&self.parquet);
-        let held = tokio::task::spawn_blocking(move || {
-            for file in files {
-                if us(file.received_first_at) < wanted.to_us
-                    && us(file.received_last_at) >= wanted.from_us
-                {
-                    count_file(&root.join(file.path.as_ref()), &wanted, &mut held)?;
-                }
-            }
-            Ok::<_, StoreError>(held)
-        })
-        .await??;
-        held.into_holdings()
+    fn known(&self) -> MutexGuard<'_, Option<Snapshot>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watermark and files of one instant.
-    pub(crate) async fn cut(&self) -> Result<(i64, Vec<DataFile>), StoreError> {
-        let mut tx = self.db.pool().begin().await?;
-        let high = sqlx::query_scalar("SELECT high FROM inbox_watermark WHERE id = 1")
-            .fetch_one(&mut *tx)
-            .await?;
-        let rows = sqlx::query("SELECT * FROM data_files WHERE state = 'live' ORDER BY inbox_high")
-            .fetch_all(&mut *tx)
-            .await?;
-        tx.rollback().await?;
-        let mut files = Vec::with_capacity(rows.len());
-        for row in rows {
-            files.push(DataFile {
-                path: object_store::path::Path::from(own(row.try_get("file")?)?),
-                size: count(row.try_get("size")?)?,
-                messages: count(row.try_get("messages")?)?,
-                readings: count(row.try_get("readings")?)?,
-                first_at: at(row.try_get("first_at_us")?)?,
-                last_at: at(row.try_get("last_at_us")?)?,
-                received_first_at: at(row.try_get("received_first_at_us")?)?,
-                received_last_at: at(row.try_get("received_last_at_us")?)?,
-                flushed_at: at(row.try_get("planned_at_us")?)?,
-            });
-        }
-        Ok((high, files))
-    }
-
-    /// Notes that a file is about to be written: a crash leaves its name, so that it can be cleared
-    /// away.
-    pub(crate) async fn plan(
-        &self,
-        file: &str,
-        high: i64,
-        now: Timestamp,
-    ) -> Result<(), sqlx::Error> {
-        let mut tx = self.db.begin().await?;
-        sqlx::query(
-            "INSERT INTO data_files (file, state, planned_at_us, inbox_high) VALUES ($1, 'planned', $2, $3)",
-        )
-        .bind(file)
-        .bind(us(now))
-        .bind(high)
-        .execute(tx.connection())
-        .await?;
-        tx.commit().await
-    }
-
-    /// Makes a planned file live and moves the watermark, in one transaction.
-    pub(crate) async fn publish(&self, file: &DataFile, high: i64) -> Result<(), sqlx::Error> {
-        let mut tx = self.db.begin().await?;
-        let conn: &mut SqliteConnection = tx.connection();
-        let done = sqlx::query(
-            "UPDATE data_files SET state = 'live', size = $1, messages = $2, readings = $3, \
-             first_at_us = $4, last_at_us = $5, received_first_at_us = $6, received_last_at_us = $7 \
-             WHERE file = $8 AND state = 'planned'",
-        )
-        .bind(number(file.size)?)
-        .bind(number(file.messages)?)
-        .bind(number(file.readings)?)
-        .bind(us(file.first_at))
-        .bind(us(file.last_at))
-        .bind(us(file.received_first_at))
-        .bind(us(file.received_last_at))
-        .bind(file.path.as_ref())
-        .execute(&mut *conn)
-        .await?;
-        if done.rows_affected() != 1 {
-            return Err(sqlx::Error::RowNotFound);
-        }
-        sqlx::query("UPDATE inbox_watermark SET high = $1 WHERE id = 1 AND high < $1")
-            .bind(high)
-            .execute(conn)
-            .await?;
-        tx.commit().await
-    }
-
-    /// Files that were planned and never published.
-    pub(crate) async fn planned(&self) -> Result<Vec<String>, sqlx::Error> {
-        let names = sqlx::query_scalar("SELECT file FROM data_files WHERE state = 'planned'");
-        let names: Vec<String> = names.fetch_all(self.db.pool()).await?;
-        names.into_iter().map(own).collect()
-    }
-
-    /// Forgets a planned file after it was removed.
-    pub(crate) async fn unplan(&self, file: &str) -> Result<(), sqlx::Error> {
-        let mut tx = self.db.begin().await?;
-        sqlx::query("DELETE FROM data_files WHERE file = $1 AND state = 'planned'")
-            .bind(file)
-            .execute(tx.connection())
-            .await?;
-        tx.commit().await
-    }
-}
-
-/// The registry names a data file as no version of this program does.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} in the registry is no name of a data file: somebody changed it; restore a backup")]
-struct NoDataFile(String);
-
-/// The name of a data file, before it is made a path.
-fn own(name: String) -> Result<String, sqlx::Error> {
-    if is_data_file(&name) {
-        Ok(name)
-    } else {
-        Err(damaged(NoDataFile(name)))
+    fn written_now(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -254,105 +149,4 @@ impl fmt::Debug for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Catalog").finish_non_exhaustive()
     }
-}
-
-struct Wanted {
-    subjects: Option<BTreeSet<String>>,
-    devices: Option<BTreeSet<String>>,
-    from_us: i64,
-    to_us: i64,
-}
-
-impl Wanted {
-    fn names(&self, subject: &str, device: &str) -> bool {
-        self.subjects.as_ref().is_none_or(|s| s.contains(subject))
-            && self.devices.as_ref().is_none_or(|d| d.contains(device))
-    }
-}
-
-#[derive(Default)]
-struct Held(BTreeMap<(String, String), (u64, u64, i64, i64)>);
-
-impl Held {
-    fn add(&mut self, subject: &str, device: &str, readings: u64, (first, last): (i64, i64)) {
-        let key = (subject.to_owned(), device.to_owned());
-        let sum = self.0.entry(key).or_insert((0, 0, first, last));
-        *sum = (
-            sum.0 + 1,
-            sum.1 + readings,
-            sum.2.min(first),
-            sum.3.max(last),
-        );
-    }
-
-    fn into_holdings(self) -> Result<Vec<Holding>, StoreError> {
-        let mut holdings = Vec::with_capacity(self.0.len());
-        for ((subject, device), (messages, readings, first, last)) in self.0 {
-            holdings.push(Holding {
-                subject: parsed(&subject)?,
-                device: parsed(&device)?,
-                messages,
-                readings,
-                first_at: at(first)?,
-                last_at: at(last)?,
-            });
-        }
-        Ok(holdings)
-    }
-}
-
-fn count_file(path: &std::path::Path, wanted: &Wanted, held: &mut Held) -> Result<(), StoreError> {
-    let file = File::open(path).map_err(failed("reading", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let columns = [
-        schema::SUBJECT,
-        schema::DEVICE,
-        schema::RECEIVED_AT,
-        schema::FIRST_AT,
-        schema::LAST_AT,
-        schema::READINGS,
-    ];
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-    for batch in builder.with_projection(mask).build()? {
-        count_batch(&batch?, wanted, held)?;
-    }
-    Ok(())
-}
-
-fn count_batch(batch: &RecordBatch, wanted: &Wanted, held: &mut Held) -> Result<(), ArrowError> {
-    let column = |name: &str| {
-        let missing = || ArrowError::SchemaError(format!("there is no column {name}"));
-        batch.column_by_name(name).ok_or_else(missing)
-    };
-    let wrong = || ArrowError::SchemaError("a column has another type than the schema says".into());
-    let subjects = column(schema::SUBJECT)?
-        .as_string_opt::<i32>()
-        .ok_or_else(wrong)?;
-    let devices = column(schema::DEVICE)?
-        .as_string_opt::<i32>()
-        .ok_or_else(wrong)?;
-    let instants = |name| {
-        column(name)?
-            .as_primitive_opt::<TimestampMicrosecondType>()
-            .ok_or_else(wrong)
-    };
-    let received = instants(schema::RECEIVED_AT)?;
-    let (first, last) = (instants(schema::FIRST_AT)?, instants(schema::LAST_AT)?);
-    let readings = column(schema::READINGS)?
-        .as_primitive_opt::<Int32Type>()
-        .ok_or_else(wrong)?;
-    for row in 0..batch.num_rows() {
-        let arrived = received.value(row);
-        let (subject, device) = (subjects.value(row), devices.value(row));
-        if (wanted.from_us..wanted.to_us).contains(&arrived) && wanted.names(subject, device) {
-            let readings = u64::try_from(readings.value(row)).unwrap_or(0);
-            held.add(
-                subject,
-                device,
-                readings,
-                (first.value(row), last.value(row)),
-            );
-        }
-    }
-    Ok(())
 }

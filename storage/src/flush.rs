@@ -18,6 +18,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use jiff::Timestamp;
@@ -28,7 +29,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use vitalseal_crypto::Backend;
 
-use crate::catalog::{Catalog, DataFile};
+use crate::catalog::{
+    Catalog, Change, ChangeId, ChangeKind, DataFile, FileKind, Snapshot, SnapshotId, TableKind,
+};
 use crate::crash::{CrashHook, CrashPoint};
 use crate::durable::{self, failed};
 use crate::inbox::Inbox;
@@ -72,23 +75,30 @@ pub(crate) async fn flush(
     // inbox needs.
     clear_planned(catalog, parquet).await?;
     // A flush that failed after step 4 left rows behind that are in a file already.
-    let (flushed, _) = catalog.cut().await?;
-    inbox.delete_flushed(flushed).await?;
+    inbox.delete_flushed(catalog.current().await?.high).await?;
     let (rows, more) = rows::oldest(MAX_ROWS, MAX_BYTES, inbox.database().pool()).await?;
     let Some(high) = rows.iter().map(|row| row.id).max() else {
         return Ok(FlushReport::default());
     };
     let name = random_name(backend)?;
-    catalog.plan(&name, high, now).await?;
+    let plan = catalog.plan(vec![name.clone()], now).await?;
     crash.reached(CrashPoint::FlushPlanned)?;
     let mut file = describe(&rows, &name, now)?;
     let (path, hook) = (parquet.join(&name), crash.clone());
     file.size = tokio::task::spawn_blocking(move || write_file(rows, &path, &hook)).await??;
     crash.reached(CrashPoint::FileRenamed)?;
-    catalog.publish(&file, high).await?;
+    let (messages, readings) = (file.messages, file.readings);
+    let change = Change {
+        id: ChangeId::draw(backend)?,
+        what: ChangeKind::Flush,
+        add: vec![file],
+        end: Vec::new(),
+        watermark: Some(high),
+    };
+    catalog.commit(&change, now).await?;
+    drop(plan);
     crash.reached(CrashPoint::FlushCatalogued)?;
     inbox.delete_flushed(high).await?;
-    let (messages, readings) = (file.messages, file.readings);
     Ok(FlushReport {
         messages,
         readings,
@@ -104,9 +114,9 @@ pub(crate) async fn recover(
     parquet: &Path,
 ) -> Result<(), StoreError> {
     clear_planned(catalog, parquet).await?;
-    let (high, files) = catalog.cut().await?;
+    let Snapshot { files, high, .. } = catalog.current().await?;
     inbox.delete_flushed(high).await?;
-    for file in &files {
+    for file in files.iter() {
         let path = parquet.join(file.path.as_ref());
         if !path.is_file() {
             tracing::error!(path = %path.display(), "a data file of the catalog is missing; restore it, queries fail until then");
@@ -125,7 +135,7 @@ pub(crate) async fn recover(
 
 /// Removes the files that interrupted flushes planned and never published.
 async fn clear_planned(catalog: &Catalog, parquet: &Path) -> Result<(), StoreError> {
-    for name in catalog.planned().await? {
+    for name in catalog.left_planned().await? {
         let path = parquet.join(&name);
         durable::remove(&path)?;
         durable::remove(&partial(&path))?;
@@ -194,13 +204,22 @@ fn describe(rows: &[SealedRow], name: &str, now: Timestamp) -> Result<DataFile, 
     let most = |of: fn(&SealedRow) -> i64| rows.iter().map(of).max().unwrap_or_default();
     Ok(DataFile {
         path: object_store::path::Path::from(name),
+        table: TableKind::Vitals,
+        kind: FileKind::Rows,
+        level: 0,
+        encrypted: false,
         size: 0,
+        sha256: None,
+        footer: Arc::default(),
+        rows: u64::try_from(rows.len())?,
         messages: u64::try_from(rows.len())?,
         readings: count(rows.iter().map(|row| i64::from(row.readings)).sum())?,
         first_at: at(least(|row| row.first_at_us))?,
         last_at: at(most(|row| row.last_at_us))?,
         received_first_at: at(least(|row| row.received_at_us))?,
         received_last_at: at(most(|row| row.received_at_us))?,
-        flushed_at: now,
+        subjects: None,
+        written_at: now,
+        begin: SnapshotId::default(),
     })
 }

@@ -35,7 +35,7 @@ mod store;
 mod tests;
 
 pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
-pub use catalog::{Catalog, DataFile, Holding};
+pub use catalog::{Catalog, DataFile, FileKind, Holding, TableKind};
 pub use durable::FileError;
 pub use flush::FlushReport;
 pub use inbox::{

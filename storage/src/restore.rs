@@ -222,7 +222,7 @@ async fn prove(store: &Store, backup: Authentic) -> Result<Restored, RestoreErro
         newest_at: None,
     };
     open_hot(store, &states, &mut restored).await?;
-    for file in store.catalog.files().await? {
+    for file in store.catalog.files().await?.iter() {
         restored.messages += file.messages;
         restored.newest_at = restored.newest_at.max(Some(file.received_last_at));
         let path = store.parquet_root().join(file.path.as_ref());

@@ -20,7 +20,7 @@ use vitalseal_crypto::{BackendError, KeyEpoch, SubjectPseudonym, default_backend
 use zeroize::Zeroizing;
 
 use crate::backup;
-use crate::catalog::{Catalog, DataFile};
+use crate::catalog::{Catalog, DataFile, Snapshot, SnapshotId};
 use crate::crash::CrashHook;
 use crate::durable::{self, FileError};
 use crate::flush::{self, FlushReport};
@@ -37,8 +37,11 @@ use crate::registry::{Registry, RegistryError};
 use crate::space::Space;
 use crate::sqlite::{self, Database, parsed, us};
 
-/// Version of the registry's and the inbox's tables that this program reads and writes.
-const SCHEMA_VERSION: i64 = 3;
+/// Version of the registry's tables that this program reads and writes.
+const REGISTRY_VERSION: i64 = 4;
+
+/// Version of the inbox's tables that this program reads and writes.
+const INBOX_VERSION: i64 = 3;
 
 /// A store could not be made, opened, flushed or read.
 #[derive(Debug, thiserror::Error)]
@@ -81,12 +84,14 @@ pub enum StoreError {
         cause: Box<dyn Error + Send + Sync>,
     },
     /// Made by another version.
-    #[error("{path} has tables of version {found}, this program reads version {SCHEMA_VERSION}")]
+    #[error("{path} has tables of version {found}, this program reads version {expected}")]
     Version {
         /// The database.
         path: PathBuf,
         /// Its version.
         found: i64,
+        /// The version that this program reads.
+        expected: i64,
     },
     /// Another process has it open.
     #[error(
@@ -150,6 +155,14 @@ pub enum StoreError {
     /// The file system failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A file was to begin that was not planned.
+    #[error("{0} was not planned, or begins already; nothing has changed")]
+    NotPlanned(String),
+    /// A file was to end that did already.
+    #[error(
+        "{0} was replaced meanwhile; nothing has changed, and the next compaction takes up what is left"
+    )]
+    NotLive(String),
     /// A step of a flush was abandoned.
     #[error("flushing the inbox")]
     Flush(#[from] io::Error),
@@ -162,11 +175,13 @@ pub enum StoreError {
 /// `files`, never in both.
 #[derive(Clone, Debug)]
 pub struct Cut {
+    /// The set of files that this is a cut of.
+    pub snapshot: SnapshotId,
     /// Rows that are in no file yet, of authorized patients only, in the columns of
     /// [`crate::schema::sealed_rows`].
     pub hot: RecordBatch,
     /// All files. They hold rows of other patients too: the reader selects by `subject`.
-    pub files: Vec<DataFile>,
+    pub files: Arc<[DataFile]>,
 }
 
 /// An open store. Clones share it; it closes with the last, or by [`Store::close`].
@@ -309,11 +324,12 @@ impl Store {
         let version = db.schema_version().await;
         match version.map_err(|cause| unusable(&registry, cause))? {
             0 => return Err(StoreError::Incomplete(data.to_path_buf())),
-            SCHEMA_VERSION => {}
+            REGISTRY_VERSION => {}
             found => {
                 return Err(StoreError::Version {
                     path: paths.registry(),
                     found,
+                    expected: REGISTRY_VERSION,
                 });
             }
         }
@@ -444,9 +460,10 @@ impl Store {
         // First the inbox, then the catalog: what is flushed in between is then in both and dropped
         // here, never in neither.
         let mut hot = rows::of_subjects(who.patients(), self.inbox.database().pool()).await?;
-        let (high, files) = self.catalog.cut().await?;
+        let Snapshot { id, files, high } = self.catalog.current().await?;
         hot.retain(|row| row.id > high);
         Ok(Cut {
+            snapshot: id,
             hot: rows::record_batch(&hot)?,
             files,
         })
@@ -510,10 +527,11 @@ fn refuse_strangers(paths: &StorePaths) -> Result<(), StoreError> {
 /// Whether the inbox is one of ours, and what an interrupted flush left to do.
 async fn recover(paths: &StorePaths, inbox: &Inbox, catalog: &Catalog) -> Result<(), StoreError> {
     match inbox.database().schema_version().await? {
-        SCHEMA_VERSION => flush::recover(inbox, catalog, &paths.parquet()).await,
+        INBOX_VERSION => flush::recover(inbox, catalog, &paths.parquet()).await,
         found => Err(StoreError::Version {
             path: paths.inbox(),
             found,
+            expected: INBOX_VERSION,
         }),
     }
 }

@@ -130,7 +130,7 @@ impl Store {
         let files = self.catalog.files().await?;
         let (root, device) = (self.parquet_root(), message.device.clone());
         tokio::task::spawn_blocking(move || {
-            for file in files {
+            for file in files.iter() {
                 let path = root.join(file.path.as_ref());
                 if let Some(found) = find(&path, device.as_str(), boot, sequence)? {
                     return Ok(Some(found));

@@ -251,6 +251,13 @@ pub(super) async fn entomb(
     .bind(subject.as_str())
     .execute(&mut *conn)
     .await?;
+    sqlx::query(
+        "INSERT INTO tombstones (subject, erased_at_us) VALUES ($1, $2) ON CONFLICT (subject) DO NOTHING",
+    )
+    .bind(subject.as_str())
+    .bind(erased_at_us)
+    .execute(&mut *conn)
+    .await?;
     sqlx::query("DELETE FROM grants WHERE subject = $1")
         .bind(subject.as_str())
         .execute(conn)

@@ -195,27 +195,72 @@ CREATE TABLE incidents (
 
 -- Catalog -----------------------------------------------------------------------------------------------------------
 
--- 'planned' before the file is written, 'live' once it is durable and its rows may leave the inbox.
+-- One row for each change of the set of files; the highest id is the present. change is random: a commit that is
+-- repeated finds it.
+CREATE TABLE snapshots (
+  id     BIGINT PRIMARY KEY,
+  change TEXT   NOT NULL UNIQUE,
+  kind   TEXT   NOT NULL CHECK (kind IN ('flush', 'compaction', 'vacuum', 'retention', 'repair')),
+  at_us  BIGINT NOT NULL
+);
+
+-- 'planned' before the file is written, 'live' once it is durable and its rows may leave the inbox or the files that it
+-- replaces, 'ended' when a later file holds its rows; removed, with its row, when no query can read it any more.
+-- encrypted 0: written by version 3, in the clear, vitals and waveforms in one.
 CREATE TABLE data_files (
   file                 TEXT   PRIMARY KEY,
-  state                TEXT   NOT NULL CHECK (state IN ('planned', 'live')),
-  planned_at_us        BIGINT NOT NULL,
-  inbox_high           BIGINT NOT NULL,
+  state                TEXT   NOT NULL CHECK (state IN ('planned', 'live', 'ended')),
+  written_at_us        BIGINT NOT NULL,
+  tbl                  TEXT   CHECK (tbl IN ('vitals', 'waveforms')),
+  kind                 TEXT   CHECK (kind IN ('rows', 'chunks')),
+  level                BIGINT,
+  encrypted            BIGINT,
   size                 BIGINT,
+  sha256               BLOB,
+  footer               BLOB,
+  row_count            BIGINT,
   messages             BIGINT,
   readings             BIGINT,
+  subject_first        TEXT,
+  subject_last         TEXT,
   first_at_us          BIGINT,
   last_at_us           BIGINT,
   received_first_at_us BIGINT,
-  received_last_at_us  BIGINT
+  received_last_at_us  BIGINT,
+  begin_snapshot       BIGINT,
+  end_snapshot         BIGINT,
+  ended_at_us          BIGINT
 );
 
--- Inbox rows up to `high` are in a live file.
-CREATE TABLE inbox_watermark (
-  id   BIGINT PRIMARY KEY CHECK (id = 1),
-  high BIGINT NOT NULL
+-- Rows of an inbox up to `high` are in a live file. There is one inbox yet, '1'.
+CREATE TABLE watermarks (
+  inbox TEXT   PRIMARY KEY,
+  high  BIGINT NOT NULL
 );
-INSERT INTO inbox_watermark (id, high) VALUES (1, 0);
+INSERT INTO watermarks (inbox, high) VALUES ('1', 0);
+
+-- Erased patients. As of snapshot `cleared` no live file holds a row of theirs; once no file that ended by then is left
+-- either, dropped_at_us is noted.
+CREATE TABLE tombstones (
+  subject       TEXT   PRIMARY KEY REFERENCES patients (subject),
+  erased_at_us  BIGINT NOT NULL,
+  cleared       BIGINT,
+  dropped_at_us BIGINT
+);
+
+-- What was damaged and could not be kept: files, or rows of one. Its bytes are in damaged/<file>. Columns that could not
+-- be read are NULL.
+CREATE TABLE losses (
+  id          BIGINT PRIMARY KEY,
+  found_at_us BIGINT NOT NULL,
+  file        TEXT   NOT NULL,
+  row_number  BIGINT,
+  subject     TEXT,
+  first_at_us BIGINT,
+  last_at_us  BIGINT,
+  messages    BIGINT,
+  fault       TEXT   NOT NULL
+);
 
 PRAGMA application_id = 1448296274; -- "VSLR"
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

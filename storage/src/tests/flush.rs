@@ -21,7 +21,7 @@ async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
             .to_vec()
     };
     let mut seen = column(&cut.hot);
-    for file in &cut.files {
+    for file in cut.files.iter() {
         let bytes = store
             .object_store()
             .get(&file.path)
@@ -82,7 +82,7 @@ async fn a_flush_moves_every_row_once_and_names_nobody() {
     );
     seen.retain(|n| n % 2 == 0);
     assert_eq!(seen, even);
-    let file = store.catalog.files().await.unwrap().remove(0);
+    let file = store.catalog.files().await.unwrap()[0].clone();
     assert_eq!((file.first_at, file.last_at), (at(-60), at(39)));
     assert_eq!(
         (file.received_first_at, file.received_last_at),
@@ -156,9 +156,10 @@ async fn a_name_that_leads_elsewhere_is_refused_and_what_is_there_is_left_alone(
     ] {
         for state in ["planned", "live"] {
             sqlx::query(
-                "INSERT OR REPLACE INTO data_files (file, state, planned_at_us, inbox_high, size, messages, readings, \
-                 first_at_us, last_at_us, received_first_at_us, received_last_at_us) \
-                 VALUES ($1, $2, 0, 1, 0, 0, 0, 0, 0, 0, 0)",
+                "INSERT OR REPLACE INTO data_files (file, state, written_at_us, tbl, kind, level, encrypted, size, \
+                 row_count, messages, readings, first_at_us, last_at_us, received_first_at_us, \
+                 received_last_at_us, begin_snapshot) \
+                 VALUES ($1, $2, 0, 'vitals', 'rows', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
             )
             .bind(name)
             .bind(state)
@@ -189,7 +190,7 @@ async fn a_file_that_the_catalog_never_planned_is_left_alone() {
     fs::write(&stranger, b"PAR1").unwrap();
     let store = site.open().await.unwrap();
     assert!(stranger.exists());
-    assert_eq!(store.catalog.files().await.unwrap(), []);
+    assert!(store.catalog.files().await.unwrap().is_empty());
 }
 
 #[tokio::test]

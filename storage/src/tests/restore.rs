@@ -61,7 +61,7 @@ async fn nothing_of_a_rewritten_backup_is_opened_or_even_copied() {
     let victim = site.dir.path().join("victim");
     fs::write(&victim, "of somebody else").unwrap();
     let planned = format!(
-        "INSERT INTO data_files (file, state, planned_at_us, inbox_high) VALUES ('{}', 'planned', 0, 1)",
+        "INSERT INTO data_files (file, state, written_at_us) VALUES ('{}', 'planned', 0)",
         victim.display()
     );
     rewrite(&from, planned).await;
