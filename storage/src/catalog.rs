@@ -6,6 +6,7 @@
 //! | `data_files` | every file: planned, live or ended, with its ranges and the snapshots in which it begins and ends |
 //! | `watermarks` | up to which row an inbox is in files |
 //! | `tombstones` | the erased, and when the last byte of their ciphertext went |
+//! | `losses` | what was damaged and set aside |
 //!
 //! A file is written, then one transaction makes it count; a reader holds the snapshot that it began with, and what ended
 //! since stays in its place until nobody can hold it any more. No list of a directory or bucket is ever taken for the
@@ -15,6 +16,7 @@ mod change;
 mod file;
 mod garbage;
 mod holdings;
+mod losses;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,6 +27,7 @@ pub use self::change::{Change, ChangeId, ChangeKind, Plan};
 pub use self::file::{DataFile, FileKind, MAX_LEVEL, TableKind};
 pub use self::garbage::{EndedFile, Tombstone};
 pub use self::holdings::Holding;
+pub use self::losses::Loss;
 use crate::inbox::Inbox;
 use crate::sqlite::{Database, count, number};
 use crate::store::StoreError;

@@ -9,6 +9,7 @@
 //!   parquet/r-<id>.parquet  sealed rows; the name is random, never a pseudonym 0600
 //!   ca-root.pem           certificate of the root certificate authority
 //!   ca-issuing.pem        certificate of the issuing authority (its key is sealed in the registry)
+//!   damaged/              data files that were damaged and set aside; nobody reads them
 //!   erasures/<id>.json    certificates of erasure; no personal data
 //!   vitalseal.toml        configuration
 //!   vitalseal.lock        held while a process has the store open
@@ -95,6 +96,12 @@ impl StorePaths {
         self.data.join("vitalseal.toml")
     }
 
+    /// Data files that were damaged and set aside. Nobody reads them.
+    #[must_use]
+    pub fn damaged(&self) -> PathBuf {
+        self.data.join("damaged")
+    }
+
     /// Certificates of erasure.
     #[must_use]
     pub fn erasures(&self) -> PathBuf {
@@ -160,6 +167,7 @@ impl StorePaths {
             self.root_certificate(),
             self.issuing_certificate(),
             self.erasures(),
+            self.damaged(),
             self.lock(),
             self.space_trial(),
             self.admin_socket(),
