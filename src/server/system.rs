@@ -110,15 +110,14 @@ impl System {
         let mut flushed = Flushed::default();
         loop {
             let report = self.store.flush(self.clock.now()).await?;
-            if let Some(file) = report.file {
-                flushed.messages += report.messages;
-                flushed.readings += report.readings;
-                flushed.files.push(file.clone());
-                let (messages, readings) = (report.messages, report.readings);
+            for file in report.files {
+                flushed.messages += file.messages;
+                flushed.readings += file.readings;
+                flushed.files.push(file.name.clone());
                 let event = AuditEvent::ReadingsFlushed {
-                    file,
-                    messages,
-                    readings,
+                    file: file.name,
+                    messages: file.messages,
+                    readings: file.readings,
                 };
                 self.audited(Actor::System, event).await?;
             }

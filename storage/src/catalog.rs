@@ -20,7 +20,6 @@ mod losses;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::change::{Change, ChangeId, ChangeKind, Plan};
@@ -28,8 +27,9 @@ pub use self::file::{DataFile, FileKind, MAX_LEVEL, TableKind};
 pub use self::garbage::{EndedFile, Tombstone};
 pub use self::holdings::Holding;
 pub use self::losses::Loss;
-use crate::inbox::Inbox;
 use crate::sqlite::{Database, count, number};
+use crate::files::SealedFiles;
+use crate::inbox::Inbox;
 use crate::store::StoreError;
 
 /// Numbers the states of the set of files; 0 is the empty one that a store begins with.
@@ -58,7 +58,7 @@ pub struct Snapshot {
 pub struct Catalog {
     db: Database,
     inbox: Inbox,
-    parquet: Arc<PathBuf>,
+    data: SealedFiles,
     /// The last snapshot that was read: one never changes, so nothing of it is read again.
     known: Arc<Mutex<Option<Snapshot>>>,
     /// What living [`Plan`]s name.
@@ -66,11 +66,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(db: Database, inbox: Inbox, parquet: PathBuf) -> Self {
+    pub(crate) fn new(db: Database, inbox: Inbox, data: SealedFiles) -> Self {
         Self {
             db,
             inbox,
-            parquet: Arc::new(parquet),
+            data,
             known: Arc::default(),
             writing: Arc::default(),
         }

@@ -17,6 +17,7 @@ mod backup;
 pub mod catalog;
 mod crash;
 mod durable;
+pub mod files;
 mod flush;
 pub mod inbox;
 pub mod keys;
@@ -37,7 +38,8 @@ mod tests;
 pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
 pub use catalog::{Catalog, DataFile, FileKind, Holding, TableKind};
 pub use durable::FileError;
-pub use flush::FlushReport;
+pub use files::{FilesError, ObjectsPlace, S3Place, SealedFileReader, SealedFiles, WrittenFile};
+pub use flush::{FlushReport, FlushedFile};
 pub use inbox::{
     Admission, BootChain, DownlinkError, DownlinkRow, Fork, Inbox, InboxError, Judgement,
     KeptProof, KeptSession, Listener, MAX_DOWNLINK_BYTES, MAX_DOWNLINK_WAITING, NewQuarantine,

@@ -7,6 +7,7 @@
 //!   audit.sqlite          audit log                                            0600
 //!   audit.vkey            its public verification key
 //!   parquet/r-<id>.parquet  sealed rows; the name is random, never a pseudonym 0600
+//!   parquet/c-<id>.parquet  sealed chunks; likewise. Both are in a bucket instead, if there is one
 //!   ca-root.pem           certificate of the root certificate authority
 //!   ca-issuing.pem        certificate of the issuing authority (its key is sealed in the registry)
 //!   damaged/              data files that were damaged and set aside; nobody reads them
@@ -24,11 +25,15 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::catalog::FileKind;
+use crate::files::ObjectsPlace;
+
 /// Where everything of one store lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorePaths {
     data: PathBuf,
     root_keys: PathBuf,
+    objects: Option<ObjectsPlace>,
 }
 
 impl StorePaths {
@@ -39,7 +44,15 @@ impl StorePaths {
         Self {
             data: data.to_path_buf(),
             root_keys,
+            objects: None,
         }
+    }
+
+    /// The same store with its data files somewhere else than in [`StorePaths::parquet`].
+    #[must_use]
+    pub fn with_objects(self, place: ObjectsPlace) -> Self {
+        let objects = Some(place);
+        Self { objects, ..self }
     }
 
     /// Where key snapshots go if nothing else is said: `data` with `.keys` appended.
@@ -84,10 +97,17 @@ impl StorePaths {
         self.data.join("audit.vkey")
     }
 
-    /// Flushed files.
+    /// Data files, unless they are elsewhere: see [`StorePaths::objects`].
     #[must_use]
     pub fn parquet(&self) -> PathBuf {
         self.data.join("parquet")
+    }
+
+    /// Where data files are.
+    #[must_use]
+    pub fn objects(&self) -> ObjectsPlace {
+        let local = || ObjectsPlace::Local(self.parquet());
+        self.objects.clone().unwrap_or_else(local)
     }
 
     /// Configuration.
@@ -179,19 +199,29 @@ impl StorePaths {
     }
 }
 
-/// The name of the data file with this id, in [`StorePaths::parquet`].
-pub(crate) fn data_file(id: &[u8; 16]) -> String {
-    format!("r-{}.parquet", hex::encode(id))
+/// The name of the data file of this kind with this id, in [`StorePaths::objects`].
+pub(crate) fn data_file(kind: FileKind, id: &[u8; 16]) -> String {
+    format!("{}-{}.parquet", prefix(kind), hex::encode(id))
 }
 
 /// Whether [`data_file`] makes this name. One that somebody put into the registry leads anywhere, and files are read and
 /// removed by it.
 pub(crate) fn is_data_file(name: &str) -> bool {
-    let mut id = [0; 16];
-    let digits = name.strip_prefix("r-");
-    let digits = digits.and_then(|rest| rest.strip_suffix(".parquet"));
-    let decoded = digits.map(|digits| hex::decode_to_slice(digits, &mut id));
-    decoded.is_some_and(|decoded| decoded.is_ok()) && name == data_file(&id)
+    [FileKind::Rows, FileKind::Chunks].into_iter().any(|kind| {
+        let mut id = [0; 16];
+        let digits = name.strip_prefix(prefix(kind));
+        let digits = digits.and_then(|rest| rest.strip_prefix('-'));
+        let digits = digits.and_then(|rest| rest.strip_suffix(".parquet"));
+        let decoded = digits.map(|digits| hex::decode_to_slice(digits, &mut id));
+        decoded.is_some_and(|decoded| decoded.is_ok()) && name == data_file(kind, &id)
+    })
+}
+
+fn prefix(kind: FileKind) -> char {
+    match kind {
+        FileKind::Rows => 'r',
+        FileKind::Chunks => 'c',
+    }
 }
 
 fn beside(data: &Path, suffix: &str) -> PathBuf {

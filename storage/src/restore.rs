@@ -19,26 +19,24 @@
 mod received;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow::array::AsArray as _;
 use arrow::error::ArrowError;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sqlx::Row as _;
 use vitalseal_crypto::{AtRest, Rejection, SubjectPseudonym, default_backend};
 
 pub(crate) use self::received::{Authentic, Received};
 use crate::backup;
-use crate::durable::{FileError, failed};
+use crate::catalog::DataFile;
+use crate::sqlite::{at_opt, parsed};
+use crate::durable::FileError;
 use crate::keys::{JoinRefused, KeyCustody};
 use crate::paths::StorePaths;
 use crate::registry::PatientState;
 use crate::schema;
-use crate::sqlite::{at_opt, parsed};
 use crate::store::{Store, StoreError};
 
 /// What a restored store holds.
@@ -225,12 +223,8 @@ async fn prove(store: &Store, backup: Authentic) -> Result<Restored, RestoreErro
     for file in store.catalog.files().await?.iter() {
         restored.messages += file.messages;
         restored.newest_at = restored.newest_at.max(Some(file.received_last_at));
-        let path = store.parquet_root().join(file.path.as_ref());
-        let place = path.display().to_string();
-        let samples = tokio::task::spawn_blocking(move || samples(&path))
-            .await
-            .map_err(StoreError::from)??;
-        for (subject, envelope) in samples {
+        let place = format!("{}/{}", store.files.place(), file.path);
+        for (subject, envelope) in samples(store, file).await? {
             restored.opened += open(store, &states, &subject, &envelope, &place).await?;
         }
     }
@@ -263,15 +257,15 @@ async fn open_hot(
     Ok(())
 }
 
+/// Rows read at a time.
+const BATCH: usize = 1024;
+
 /// The first envelope of each patient in a file; its rows are sorted by patient.
-fn samples(path: &Path) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    let file = File::open(path).map_err(failed("reading", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+async fn samples(store: &Store, file: &DataFile) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     let columns = [schema::SUBJECT, schema::ENVELOPE];
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
     let mut samples: Vec<(String, Vec<u8>)> = Vec::new();
-    for batch in builder.with_projection(mask).build()? {
-        let batch = batch?;
+    let mut batches = store.files.batches(file, &columns, BATCH).boxed();
+    while let Some(batch) = batches.try_next().await? {
         let wrong = || ArrowError::SchemaError("the columns are not those of the schema".into());
         let column = |name| batch.column_by_name(name).ok_or_else(wrong);
         let subjects = column(schema::SUBJECT)?

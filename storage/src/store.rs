@@ -12,7 +12,6 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use jiff::Timestamp;
 use object_store::ObjectStore;
-use object_store::local::LocalFileSystem;
 use parquet::errors::ParquetError;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{JoinError, JoinHandle};
@@ -23,6 +22,7 @@ use crate::backup;
 use crate::catalog::{Catalog, DataFile, Snapshot, SnapshotId};
 use crate::crash::CrashHook;
 use crate::durable::{self, FileError};
+use crate::files::{FilesError, SealedFiles};
 use crate::flush::{self, FlushReport};
 use crate::inbox::rows;
 use crate::inbox::{Inbox, InboxError};
@@ -155,6 +155,9 @@ pub enum StoreError {
     /// The file system failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A data file could not be written or read.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// A file was to begin that was not planned.
     #[error("{0} was not planned, or begins already; nothing has changed")]
     NotPlanned(String),
@@ -193,8 +196,10 @@ pub struct Store {
     pub inbox: Inbox,
     /// Key tree and secrets.
     pub keys: KeyStore,
-    /// Flushed files.
+    /// Which files there are.
     pub catalog: Catalog,
+    /// What is in them.
+    pub files: SealedFiles,
     /// Whether there is room for messages.
     pub space: Space,
     shared: Arc<Shared>,
@@ -203,7 +208,6 @@ pub struct Store {
 struct Shared {
     paths: StorePaths,
     db: Database,
-    objects: Arc<dyn ObjectStore>,
     flushing: Arc<Mutex<()>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     crash: CrashHook,
@@ -373,7 +377,6 @@ impl Store {
             .map(|s| parsed(s))
             .collect::<Result<HashSet<SubjectPseudonym>, _>>()?;
         store_keys::ensure(&tree, &db).await?;
-        let objects = Arc::new(LocalFileSystem::new_with_prefix(paths.parquet())?);
         let quarantine = Arc::clone(&tree.quarantine);
         let space = Space::new(paths);
         // Until the audit log knows of a join, and that is after this.
@@ -383,13 +386,6 @@ impl Store {
         let (file, lock) = (paths.inbox(), Arc::new(lock));
         let opened = Inbox::open(&file, quarantine, erased, space.clone(), lock).await;
         let (inbox, writer) = opened.map_err(|cause| unusable(&file, cause))?;
-        let catalog = Catalog::new(db.clone(), inbox.clone(), paths.parquet());
-        if let Err(error) = recover(paths, &inbox, &catalog).await {
-            // The inbox's writer holds the store's lock: whoever is told may try again at once.
-            inbox.close().await;
-            let _ = writer.await;
-            return Err(error);
-        }
         let crash = CrashHook::default();
         let keys = KeyStore::new(
             db.clone(),
@@ -399,11 +395,19 @@ impl Store {
             inbox.clone(),
             crash.clone(),
         );
+        let (files, catalog) = match recover(paths, &db, &inbox, &keys, &crash).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                // The inbox's writer holds the store's lock: whoever is told may try again at once.
+                inbox.close().await;
+                let _ = writer.await;
+                return Err(error);
+            }
+        };
         let registry = Registry::new(db.clone(), keys.clone());
         let shared = Shared {
             paths: paths.clone(),
             db,
-            objects,
             flushing: Arc::default(),
             writer: Mutex::new(Some(writer)),
             crash,
@@ -413,6 +417,7 @@ impl Store {
             inbox,
             keys,
             catalog,
+            files,
             space,
             shared: Arc::new(shared),
         })
@@ -436,17 +441,9 @@ impl Store {
         // store lives on.
         let flushed = tokio::spawn(async move {
             let _alone = store.shared.flushing.lock().await;
-            let parquet = store.parquet_root();
-            let (inbox, catalog) = (&store.inbox, &store.catalog);
-            flush::flush(
-                inbox,
-                catalog,
-                &parquet,
-                default_backend(),
-                &store.shared.crash,
-                now,
-            )
-            .await
+            let (inbox, catalog, files) = (&store.inbox, &store.catalog, &store.files);
+            let (backend, crash) = (default_backend(), &store.shared.crash);
+            flush::flush(inbox, catalog, files, backend, crash, now).await
         });
         flushed.await?
     }
@@ -478,7 +475,7 @@ impl Store {
     /// Reads the files; [`DataFile::path`] is relative to it.
     #[must_use]
     pub fn object_store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.shared.objects)
+        self.files.object_store()
     }
 
     /// Where this store lives.
@@ -524,16 +521,28 @@ fn refuse_strangers(paths: &StorePaths) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the inbox is one of ours, and what an interrupted flush left to do.
-async fn recover(paths: &StorePaths, inbox: &Inbox, catalog: &Catalog) -> Result<(), StoreError> {
+/// Whether the inbox is one of ours; the data files and their catalog, once what an interrupted flush left is done.
+async fn recover(
+    paths: &StorePaths,
+    db: &Database,
+    inbox: &Inbox,
+    keys: &KeyStore,
+    crash: &CrashHook,
+) -> Result<(SealedFiles, Catalog), StoreError> {
     match inbox.database().schema_version().await? {
-        INBOX_VERSION => flush::recover(inbox, catalog, &paths.parquet()).await,
-        found => Err(StoreError::Version {
-            path: paths.inbox(),
-            found,
-            expected: INBOX_VERSION,
-        }),
+        INBOX_VERSION => {}
+        found => {
+            return Err(StoreError::Version {
+                path: paths.inbox(),
+                found,
+                expected: INBOX_VERSION,
+            });
+        }
     }
+    let files = SealedFiles::open(&paths.objects(), keys.store_keys().await?, crash.clone())?;
+    let catalog = Catalog::new(db.clone(), inbox.clone(), files.clone());
+    flush::recover(inbox, &catalog, &files).await?;
+    Ok((files, catalog))
 }
 
 fn unusable(file: &Path, cause: impl Into<Box<dyn Error + Send + Sync>>) -> StoreError {

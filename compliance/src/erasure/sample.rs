@@ -1,19 +1,13 @@
 //! A handful of the patient's stored envelopes, from the inbox and from files, to try keys on.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use arrow::array::{Array as _, ArrayRef, BinaryArray, BooleanArray, StringArray};
 use arrow::record_batch::RecordBatch;
-use bytes::Bytes;
 use futures::TryStreamExt as _;
-use futures::future::{BoxFuture, FutureExt as _};
-use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowPredicateFn, ArrowReaderOptions, RowFilter};
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_storage::ports::Authorized;
@@ -68,11 +62,7 @@ async fn envelopes_of_file(
     file: &DataFile,
     subject: &SubjectPseudonym,
 ) -> Result<Vec<Vec<u8>>, SampleError> {
-    let reader = StoredFile {
-        objects: store.object_store(),
-        file: file.clone(),
-    };
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
+    let builder = ParquetRecordBatchStreamBuilder::new(store.files.reader(file)).await?;
     let columns = builder.parquet_schema();
     let both = ProjectionMask::columns(columns, [schema::SUBJECT, schema::ENVELOPE]);
     let subjects = ProjectionMask::columns(columns, [schema::SUBJECT]);
@@ -148,34 +138,4 @@ fn envelopes_in(
 
 fn column<T: 'static>(array: Option<&ArrayRef>) -> Option<&T> {
     array?.as_any().downcast_ref()
-}
-
-/// A file of the store, read by range.
-struct StoredFile {
-    objects: Arc<dyn ObjectStore>,
-    file: DataFile,
-}
-
-impl AsyncFileReader for StoredFile {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        async move {
-            let read = self.objects.get_range(&self.file.path, range).await;
-            read.map_err(|error| ParquetError::External(Box::new(error)))
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        _options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
-        async move {
-            let size = self.file.size;
-            ParquetMetaDataReader::new()
-                .load_and_finish(self, size)
-                .await
-                .map(Arc::new)
-        }
-        .boxed()
-    }
 }

@@ -1,22 +1,18 @@
 //! How much is held of whom, counted without a key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::sync::Arc;
 
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sqlx::Row as _;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
 use super::{Catalog, Snapshot};
-use crate::durable::failed;
-use crate::schema;
 use crate::sqlite::{at, count, parsed, us};
+use crate::schema;
 use crate::store::StoreError;
 
 /// What is held of one patient from one device.
@@ -75,21 +71,30 @@ impl Catalog {
                 held.add(subject, device, count(row.try_get("readings")?)?, span);
             }
         }
-        let root = Arc::clone(&self.parquet);
-        let held = tokio::task::spawn_blocking(move || {
-            for file in files.iter() {
-                if us(file.received_first_at) < wanted.to_us
-                    && us(file.received_last_at) >= wanted.from_us
-                {
-                    count_file(&root.join(file.path.as_ref()), &wanted, &mut held)?;
+        for file in files.iter() {
+            if us(file.received_first_at) < wanted.to_us
+                && us(file.received_last_at) >= wanted.from_us
+            {
+                let mut batches = self.data.batches(file, &COLUMNS, BATCH).boxed();
+                while let Some(batch) = batches.try_next().await? {
+                    count_batch(&batch, &wanted, &mut held)?;
                 }
             }
-            Ok::<_, StoreError>(held)
-        })
-        .await??;
+        }
         held.into_holdings()
     }
 }
+
+/// What is read of a file, rows at a time.
+const COLUMNS: [&str; 6] = [
+    schema::SUBJECT,
+    schema::DEVICE,
+    schema::RECEIVED_AT,
+    schema::FIRST_AT,
+    schema::LAST_AT,
+    schema::READINGS,
+];
+const BATCH: usize = 8192;
 
 struct Wanted {
     subjects: Option<BTreeSet<String>>,
@@ -134,24 +139,6 @@ impl Held {
         }
         Ok(holdings)
     }
-}
-
-fn count_file(path: &std::path::Path, wanted: &Wanted, held: &mut Held) -> Result<(), StoreError> {
-    let file = File::open(path).map_err(failed("reading", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let columns = [
-        schema::SUBJECT,
-        schema::DEVICE,
-        schema::RECEIVED_AT,
-        schema::FIRST_AT,
-        schema::LAST_AT,
-        schema::READINGS,
-    ];
-    let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-    for batch in builder.with_projection(mask).build()? {
-        count_batch(&batch?, wanted, held)?;
-    }
-    Ok(())
 }
 
 fn count_batch(batch: &RecordBatch, wanted: &Wanted, held: &mut Held) -> Result<(), ArrowError> {

@@ -5,23 +5,21 @@
 //! patient. One a boot is kept, and a few a device: the second proves no more than the first, and a
 //! clone that sends much must neither fill the disk with it nor keep the server searching.
 
-use std::fs::File;
-use std::path::Path;
-
 use arrow::array::{Array as _, AsArray as _, BooleanArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, MessageId};
 
 use super::{Inbox, InboxError};
-use crate::durable::failed;
+use crate::sqlite::{at, count, number};
+use crate::files::SealedFileReader;
 use crate::ports::QuarantineReason;
 use crate::schema;
-use crate::sqlite::{at, count, number};
 use crate::store::{Store, StoreError};
 
 /// A kept proof.
@@ -128,29 +126,24 @@ impl Store {
             return Ok(hot);
         }
         let files = self.catalog.files().await?;
-        let (root, device) = (self.parquet_root(), message.device.clone());
-        tokio::task::spawn_blocking(move || {
-            for file in files.iter() {
-                let path = root.join(file.path.as_ref());
-                if let Some(found) = find(&path, device.as_str(), boot, sequence)? {
-                    return Ok(Some(found));
-                }
+        for file in files.iter() {
+            let reader = self.files.reader(file);
+            if let Some(found) = find(reader, message.device.as_str(), boot, sequence).await? {
+                return Ok(Some(found));
             }
-            Ok(None)
-        })
-        .await?
+        }
+        Ok(None)
     }
 }
 
 /// Reads the envelope column only where the counters fit.
-fn find(
-    path: &Path,
+async fn find(
+    reader: SealedFileReader,
     device: &str,
     boot: i64,
     sequence: i64,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let file = File::open(path).map_err(failed("reading", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
     let columns =
         |names: &[&str]| ProjectionMask::columns(builder.parquet_schema(), names.iter().copied());
     let counters = columns(&[schema::DEVICE, schema::BOOT, schema::SEQUENCE]);
@@ -159,12 +152,11 @@ fn find(
     let fits = ArrowPredicateFn::new(counters, move |batch| {
         matching(&batch, &device, boot, sequence)
     });
-    let filtered = builder
+    let mut filtered = builder
         .with_projection(envelope)
         .with_row_filter(RowFilter::new(vec![Box::new(fits)]))
         .build()?;
-    for batch in filtered {
-        let batch = batch?;
+    while let Some(batch) = filtered.try_next().await? {
         let envelopes = batch.column(0).as_binary_opt::<i32>();
         if let Some(envelopes) = envelopes.filter(|envelopes| !envelopes.is_empty()) {
             return Ok(Some(envelopes.value(0).to_vec()));

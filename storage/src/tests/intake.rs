@@ -45,7 +45,7 @@ async fn every_message_is_stored_once_whatever_is_repeated_and_whenever() {
     };
     all_known(wave(&store).await);
     assert_eq!(store.inbox.pending().await.unwrap(), (300, 180_000));
-    assert_eq!(store.flush(at(500)).await.unwrap().messages, 300);
+    assert_eq!(store.flush(at(500)).await.unwrap().files[0].messages, 300);
     all_known(wave(&store).await);
     store.close().await;
     let store = copy.open().await.unwrap();

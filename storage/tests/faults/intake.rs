@@ -2,17 +2,16 @@
 //! acknowledged means once or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::Write as _;
 use std::time::Duration;
 
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::Int64Type;
+use futures::TryStreamExt as _;
 use futures::future::join_all;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use vitalseal_crypto::{AtRest, CertificateAuthority, SubjectPseudonym, default_backend};
 use vitalseal_storage::{
-    Authorized, InboxError, Judgement, NewQuarantine, QuarantineReason, Store, StoreError,
+    Authorized, InboxError, Judgement, NewQuarantine, QuarantineReason, Store, StoreError, schema,
 };
 
 use crate::errors::chain;
@@ -268,7 +267,7 @@ async fn judge(struck: &Struck, ward: &Ward) {
     for flushed in [None, Some(0)] {
         let report = store.flush(at(200)).await.unwrap();
         assert!(
-            flushed.is_none_or(|none| report.messages == none),
+            flushed.is_none_or(|none| report.messages() == none),
             "{context}"
         );
         let found = ward.stored(&store, context).await;
@@ -293,17 +292,15 @@ impl Ward {
         let cut = store.cut(&who).await.unwrap();
         let mut batches = vec![cut.hot];
         let mut names: Vec<_> = cut.files.iter().map(|file| file.path.to_string()).collect();
-        for name in &names {
-            let file = File::open(store.parquet_root().join(name)).unwrap();
-            let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
-            batches.extend(reader.build().unwrap().map(Result::unwrap));
+        let schema = schema::sealed_rows();
+        let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        for file in cut.files.iter() {
+            let read = store.files.batches(file, &columns, 1024);
+            batches.extend(read.try_collect::<Vec<_>>().await.unwrap());
         }
-        let there = fs::read_dir(store.parquet_root()).unwrap();
-        let mut there: Vec<_> = there
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let there = store.files.names().await.unwrap();
+        let there: Vec<_> = there.into_iter().map(|(name, _)| name).collect();
         names.sort();
-        there.sort();
         assert_eq!(there, names, "{context}: files that are in no catalog");
         let mut found = BTreeMap::new();
         for batch in &batches {

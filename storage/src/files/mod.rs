@@ -1,0 +1,227 @@
+//! Data files: Parquet under Modular Encryption, on the local disk or in a bucket, named at random, written once.
+//!
+//! A file has a key of its own; the store key wraps it, and the wrap stands in the file. What is sealed so is metadata:
+//! pseudonyms, devices, times, counts. What was measured is sealed once more, in each row, for its patient. A file is
+//! read by the catalog's copy of its footer; which files count is the catalog's to say, and nothing here decides it.
+//!
+//! No pseudonym is ever in a name, and no byte of a column in the clear.
+
+mod cache;
+mod credentials;
+mod error;
+mod key_metadata;
+mod objects;
+mod place;
+mod read;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStore;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use vitalseal_crypto::default_backend;
+
+pub use self::error::FilesError;
+pub use self::place::{ObjectsPlace, S3Place};
+pub use self::read::SealedFileReader;
+pub use self::write::MAX_FILE_BYTES;
+
+use self::cache::MetadataCache;
+use self::objects::Objects;
+use crate::catalog::{DataFile, FileKind};
+use crate::crash::CrashHook;
+use crate::keys::StoreKeys;
+use crate::store::StoreError;
+
+/// The store's data files; clones share them.
+#[derive(Clone)]
+pub struct SealedFiles {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    objects: Objects,
+    keys: Arc<StoreKeys>,
+    cache: MetadataCache,
+    crash: CrashHook,
+}
+
+/// A file that was just written.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// Bytes.
+    pub size: u64,
+    /// Digest of them.
+    pub sha256: [u8; 32],
+    /// A copy of its last bytes, from the page indexes on: what [`DataFile::footer`] holds.
+    pub footer: Arc<[u8]>,
+    /// Rows.
+    pub rows: u64,
+}
+
+impl SealedFiles {
+    pub(crate) fn open(
+        place: &ObjectsPlace,
+        keys: Arc<StoreKeys>,
+        crash: CrashHook,
+    ) -> Result<Self, FilesError> {
+        let inner = Inner {
+            objects: Objects::open(place)?,
+            keys,
+            cache: MetadataCache::default(),
+            crash,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Writes a file of this kind, whole: the batches have the columns of the kind, in the kind's order. It is built in
+    /// memory, and durable when this returns.
+    ///
+    /// # Errors
+    /// [`FilesError::TooLarge`] beyond [`MAX_FILE_BYTES`]; [`FilesError::Exists`] when there is such a file, which stays
+    /// as it is; what the batches fail with; others when it is not durable, and then it may be there: plan a name in the
+    /// catalog first.
+    pub async fn put(
+        &self,
+        name: &str,
+        kind: FileKind,
+        batches: impl Iterator<Item = Result<RecordBatch, StoreError>> + Send + 'static,
+    ) -> Result<WrittenFile, StoreError> {
+        let keys = Arc::clone(&self.inner.keys);
+        let (bytes, written) = tokio::task::spawn_blocking(move || {
+            let file = write::encode(kind, batches, keys.current(), default_backend())?;
+            let footer = file.bytes.get(file.footer_start..).unwrap_or_default();
+            let written = WrittenFile {
+                size: u64::try_from(file.bytes.len())?,
+                sha256: default_backend().sha256(&[&file.bytes]),
+                footer: footer.into(),
+                rows: file.rows,
+            };
+            Ok::<_, StoreError>((file.bytes, written))
+        })
+        .await??;
+        let (objects, crash) = (&self.inner.objects, &self.inner.crash);
+        objects.create(name, bytes.into(), crash).await?;
+        Ok(written)
+    }
+
+    /// Reads a file as `parquet` and DataFusion do.
+    #[must_use]
+    pub fn reader(&self, file: &DataFile) -> SealedFileReader {
+        SealedFileReader::new(self.clone(), file.clone())
+    }
+
+    /// These columns of all rows of a file, in its order, at most `rows` a batch.
+    pub fn batches(
+        &self,
+        file: &DataFile,
+        columns: &[&str],
+        rows: usize,
+    ) -> impl Stream<Item = Result<RecordBatch, StoreError>> + Send + use<> {
+        let (reader, name) = (self.reader(file), file.path.to_string());
+        let columns: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
+        let opened = async move {
+            let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
+            let wanted = columns.iter().map(String::as_str);
+            let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
+            builder.with_projection(mask).with_batch_size(rows).build()
+        };
+        let batches = futures::stream::once(opened).try_flatten();
+        batches.map(move |batch| batch.map_err(|cause| unreadable(&name, cause)))
+    }
+
+    /// What Parquet knows of a file: its opened footer with page indexes and decryptor.
+    ///
+    /// # Errors
+    /// When the catalog's copy of the footer does not open, or a file of version 3 cannot be read.
+    pub async fn metadata(&self, file: &DataFile) -> Result<Arc<ParquetMetaData>, StoreError> {
+        self.reader(file).metadata().await
+    }
+
+    /// All bytes of a file, as they are stored.
+    ///
+    /// # Errors
+    /// [`FilesError::Missing`] when there is none of this name; others when it cannot be read.
+    pub async fn bytes(&self, name: &str) -> Result<Bytes, FilesError> {
+        self.inner.objects.read_all(name).await
+    }
+
+    /// Removes a file, and what an interrupted write left of it; none is no error. Gone for good when this returns.
+    ///
+    /// # Errors
+    /// When it is not known to be gone.
+    pub async fn remove(&self, name: &str) -> Result<(), FilesError> {
+        self.inner.cache.remove(&name.into());
+        self.inner.objects.remove(name).await
+    }
+
+    /// The names that are there, sorted, with their sizes in bytes: whatever they are, and whether the catalog knows them
+    /// or not.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn names(&self) -> Result<Vec<(String, u64)>, FilesError> {
+        self.inner.objects.names().await
+    }
+
+    /// Bytes of a file; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub async fn size(&self, name: &str) -> Result<Option<u64>, FilesError> {
+        self.inner.objects.size(name).await
+    }
+
+    /// Whether the bucket keeps versions, so that what is removed stays: known from the first file that this process
+    /// wrote.
+    #[must_use]
+    pub fn keeps_versions(&self) -> bool {
+        self.inner.objects.keeps_versions()
+    }
+
+    pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
+        self.inner.objects.store()
+    }
+
+    /// Where they are, for people: no credential is in it.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        self.inner.objects.place()
+    }
+}
+
+/// An error of Parquet, with the file's name. What this module said itself stays as it is.
+fn unreadable(name: &str, cause: ParquetError) -> StoreError {
+    match cause {
+        ParquetError::External(cause) => match cause.downcast::<StoreError>() {
+            Ok(own) => *own,
+            Err(cause) => StoreError::Parquet(ParquetError::External(cause)),
+        },
+        cause => read::damaged(name, cause.to_string()).into(),
+    }
+}
+
+impl fmt::Debug for SealedFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedFiles")
+            .field("place", &self.place())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WrittenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WrittenFile")
+            .field("size", &self.size)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
