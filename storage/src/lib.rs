@@ -15,6 +15,7 @@
 
 mod backup;
 pub mod catalog;
+pub mod chunk;
 mod crash;
 mod durable;
 pub mod files;

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
-use crate::Reading;
 use crate::panel::{DIASTOLIC, SYSTOLIC};
+use crate::{Reading, Signal};
 
 /// How far a stored reading is to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,16 +103,24 @@ fn of<'a>(readings: &'a [Reading], code: &'a str) -> impl Iterator<Item = &'a Re
         .filter(move |reading| reading.signal.code == code)
 }
 
-impl Reading {
-    /// Whether the value lies inside the signal's flag range.
+impl Signal {
+    /// Whether a value of this signal lies inside its flag range.
     #[must_use]
-    pub fn quality(&self) -> Quality {
-        let (low, high) = self.signal.flag;
-        if (low..=high).contains(&self.value) {
+    pub fn quality(&self, value: f64) -> Quality {
+        let (low, high) = self.flag;
+        if (low..=high).contains(&value) {
             Quality::Ok
         } else {
             Quality::Flagged
         }
+    }
+}
+
+impl Reading {
+    /// Whether the value lies inside the signal's flag range.
+    #[must_use]
+    pub fn quality(&self) -> Quality {
+        self.signal.quality(self.value)
     }
 }
 

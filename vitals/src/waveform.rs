@@ -51,7 +51,8 @@ impl Period {
     }
 
     /// Microseconds from the first sample to sample `index`, rounded to the nearest.
-    fn offset_us(self, index: usize) -> i64 {
+    #[must_use]
+    pub fn offset_us(self, index: usize) -> i64 {
         let (micros, samples) = (
             u128::from(self.micros.get()),
             u128::from(self.samples.get()),

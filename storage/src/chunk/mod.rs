@@ -1,0 +1,44 @@
+//! Sealed chunks: what compaction makes of the messages of one patient in one bucket of time.
+//!
+//! What stands here are formats, as pure functions: bytes in, bytes out, no key, no file, no clock. What never may is an
+//! error, a `Debug` text or a panic with a value in it.
+
+mod bytes;
+mod devices;
+mod error;
+mod evidence;
+mod lanes;
+mod messages;
+mod pack;
+mod pad;
+mod readings;
+mod row;
+mod runs;
+mod times;
+mod values;
+mod waveforms;
+
+/// Says how much there is, never what: a reading is health data.
+macro_rules! quiet_debug {
+    ($($name:ident: $($field:ident = $of:expr),+;)*) => {$(
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let it = self;
+                f.debug_struct(stringify!($name))
+                    $(.field(stringify!($field), &$of(it)))+
+                    .finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+use quiet_debug;
+
+pub use self::devices::{DeviceSummary, Devices};
+pub use self::error::{ChunkError, MAX_MESSAGES, MAX_READINGS};
+pub use self::evidence::{Evidence, EvidenceBuilder, MAX_EVIDENCE_BYTES};
+pub use self::messages::{MessageMeta, Messages};
+pub use self::pad::padded_length;
+pub use self::readings::{Readings, ReadingsBuilder, Series, Stats};
+pub use self::row::ChunkRow;
+pub use self::waveforms::{WaveformRow, Waveforms, WaveformsBuilder};
