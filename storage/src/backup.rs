@@ -31,7 +31,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::task::JoinError;
 use vitalseal_crypto::default_backend;
@@ -39,38 +38,41 @@ use vitalseal_crypto::default_backend;
 use self::manifest::describe;
 pub use self::manifest::{BackupFile, BackupManifest};
 pub(crate) use self::manifest::{FORMAT, SECRET, digest, mac, mac_path, manifest_path};
+use crate::database::copy::{self, Table, all};
+use crate::database::{self, Database, Place, sqlite};
 use crate::durable::{self, FileError, failed};
 use crate::keys::KeyError;
+use crate::opening;
 use crate::paths::StorePaths;
-use crate::sqlite;
 use crate::store::{Store, StoreError};
 
 /// The registry without what leads to a key or stands in for a password. A table that is not named stays behind, so
-/// whoever adds one decides; the wraps of a backed-up store never touch the medium of the backup.
-pub(crate) const COPY_REGISTRY: &str = "\
-    BEGIN; \
-    DELETE FROM copy.watermarks; \
-    INSERT INTO copy.store SELECT * FROM main.store; \
-    INSERT INTO copy.patients SELECT * FROM main.patients; \
-    INSERT INTO copy.erasure_ledger SELECT * FROM main.erasure_ledger; \
-    INSERT INTO copy.recipients SELECT epoch, kid, certificate, not_before_us, not_after_us, NULL, NULL \
-        FROM main.recipients; \
-    INSERT INTO copy.device_certificates SELECT * FROM main.device_certificates; \
-    INSERT INTO copy.devices SELECT * FROM main.devices; \
-    INSERT INTO copy.assignments SELECT * FROM main.assignments; \
-    INSERT INTO copy.revocation_list SELECT * FROM main.revocation_list; \
-    INSERT INTO copy.users SELECT * FROM main.users; \
-    INSERT INTO copy.grants SELECT * FROM main.grants; \
-    INSERT INTO copy.user_wards SELECT * FROM main.user_wards; \
-    INSERT INTO copy.subscribers SELECT * FROM main.subscribers; \
-    INSERT INTO copy.subscriber_wards SELECT * FROM main.subscriber_wards; \
-    INSERT INTO copy.incidents SELECT * FROM main.incidents; \
-    INSERT INTO copy.snapshots SELECT * FROM main.snapshots; \
-    INSERT INTO copy.data_files SELECT * FROM main.data_files; \
-    INSERT INTO copy.watermarks SELECT * FROM main.watermarks; \
-    INSERT INTO copy.tombstones SELECT * FROM main.tombstones; \
-    INSERT INTO copy.losses SELECT * FROM main.losses; \
-    COMMIT;";
+/// whoever adds one decides; the wraps of a backed-up store never touch the medium of the backup. Each after those that
+/// it refers to.
+pub(crate) const COPIED: [Table; 19] = [
+    all("store"),
+    all("patients"),
+    all("erasure_ledger"),
+    Table {
+        name: "recipients",
+        columns: "epoch, kid, certificate, not_before_us, not_after_us",
+    },
+    all("device_certificates"),
+    all("devices"),
+    all("assignments"),
+    all("revocation_list"),
+    all("users"),
+    all("grants"),
+    all("user_wards"),
+    all("subscribers"),
+    all("subscriber_wards"),
+    all("incidents"),
+    all("snapshots"),
+    all("data_files"),
+    all("watermarks"),
+    all("tombstones"),
+    all("losses"),
+];
 
 /// A backup that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -157,7 +159,7 @@ impl Store {
         let data_files = self.catalog.files().await?;
         copy_database(&self.paths().inbox(), &copy.inbox()).await?;
         let (store_id, erasures) =
-            copy_registry(&self.paths().registry(), &copy.registry()).await?;
+            copy_registry(self.registry.database(), &copy.registry()).await?;
         copy_database(&self.paths().audit(), &copy.audit()).await?;
         drop(quiet);
         let keys = self.keys.snapshot(now).await;
@@ -260,34 +262,27 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
 }
 
 /// One transaction's view of the registry, without keys; says of which store it is and how many erasures it knows.
-async fn copy_registry(from: &Path, to: &Path) -> Result<(String, u64), BackupError> {
+async fn copy_registry(from: &Database, to: &Path) -> Result<(String, u64), BackupError> {
     sqlite::create_file(to)?;
     let copying = async {
-        // Nobody else has the copy open, and a copy that was interrupted is thrown away: no log beside it.
-        let alone = sqlite::options(to).journal_mode(SqliteJournalMode::Memory);
-        let mut copy = alone.connect().await?;
-        sqlx::raw_sql(include_str!("registry/schema.sql"))
-            .execute(&mut copy)
-            .await?;
+        let mut copy = database::connect(&Place::Copy(to.to_path_buf())).await?;
+        // What the schema itself puts in is in the registry too.
+        let mut tx = copy.begin().await?;
+        database::lay_out(opening::SCHEMA, opening::VERSION, &mut tx).await?;
+        let mut cut = from.pool().begin().await?;
+        copy::copy(&COPIED, &mut cut, &mut tx).await?;
+        cut.rollback().await?;
+        let (store_id, erasures) =
+            sqlx::query_as("SELECT store_id, (SELECT COUNT(*) FROM erasure_ledger) FROM store")
+                .fetch_one(&mut *tx)
+                .await?;
+        tx.commit().await?;
         copy.close().await?;
-        // Every row was checked against the others when it was written.
-        let mut conn = sqlite::options(from).foreign_keys(false).connect().await?;
-        sqlx::query("ATTACH $1 AS copy")
-            .bind(to.to_string_lossy())
-            .execute(&mut conn)
-            .await?;
-        sqlx::raw_sql(COPY_REGISTRY).execute(&mut conn).await?;
-        let (store_id, erasures) = sqlx::query_as(
-            "SELECT store_id, (SELECT COUNT(*) FROM copy.erasure_ledger) FROM copy.store",
-        )
-        .fetch_one(&mut conn)
-        .await?;
-        conn.close().await?;
-        Ok((store_id, sqlite::count(erasures)?))
+        Ok((store_id, database::count(erasures)?))
     };
     copying
         .await
-        .map_err(|cause| BackupError::Database(from.to_path_buf(), cause))
+        .map_err(|cause| BackupError::Database(to.to_path_buf(), cause))
 }
 
 /// What is copied as it is, beside databases and data files.

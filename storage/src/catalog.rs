@@ -27,7 +27,7 @@ pub use self::file::{DataFile, FileKind, MAX_LEVEL, TableKind};
 pub use self::garbage::{EndedFile, Tombstone};
 pub use self::holdings::Holding;
 pub use self::losses::Loss;
-use crate::sqlite::{Database, count, number};
+use crate::database::{Database, count, number};
 use crate::files::SealedFiles;
 use crate::inbox::Inbox;
 use crate::store::StoreError;

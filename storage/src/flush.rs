@@ -25,7 +25,7 @@ use crate::catalog::{
     Catalog, Change, ChangeId, ChangeKind, DataFile, FileKind, Snapshot, SnapshotId, TableKind,
 };
 use crate::crash::{CrashHook, CrashPoint};
-use crate::sqlite::{at, count, parsed};
+use crate::database::{at, count, parsed};
 use crate::files::{SealedFiles, WrittenFile};
 use crate::inbox::Inbox;
 use crate::inbox::rows::{self, SealedRow};

@@ -53,9 +53,10 @@ pub use self::review::{QuarantineFilter, QuarantineRow, QuarantineState, Settled
 pub use self::senders::Senders;
 pub use self::sessions::{KeptSession, SessionChange};
 use self::writer::{Command, Writer};
+use crate::database::sqlite::{self, SqliteFile};
+use crate::database::{count, damaged, number};
 use crate::lock::StoreLock;
 use crate::space::Space;
-use crate::sqlite::{self, Database, count, damaged, number};
 use crate::store::StoreError;
 
 /// Commands that may wait for the writer. Four full batches: enough to fill the next one while one
@@ -187,7 +188,7 @@ pub enum InboxError {
 /// Handle on the inbox; clones share it.
 #[derive(Clone)]
 pub struct Inbox {
-    db: Database,
+    db: SqliteFile,
     commands: mpsc::Sender<Command>,
     quarantine_key: Arc<PageKey>,
     memory: Memory,
@@ -222,7 +223,7 @@ impl Inbox {
         space: Space,
         lock: Arc<StoreLock>,
     ) -> Result<(Self, JoinHandle<()>), InboxError> {
-        let db = Database::connect(path).await?;
+        let db = SqliteFile::connect(path).await?;
         let memory = Memory {
             senders: Senders::load(db.pool()).await?,
             room: Room::load(db.pool()).await?,
@@ -367,7 +368,7 @@ impl Inbox {
         Ok(())
     }
 
-    pub(crate) fn database(&self) -> &Database {
+    pub(crate) fn database(&self) -> &SqliteFile {
         &self.db
     }
 

@@ -52,8 +52,8 @@ pub use self::snapshot::{
 pub use self::store_keys::StoreKeys;
 use self::tree::Tree;
 use crate::crash::CrashHook;
+use crate::database::{Database, at, count};
 use crate::inbox::{Inbox, InboxError};
-use crate::sqlite::{Database, at, count};
 
 /// The key store failed. No text here holds key material.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/                    0700
 //!   registry.sqlite       patients, devices, users, wrapped keys, catalog      0600
+//!                         (or on a PostgreSQL server)
 //!   inbox.sqlite          durable intake and hot tier, quarantine              0600
 //!   audit.sqlite          audit log                                            0600
 //!   audit.vkey            its public verification key
@@ -26,6 +27,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::FileKind;
+use crate::database::{Place, RegistryPlace};
 use crate::files::ObjectsPlace;
 
 /// Where everything of one store lives.
@@ -33,6 +35,7 @@ use crate::files::ObjectsPlace;
 pub struct StorePaths {
     data: PathBuf,
     root_keys: PathBuf,
+    registry: RegistryPlace,
     objects: Option<ObjectsPlace>,
 }
 
@@ -44,6 +47,7 @@ impl StorePaths {
         Self {
             data: data.to_path_buf(),
             root_keys,
+            registry: RegistryPlace::File,
             objects: None,
         }
     }
@@ -53,6 +57,12 @@ impl StorePaths {
     pub fn with_objects(self, place: ObjectsPlace) -> Self {
         let objects = Some(place);
         Self { objects, ..self }
+    }
+
+    /// The same store with its registry somewhere else than in [`StorePaths::registry`].
+    #[must_use]
+    pub fn with_registry(self, registry: RegistryPlace) -> Self {
+        Self { registry, ..self }
     }
 
     /// Where key snapshots go if nothing else is said: `data` with `.keys` appended.
@@ -73,10 +83,18 @@ impl StorePaths {
         &self.root_keys
     }
 
-    /// Patients, devices, users, wrapped keys, catalog.
+    /// Patients, devices, users, wrapped keys, catalog; unless a server has them.
     #[must_use]
     pub fn registry(&self) -> PathBuf {
         self.data.join("registry.sqlite")
+    }
+
+    /// Where the registry is.
+    pub(crate) fn registry_place(&self) -> Place {
+        match &self.registry {
+            RegistryPlace::File => Place::Sqlite(self.registry()),
+            RegistryPlace::Postgres(place) => Place::Postgres(place.clone()),
+        }
     }
 
     /// Durable intake, hot tier and quarantine.

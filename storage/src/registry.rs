@@ -29,9 +29,9 @@ pub use self::rotation::KekRotation;
 pub use self::standing::DeviceState;
 pub use self::subscribers::SubscriberRow;
 pub use self::users::{NewUser, UserRow};
+use crate::database::Database;
 use crate::keys::{KeyError, KeyStore};
 use crate::ports::UserName;
-use crate::sqlite::Database;
 
 /// Changes of devices that may wait for a slow subscriber before it is told that it missed some.
 const CHANGES: usize = 1024;
@@ -114,6 +114,10 @@ impl Registry {
             changes,
             listeners: watch::Sender::new(()),
         }
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        &self.db
     }
 }
 

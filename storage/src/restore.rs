@@ -31,7 +31,7 @@ use vitalseal_crypto::{AtRest, Rejection, SubjectPseudonym, default_backend};
 pub(crate) use self::received::{Authentic, Received};
 use crate::backup;
 use crate::catalog::DataFile;
-use crate::sqlite::{at_opt, parsed};
+use crate::database::{at_opt, parsed};
 use crate::durable::FileError;
 use crate::keys::{JoinRefused, KeyCustody};
 use crate::paths::StorePaths;

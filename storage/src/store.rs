@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::backup;
 use crate::catalog::{Catalog, DataFile, Snapshot, SnapshotId};
 use crate::crash::CrashHook;
+use crate::database::{self, Database, parsed, us};
 use crate::durable::{self, FileError};
 use crate::files::{FilesError, SealedFiles};
 use crate::flush::{self, FlushReport};
@@ -28,17 +29,15 @@ use crate::inbox::rows;
 use crate::inbox::{Inbox, InboxError};
 use crate::keys::tree::Tree;
 use crate::keys::{
-    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, epochs, secrets, snapshot, store_keys,
+    JoinRefused, KeyCustody, KeyError, KeySlot, KeyStore, RootError, epochs, secrets, snapshot,
+    store_keys,
 };
 use crate::lock::StoreLock;
+use crate::opening;
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
 use crate::registry::{Registry, RegistryError};
 use crate::space::Space;
-use crate::sqlite::{self, Database, parsed, us};
-
-/// Version of the registry's tables that this program reads and writes.
-const REGISTRY_VERSION: i64 = 4;
 
 /// Version of the inbox's tables that this program reads and writes.
 const INBOX_VERSION: i64 = 3;
@@ -84,15 +83,33 @@ pub enum StoreError {
         cause: Box<dyn Error + Send + Sync>,
     },
     /// Made by another version.
-    #[error("{path} has tables of version {found}, this program reads version {expected}")]
+    #[error("{place} has tables of version {found}, this program reads version {expected}")]
     Version {
         /// The database.
-        path: PathBuf,
+        place: String,
         /// Its version.
         found: i64,
         /// The version that this program reads.
         expected: i64,
     },
+    /// The server of the registry is not there.
+    #[error(
+        "connecting to the registry at {registry}: see that the server runs and that [registry] in the configuration \
+         names it, with user, password and database"
+    )]
+    Unreachable {
+        /// Its address.
+        registry: String,
+        /// Why it cannot be used.
+        #[source]
+        cause: sqlx::Error,
+    },
+    /// A new registry must not be planted among somebody's tables.
+    #[error("there are tables at {0} already; a new store needs an empty schema of its own")]
+    RegistryTaken(String),
+    /// Another server has the registry open.
+    #[error("the registry at {0} is in use by another vitalseal process; stop that one first")]
+    RegistryInUse(String),
     /// Another process has it open.
     #[error(
         "{0} is in use by another vitalseal process; stop that one first (its lock file need not be removed)"
@@ -248,16 +265,13 @@ impl Store {
             durable::create_dir(place)?;
         }
         Inbox::create(&paths.inbox()).await?;
-        sqlite::create_file(&paths.registry())?;
-        let db = Database::connect(&paths.registry()).await?;
+        let db = opening::create(paths).await?;
         let root = roots
             .create(KeySlot::Root(KeyEpoch(0)), default_backend())
             .map_err(KeyError::from)?;
         // Tables and first keys in one transaction: without its version number it is no store.
         let mut tx = db.begin().await?;
-        sqlx::raw_sql(include_str!("registry/schema.sql"))
-            .execute(tx.connection())
-            .await?;
+        database::lay_out(opening::SCHEMA, opening::VERSION, tx.connection()).await?;
         let mut store_id = [0; 16];
         default_backend().fill_random(&mut store_id)?;
         sqlx::query("INSERT INTO store (id, store_id, created_at_us) VALUES (1, $1, $2)")
@@ -318,25 +332,11 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let custody = custody.into();
         let data = paths.data();
-        if !paths.registry().is_file() {
+        if !opening::is_there(paths) {
             return Err(StoreError::NotFound(data.to_path_buf()));
         }
         let lock = lock(paths)?;
-        let registry = paths.registry();
-        let opened = Database::connect(&registry).await;
-        let db = opened.map_err(|cause| unusable(&registry, cause))?;
-        let version = db.schema_version().await;
-        match version.map_err(|cause| unusable(&registry, cause))? {
-            0 => return Err(StoreError::Incomplete(data.to_path_buf())),
-            REGISTRY_VERSION => {}
-            found => {
-                return Err(StoreError::Version {
-                    path: paths.registry(),
-                    found,
-                    expected: REGISTRY_VERSION,
-                });
-            }
-        }
+        let db = opening::open(paths).await?;
         snapshot::join(&db, &custody, now)
             .await
             .map_err(|cause| StoreError::Join {
@@ -533,7 +533,7 @@ async fn recover(
         INBOX_VERSION => {}
         found => {
             return Err(StoreError::Version {
-                path: paths.inbox(),
+                place: paths.inbox().display().to_string(),
                 found,
                 expected: INBOX_VERSION,
             });

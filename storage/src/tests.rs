@@ -20,6 +20,8 @@ mod opening;
 mod order;
 mod peers;
 mod places;
+#[path = "../../tests/common/postgres.rs"]
+mod postgres;
 mod restore;
 mod review;
 mod rotation;
@@ -38,22 +40,35 @@ use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
 
 use errors::chain;
 use files::{copy_tree, files_below};
+use postgres::Schema;
 
+use crate::database::{Database, PostgresPlace, RegistryPlace};
 use crate::inbox::{Admission, Required};
 use crate::keys::{FileRootProvider, KeySlot, RootProvider};
 use crate::paths::StorePaths;
 use crate::ports::Authorized;
 use crate::store::{Store, StoreError};
 
-/// A directory with a data directory and its root keys.
+/// A directory with a data directory and its root keys; and a schema, if the registry is on a server.
 struct Site {
     dir: TempDir,
+    schema: Option<Schema>,
 }
 
 impl Site {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
+            schema: Schema::new(),
+        }
+    }
+
+    /// With a registry that is a file in any case.
+    fn with_file() -> Self {
+        let schema = None;
+        Self {
+            schema,
+            ..Self::new()
         }
     }
 
@@ -66,7 +81,7 @@ impl Site {
     }
 
     fn paths(&self) -> StorePaths {
-        StorePaths::new(&self.data(), None)
+        StorePaths::new(&self.data(), None).with_registry(self.registry())
     }
 
     fn roots(&self) -> Arc<dyn RootProvider> {
@@ -83,12 +98,43 @@ impl Site {
         Store::open(&self.paths(), self.roots(), at(1_000)).await
     }
 
+    fn registry(&self) -> RegistryPlace {
+        match &self.schema {
+            Some(schema) => {
+                let place = PostgresPlace::new(&schema.address(), None);
+                RegistryPlace::Postgres(place.unwrap())
+            }
+            None => RegistryPlace::File,
+        }
+    }
+
+    /// The registry's database, beside a store that may have it open.
+    async fn database(&self) -> Database {
+        let place = self.paths().registry_place();
+        Database::connect(place).await.unwrap()
+    }
+
     /// What the disk would hold if the power failed now.
     fn power_cut(&self) -> Self {
         let copy = Self::new();
-        copy_tree(&self.data(), &copy.data());
+        self.copy_data(&copy);
         copy_tree(&self.roots_dir(), &copy.roots_dir());
         copy
+    }
+
+    /// Copies the data directory, and the registry with it.
+    fn copy_data(&self, to: &Self) {
+        copy_tree(&self.data(), &to.data());
+        if self.schema.is_some() {
+            let from = self.paths().registry_place();
+            let to = to.paths().registry_place();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            // Tests have a runtime already, and it is not theirs to wait in.
+            let copying = std::thread::spawn(move || {
+                runtime.block_on(crate::opening::copy(&from, &to)).unwrap();
+            });
+            copying.join().unwrap();
+        }
     }
 
     fn root_files(&self) -> Vec<String> {

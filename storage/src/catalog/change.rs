@@ -17,7 +17,7 @@ use vitalseal_crypto::{Backend, BackendError};
 
 use super::{Catalog, DataFile, SnapshotId};
 use crate::catalog::file::own;
-use crate::sqlite::{count, number, us};
+use crate::database::{count, number, us};
 use crate::store::StoreError;
 
 /// The inbox whose rows the watermark counts. Nodes that share a registry would have one each.

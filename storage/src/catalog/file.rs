@@ -6,12 +6,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use object_store::path::Path;
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
 use vitalseal_crypto::{ContentType, SubjectPseudonym};
 
 use super::SnapshotId;
+use crate::database::{self, Connection, at, count, damaged, number, parsed, us};
 use crate::paths::is_data_file;
-use crate::sqlite::{at, count, damaged, number, parsed, us};
 
 /// The highest level of compaction.
 pub const MAX_LEVEL: u8 = 3;
@@ -124,7 +123,7 @@ impl DataFile {
             .is_none_or(|(first, last)| first <= subject && subject <= last)
     }
 
-    pub(super) fn read(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+    pub(super) fn read(row: &database::Row) -> Result<Self, sqlx::Error> {
         let digest: Option<&[u8]> = row.try_get("sha256")?;
         let footer: Option<&[u8]> = row.try_get("footer")?;
         let first: Option<&str> = row.try_get("subject_first")?;
@@ -166,7 +165,7 @@ impl DataFile {
     pub(super) async fn go_live(
         &self,
         begin: SnapshotId,
-        conn: &mut sqlx::SqliteConnection,
+        conn: &mut Connection,
     ) -> Result<bool, sqlx::Error> {
         let first = self.subjects.as_ref().map(|(first, _)| first.as_str());
         let last = self.subjects.as_ref().map(|(_, last)| last.as_str());

@@ -6,7 +6,7 @@ use vitalseal_crypto::SubjectPseudonym;
 
 use super::file::own;
 use super::{Catalog, SnapshotId};
-use crate::sqlite::{at, at_opt, count, number, parsed, us};
+use crate::database::{self, at, at_opt, count, number, parsed, us};
 
 /// A file that ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,7 +43,7 @@ impl Catalog {
         )
         .fetch_all(self.db.pool())
         .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
+        let read = |row: &database::Row| {
             Ok(EndedFile {
                 file: own(row.try_get("file")?)?,
                 size: count(row.try_get("size")?)?,
@@ -63,7 +63,7 @@ impl Catalog {
         )
         .fetch_all(self.db.pool())
         .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| {
+        let read = |row: &database::Row| {
             let cleared: Option<i64> = row.try_get("cleared")?;
             Ok(Tombstone {
                 subject: parsed(row.try_get("subject")?)?,

@@ -11,7 +11,7 @@ use sqlx::Row as _;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
 use super::{Catalog, Snapshot};
-use crate::sqlite::{at, count, parsed, us};
+use crate::database::{at, count, parsed, us};
 use crate::schema;
 use crate::store::StoreError;
 

@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::SubjectPseudonym;
 
 use super::Catalog;
-use crate::sqlite::{at, at_opt, count, number, parsed, us};
+use crate::database::{Connection, at, at_opt, count, number, parsed, us};
 
 /// A row of a data file, or a whole file, that was damaged and could not be kept. What could not be read is `None`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -39,7 +39,7 @@ impl Loss {
 }
 
 /// Records losses, in the transaction of the change that causes them.
-pub(crate) async fn note(losses: &[Loss], conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+pub(crate) async fn note(losses: &[Loss], conn: &mut Connection) -> Result<(), sqlx::Error> {
     let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM losses")
         .fetch_one(&mut *conn)
         .await?;

@@ -8,7 +8,7 @@ use vitalseal_crypto::{CloneKind, Link};
 
 use super::boots::Boots;
 use super::{Admission, Fork, Judgement};
-use crate::sqlite::{count, damaged, number, us};
+use crate::database::{count, damaged, number, us};
 
 /// Device, boot, sequence.
 type Counters<'a> = (&'a str, i64, i64);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::Admission;
-use crate::sqlite::us;
+use crate::database::us;
 
 /// First and last instant of a boot at which a stored message was sealed, in microseconds.
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqlitePool;
 use vitalseal_crypto::DeviceId;
 
-use crate::sqlite::count;
+use crate::database::count;
 
 /// Ranges listed of one device. Whoever leaves more holes than this is told how many messages they make.
 const MAX_RANGES: i64 = 1_000;

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::writer::Command;
 use super::{Inbox, InboxError};
-use crate::sqlite::{at, count, damaged, parsed, us};
+use crate::database::{at, count, damaged, parsed, us};
 
 /// Messages that wait for one device, at most. A device that is back takes them in a second; an operator who sends more
 /// to one that is away should look after it.

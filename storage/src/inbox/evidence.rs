@@ -16,7 +16,7 @@ use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, MessageId};
 
 use super::{Inbox, InboxError};
-use crate::sqlite::{at, count, number};
+use crate::database::{at, count, number};
 use crate::files::SealedFileReader;
 use crate::ports::QuarantineReason;
 use crate::schema;

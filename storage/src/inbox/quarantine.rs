@@ -27,9 +27,9 @@ use zeroize::Zeroizing;
 
 use super::senders::Remembered;
 use super::{InboxError, evidence};
+use crate::database::{number, us};
 use crate::ports::QuarantineReason;
 use crate::registry::PatientState;
-use crate::sqlite::{number, us};
 use crate::store::{Store, StoreError};
 
 /// Longest kept detail: it is one of our own sentences, never a peer's text at length.

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 
 use super::quarantine::context;
 use super::{Inbox, InboxError};
+use crate::database::{at, at_opt, count, damaged, parsed, us};
 use crate::ports::{ParseError, QuarantineReason};
-use crate::sqlite::{at, at_opt, count, damaged, parsed, us};
 use crate::store::{Store, StoreError};
 
 /// A message that was kept aside.

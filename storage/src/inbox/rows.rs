@@ -13,8 +13,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use vitalseal_crypto::SubjectPseudonym;
 
+use crate::database::damaged;
 use crate::schema;
-use crate::sqlite::damaged;
 
 /// One stored message.
 #[derive(Clone)]
@@ -65,6 +65,20 @@ pub(crate) async fn oldest(
         rows.push(row);
     }
     Ok((rows, false))
+}
+
+/// The next rows after this number, in the order of admission.
+pub(crate) async fn after(
+    id: i64,
+    max_rows: i64,
+    pool: &SqlitePool,
+) -> Result<Vec<SealedRow>, sqlx::Error> {
+    let rows = sqlx::query("SELECT * FROM inbox WHERE id > $1 ORDER BY id LIMIT $2")
+        .bind(id)
+        .bind(max_rows)
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(SealedRow::read).collect()
 }
 
 /// The rows of these patients, sorted as the schema says.

@@ -12,7 +12,7 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{Row as _, SqliteConnection};
 use vitalseal_crypto::{DeviceId, P256Point, SenderKeyId, SenderKeys};
 
-use crate::sqlite::{damaged, parsed};
+use crate::database::{damaged, parsed};
 
 /// Keys remembered for one device, the newest ones: the session that runs, the one before, whose messages may still wait
 /// in an outbox, and two more. Bounds what a device can make the server keep.

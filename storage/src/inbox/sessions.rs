@@ -13,7 +13,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::writer::Command;
 use super::{Inbox, InboxError};
-use crate::sqlite::{at_opt, damaged, us};
+use crate::database::{at_opt, damaged, us};
 
 /// A session, as it is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -15,8 +15,8 @@ use super::review::{self, Settlement};
 use super::senders::{self, Remembered, Senders};
 use super::sessions::SessionChange;
 use super::{Admission, InboxError, Judgement, Memory, admission};
+use crate::database::{is_full, sqlite};
 use crate::space::Space;
-use crate::sqlite;
 
 /// Commands in one transaction. Beyond this the fsync is no longer what a commit costs, and the
 /// wait is felt.
@@ -173,7 +173,7 @@ impl Writer {
                 }
             }
             Err(cause) => {
-                if sqlite::is_full(&cause) {
+                if is_full(&cause) {
                     self.space.ran_out();
                 }
                 // What the driver, SQLite and the kernel each make of a transaction whose write or sync failed differs,
@@ -237,7 +237,7 @@ impl Batch {
 
     fn fail(self, cause: sqlx::Error) {
         tracing::error!(error = %cause, "a batch of messages could not be made durable");
-        let is_full = sqlite::is_full(&cause);
+        let is_full = is_full(&cause);
         let cause = Arc::new(cause);
         let failed = || match is_full {
             true => InboxError::Full(Arc::clone(&cause)),

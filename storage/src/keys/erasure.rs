@@ -27,7 +27,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::{KeyEpoch, Kid, PageKey, SubjectPseudonym};
 
 use super::secrets::secret_context;
@@ -35,7 +35,7 @@ use super::snapshot::Check;
 use super::tree::{PagePurpose, Tree, current_root, generation_step, insert_root};
 use super::{Inner, KeyErasure, KeyError, KeySlot, NewRoot, RootRotation, ledger, snapshot};
 use crate::crash::CrashPoint;
-use crate::sqlite::{count, damaged, number, parsed, us};
+use crate::database::{Connection, count, damaged, number, parsed, us};
 
 /// Erases a patient's key for ever. Runs as a task of its own: a caller that goes away must not
 /// leave it half done.
@@ -210,15 +210,14 @@ async fn turn(
 /// The patient's row becomes a tombstone and the KEK rows go; says on which page they were.
 async fn take_keks(
     subject: &SubjectPseudonym,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
     now: Timestamp,
 ) -> Result<(i64, Vec<Kid>), KeyError> {
-    let rows = sqlx::query(
-        "DELETE FROM keks WHERE subject = $1 RETURNING page, kid, retired_at_us IS NOT NULL AS retired",
-    )
-    .bind(subject.as_str())
-    .fetch_all(&mut *conn)
-    .await?;
+    let rows =
+        sqlx::query("DELETE FROM keks WHERE subject = $1 RETURNING page, kid, retired_at_us")
+            .bind(subject.as_str())
+            .fetch_all(&mut *conn)
+            .await?;
     let Some(first) = rows.first() else {
         return Err(KeyError::AlreadyErased(subject.clone()));
     };
@@ -226,7 +225,8 @@ async fn take_keks(
     let mut kids = Vec::with_capacity(rows.len());
     for row in &rows {
         let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
-        kids.push((row.try_get::<bool, _>("retired")?, kid));
+        let retired: Option<i64> = row.try_get("retired_at_us")?;
+        kids.push((retired.is_some(), kid));
     }
     kids.sort();
     sqlx::query("UPDATE key_pages SET keks = keks - $1 WHERE page = $2")
@@ -242,7 +242,7 @@ async fn take_keks(
 pub(super) async fn entomb(
     subject: &SubjectPseudonym,
     erased_at_us: i64,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE patients SET state = 'erased', identity = NULL, erased_at_us = $1 WHERE subject = $2",
@@ -269,7 +269,7 @@ async fn rewrap_keks(
     page: i64,
     old: &PageKey,
     new: &PageKey,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<u64, KeyError> {
     let rows = sqlx::query("SELECT kid, wrapped FROM keks WHERE page = $1")
         .bind(page)
@@ -292,7 +292,7 @@ async fn rewrap_keks(
 async fn reseal_secrets(
     old: &PageKey,
     new: &PageKey,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<(), KeyError> {
     for row in sqlx::query("SELECT name, sealed FROM secrets")
         .fetch_all(&mut *conn)

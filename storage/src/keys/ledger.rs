@@ -4,11 +4,11 @@
 //! pseudonyms, ids and counts.
 
 use jiff::Timestamp;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::{KeyEpoch, Kid, SubjectPseudonym};
 
 use super::{KeyError, KeyStore};
-use crate::sqlite::{Database, at, at_opt, count, damaged, number, parsed, us};
+use crate::database::{Connection, Database, at, at_opt, count, damaged, number, parsed, us};
 
 /// What an erasure did to the keys.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,10 +105,7 @@ pub(super) async fn find(erasure_id: &str, db: &Database) -> Result<Option<KeyEr
 }
 
 /// Writes the row of an erasure that is not completed yet, in its transaction.
-pub(super) async fn note(
-    erasure: &KeyErasure,
-    conn: &mut SqliteConnection,
-) -> Result<(), KeyError> {
+pub(super) async fn note(erasure: &KeyErasure, conn: &mut Connection) -> Result<(), KeyError> {
     sqlx::query(
         "INSERT INTO erasure_ledger (erasure_id, subject, erased_at_us, root_epoch_destroyed, root_epoch, \
          page, keks_rewrapped, pages_rewrapped, kek_kids, root_provider) \

@@ -13,7 +13,7 @@ use sqlx::Row as _;
 use vitalseal_crypto::{KeyEpoch, Kid, RecipientCertificate, RecipientKey, RecipientKeyRing};
 
 use super::{KeyError, KeySlot, KeyStore, NewRoot, RootError};
-use crate::sqlite::{at, count, damaged, number, us};
+use crate::database::{at, count, damaged, number, us};
 
 /// An envelope key of the server.
 #[derive(Clone, Debug)]
@@ -179,7 +179,7 @@ impl KeyStore {
             .into_iter()
             .collect();
         let rows = sqlx::query(
-            "SELECT epoch, kid, certificate, not_before_us, not_after_us, wrapped IS NOT NULL AS wrapped \
+            "SELECT epoch, kid, certificate, not_before_us, not_after_us, wrapped \
              FROM recipients ORDER BY epoch",
         )
         .fetch_all(self.inner.db.pool())
@@ -188,12 +188,13 @@ impl KeyStore {
         for row in rows {
             let der: &[u8] = row.try_get("certificate")?;
             let epoch = KeyEpoch(count(row.try_get("epoch")?)?);
+            let wrapped: Option<&[u8]> = row.try_get("wrapped")?;
             recipients.push(RecipientRow {
                 epoch,
                 kid: Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?,
                 not_before: at(row.try_get("not_before_us")?)?,
                 not_after: at(row.try_get("not_after_us")?)?,
-                held: row.try_get("wrapped")? && covers.contains(&KeySlot::Recipient(epoch)),
+                held: wrapped.is_some() && covers.contains(&KeySlot::Recipient(epoch)),
                 certificate: RecipientCertificate::from_der(der).map_err(damaged)?,
             });
         }

@@ -7,11 +7,11 @@
 //! context = "vitalseal/secret/1" || 0x00 || name
 //! ```
 
-use sqlx::SqliteConnection;
 use vitalseal_crypto::PageKey;
 use zeroize::Zeroizing;
 
 use super::{KeyError, KeyStore};
+use crate::database::Connection;
 
 impl KeyStore {
     /// Stores a secret under the service page key, in place of one with the same name.
@@ -54,7 +54,7 @@ pub(crate) async fn write(
     name: &str,
     secret: &[u8],
     service: &PageKey,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<(), KeyError> {
     sqlx::query(
         "INSERT INTO secrets (name, sealed) VALUES ($1, $2) \

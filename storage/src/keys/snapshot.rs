@@ -36,16 +36,19 @@ pub(crate) use self::joined::is_joined;
 use self::own::Own;
 use self::place::Place;
 pub use self::place::SnapshotId;
+use self::rows::Null;
 use super::tree::current_root;
 use super::{Inner, KeyError, KeyStore, RootError, RootProvider};
+use crate::database::damaged;
 use crate::durable::FileError;
-use crate::sqlite::damaged;
 
 /// A table, or the part of it that a snapshot takes along.
 struct Table {
     name: &'static str,
     read: &'static str,
     write: &'static str,
+    /// Cells whose NULLs are not those of numbers.
+    nulls: &'static [(usize, Null)],
 }
 
 const PAGES: &str = "key_pages";
@@ -56,7 +59,8 @@ const ROOTS: Table = Table {
     write: "INSERT INTO root_epochs (epoch, provider, blob, started_at_us, destroyed_at_us, state) \
             VALUES ($1, $2, $3, $4, $5, 'destroyed') ON CONFLICT (epoch) DO UPDATE SET \
             provider = excluded.provider, blob = excluded.blob, started_at_us = excluded.started_at_us, \
-            destroyed_at_us = COALESCE(excluded.destroyed_at_us, destroyed_at_us)",
+            destroyed_at_us = COALESCE(excluded.destroyed_at_us, root_epochs.destroyed_at_us)",
+    nulls: &[],
 };
 
 const KEY_PAGES: Table = Table {
@@ -66,6 +70,7 @@ const KEY_PAGES: Table = Table {
             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (page) DO UPDATE SET \
             purpose = excluded.purpose, keks = excluded.keks, generation = excluded.generation, \
             root_epoch = excluded.root_epoch, wrapped = excluded.wrapped, created_at_us = excluded.created_at_us",
+    nulls: &[],
 };
 
 /// In a file for each page.
@@ -76,12 +81,14 @@ const KEKS: Table = Table {
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (kid) DO UPDATE SET \
             subject = excluded.subject, wrapped = excluded.wrapped, created_at_us = excluded.created_at_us, \
             retired_at_us = excluded.retired_at_us, page = excluded.page",
+    nulls: &[],
 };
 
 const SECRETS: Table = Table {
     name: "secrets",
     read: "SELECT name, sealed FROM secrets ORDER BY name",
     write: "INSERT INTO secrets (name, sealed) VALUES ($1, $2)",
+    nulls: &[],
 };
 
 const RECIPIENTS: Table = Table {
@@ -89,6 +96,7 @@ const RECIPIENTS: Table = Table {
     read: "SELECT epoch, kid, certificate, not_before_us, not_after_us, wrapped, blob FROM recipients ORDER BY epoch",
     write: "INSERT INTO recipients (epoch, kid, certificate, not_before_us, not_after_us, wrapped, blob) \
             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    nulls: &[(5, Null::Blob), (6, Null::Blob)],
 };
 
 /// Without `completed_at_us`: whoever replays it still has the patient's inbox rows to delete.
@@ -99,6 +107,7 @@ const LEDGER: Table = Table {
     write: "INSERT INTO erasure_ledger (erasure_id, subject, erased_at_us, root_epoch_destroyed, root_epoch, page, \
             keks_rewrapped, pages_rewrapped, kek_kids, root_provider) \
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+    nulls: &[],
 };
 
 /// A device that was shut out must not come back, even where it was never heard of.
@@ -108,6 +117,7 @@ const CERTIFICATES: Table = Table {
            JOIN devices d ON d.device = c.device WHERE d.state <> 'active' ORDER BY c.device, c.thumbprint",
     write: "INSERT INTO device_certificates (thumbprint, device, der, enrolled_at_us) VALUES ($1, $2, $3, $4) \
             ON CONFLICT DO NOTHING",
+    nulls: &[],
 };
 
 /// A device that is suspended here and not in the snapshot stays so: whether it was reinstated since is not known.
@@ -119,6 +129,7 @@ const SHUT_OUT: Table = Table {
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device) DO UPDATE SET state = excluded.state, \
             state_since_us = excluded.state_since_us, state_reason = excluded.state_reason \
             WHERE devices.state <> 'revoked' AND devices.state <> excluded.state",
+    nulls: &[(5, Null::Text)],
 };
 
 /// Displays and services are revoked for ever.
@@ -130,6 +141,7 @@ const SUBSCRIBERS_OUT: Table = Table {
             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (subscriber) DO UPDATE SET \
             revoked_at_us = excluded.revoked_at_us, revoked_reason = excluded.revoked_reason \
             WHERE subscribers.revoked_at_us IS NULL",
+    nulls: &[(4, Null::Text)],
 };
 
 /// What the sealed body of a manifest holds.

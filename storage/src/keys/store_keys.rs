@@ -12,7 +12,7 @@ use vitalseal_crypto::{Kid, StoreKey, danger};
 use super::secrets::{self, secret_context};
 use super::tree::Tree;
 use super::{KeyError, KeyStore};
-use crate::sqlite::{Database, damaged, parsed};
+use crate::database::{Database, damaged, parsed};
 
 const PREFIX: &str = "store-key/";
 const CURRENT: &str = "store-key/current";

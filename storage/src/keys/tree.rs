@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::{
     Backend, Kek, KeyEpoch, Kid, PageKey, PatientKeys, RootKey, SubjectPseudonym, default_backend,
 };
 
 use super::{KeyError, KeySlot, NewRoot, RootProvider};
-use crate::sqlite::{damaged, number, us};
+use crate::database::{self, Connection, damaged, number, us};
 
 /// KEKs on one page: an erasure wraps a page's KEKs and all pages anew, so for a million patients
 /// both are about a thousand.
@@ -52,7 +51,7 @@ impl Tree {
         root: NewRoot,
         provider: &str,
         backend: &dyn Backend,
-        conn: &mut SqliteConnection,
+        conn: &mut Connection,
         now: Timestamp,
     ) -> Result<Self, KeyError> {
         insert_root(&root, provider, conn, now).await?;
@@ -67,7 +66,7 @@ impl Tree {
     /// Opens the tree that is stored.
     pub(crate) async fn open(
         roots: &dyn RootProvider,
-        conn: &mut SqliteConnection,
+        conn: &mut Connection,
     ) -> Result<Self, KeyError> {
         let (epoch, blob) = current_root(conn).await?;
         let root = roots.load(KeySlot::Root(epoch), &blob)?;
@@ -97,7 +96,10 @@ impl Tree {
     }
 
     /// Opens a patient's KEKs from rows of `SELECT page, kid, kek, retired_at_us, page_wrap`.
-    pub(crate) fn patient_keys(&self, rows: &[SqliteRow]) -> Result<Option<PatientKeys>, KeyError> {
+    pub(crate) fn patient_keys(
+        &self,
+        rows: &[database::Row],
+    ) -> Result<Option<PatientKeys>, KeyError> {
         let (mut current, mut retired) = (None, Vec::new());
         for row in rows {
             let kid = Kid::from_bytes(row.try_get("kid")?).map_err(damaged)?;
@@ -118,7 +120,7 @@ impl Tree {
         subject: &SubjectPseudonym,
         kek: &Kek,
         backend: &dyn Backend,
-        conn: &mut SqliteConnection,
+        conn: &mut Connection,
         now: Timestamp,
     ) -> Result<(), KeyError> {
         let room = sqlx::query(
@@ -145,7 +147,7 @@ impl Tree {
         &self,
         subject: &SubjectPseudonym,
         kek: &Kek,
-        conn: &mut SqliteConnection,
+        conn: &mut Connection,
         now: Timestamp,
     ) -> Result<(), KeyError> {
         let row = sqlx::query(
@@ -174,7 +176,7 @@ async fn insert_kek(
     kek: &Kek,
     page: i64,
     key: &PageKey,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
     now: Timestamp,
 ) -> Result<(), KeyError> {
     sqlx::query(
@@ -208,7 +210,7 @@ pub(super) fn generation_step() -> Result<i64, KeyError> {
 
 /// The root that everything is wrapped under: its epoch, and what its provider needs to load it.
 pub(crate) async fn current_root(
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<(KeyEpoch, Vec<u8>), sqlx::Error> {
     let (epoch, blob): (i64, Vec<u8>) =
         sqlx::query_as("SELECT epoch, blob FROM root_epochs WHERE state = 'current'")
@@ -221,7 +223,7 @@ pub(crate) async fn current_root(
 pub(crate) async fn insert_root(
     root: &NewRoot,
     provider: &str,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
@@ -241,7 +243,7 @@ async fn insert_page(
     purpose: PagePurpose,
     key: &PageKey,
     root: &RootKey,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
     now: Timestamp,
 ) -> Result<i64, KeyError> {
     let page: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(page), 0) + 1 FROM key_pages")
@@ -264,7 +266,7 @@ async fn insert_page(
 async fn only_page(
     purpose: PagePurpose,
     root: &RootKey,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<PageKey, KeyError> {
     let wrapped: Vec<u8> = sqlx::query_scalar("SELECT wrapped FROM key_pages WHERE purpose = $1")
         .bind(purpose.as_str())

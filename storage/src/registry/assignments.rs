@@ -4,12 +4,12 @@
 //! measured for the patient whom it measured then.
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 
 use super::standing::{DeviceState, state_of};
 use super::{Registry, RegistryError};
-use crate::sqlite::{at, at_opt, parsed, us};
+use crate::database::{Connection, at, at_opt, parsed, us};
 
 /// The shortest assignment: beginnings tell them apart.
 const INSTANT: SignedDuration = SignedDuration::from_micros(1);
@@ -91,7 +91,7 @@ impl Registry {
 pub(super) async fn end(
     device: &DeviceId,
     at: Timestamp,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE assignments SET until_us = $1 WHERE device = $2 AND until_us IS NULL")
         .bind(us(at))
@@ -104,7 +104,7 @@ pub(super) async fn end(
 /// A device's assignments, oldest first.
 pub(super) async fn of(
     device: &DeviceId,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<Vec<Assignment>, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT subject, from_us, until_us FROM assignments WHERE device = $1 ORDER BY from_us",

@@ -11,7 +11,7 @@ use vitalseal_crypto::{DeviceCertificate, DeviceId, SubjectPseudonym, Thumbprint
 use super::assignments::{self, Assignment};
 use super::standing::{DeviceState, state_of};
 use super::{Registry, RegistryError};
-use crate::sqlite::{at, at_opt, damaged, parsed, us};
+use crate::database::{at, at_opt, damaged, parsed, us};
 
 /// What the hot path needs to know of a device.
 #[derive(Clone, Debug)]

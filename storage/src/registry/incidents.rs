@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Registry, RegistryError};
-use crate::sqlite::us;
+use crate::database::us;
 
 impl Registry {
     /// Stores an incident, in place of its earlier state.

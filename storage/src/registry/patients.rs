@@ -8,13 +8,12 @@ use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::{Kek, PatientKeys, SubjectPseudonym};
 use zeroize::Zeroizing;
 
 use super::{Registry, RegistryError};
-use crate::sqlite::{at, at_opt, damaged, parsed, us};
+use crate::database::{self, Connection, at, at_opt, damaged, parsed, us};
 
 /// Whether a patient's key still exists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -83,7 +82,7 @@ fn context(subject: &SubjectPseudonym) -> Vec<u8> {
     [b"vitalseal/identity/1\0", subject.as_bytes()].concat()
 }
 
-fn read_state(row: &SqliteRow) -> Result<PatientState, sqlx::Error> {
+fn read_state(row: &database::Row) -> Result<PatientState, sqlx::Error> {
     Ok(match row.try_get("state")? {
         "active" => PatientState::Active,
         _ => PatientState::Erased,
@@ -223,7 +222,7 @@ impl Registry {
             .collect()
     }
 
-    async fn read_patient(&self, row: &SqliteRow) -> Result<PatientRow, RegistryError> {
+    async fn read_patient(&self, row: &database::Row) -> Result<PatientRow, RegistryError> {
         let subject: SubjectPseudonym = parsed(row.try_get("subject")?)?;
         let state = read_state(row)?;
         let identity = match row.try_get::<Option<&[u8]>, _>("identity")? {
@@ -246,7 +245,7 @@ impl Registry {
     /// Refuses what must not happen to a patient who is not there or was erased.
     pub(super) async fn require_active(
         subject: &SubjectPseudonym,
-        conn: &mut SqliteConnection,
+        conn: &mut Connection,
     ) -> Result<(), RegistryError> {
         let state: Option<String> =
             sqlx::query_scalar("SELECT state FROM patients WHERE subject = $1")

@@ -1,5 +1,5 @@
 -- Registry, key tree and catalog. Instants are microseconds since the Unix epoch, UTC. Every key here is wrapped or
--- sealed; PostgreSQL would take the same with BYTEA for BLOB and without the pragmas at the end.
+-- sealed. SQLite and PostgreSQL take the same text: see src/database.
 
 -- store_id is random: key snapshots and backups name it, so that those of two stores are never joined.
 CREATE TABLE store (
@@ -261,6 +261,3 @@ CREATE TABLE losses (
   messages    BIGINT,
   fault       TEXT   NOT NULL
 );
-
-PRAGMA application_id = 1448296274; -- "VSLR"
-PRAGMA user_version = 4;

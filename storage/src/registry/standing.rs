@@ -5,11 +5,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::{DeviceCertificate, DeviceId, RevocationReason, RevokedCertificate};
 
 use super::{Registry, RegistryError, assignments};
-use crate::sqlite::{at, damaged, us};
+use crate::database::{Connection, at, damaged, us};
 
 /// A certificate that ran out stands in the list this long beyond: RFC 5280 §3.3 asks for one list after its end, and
 /// they are made every day.
@@ -179,10 +179,7 @@ impl Registry {
     }
 }
 
-async fn known(
-    device: &DeviceId,
-    conn: &mut SqliteConnection,
-) -> Result<DeviceState, RegistryError> {
+async fn known(device: &DeviceId, conn: &mut Connection) -> Result<DeviceState, RegistryError> {
     let state = state_of(device, conn).await?;
     state.ok_or_else(|| RegistryError::UnknownDevice(device.clone()))
 }
@@ -190,7 +187,7 @@ async fn known(
 /// What a device is now; `None` if it was never enrolled.
 pub(super) async fn state_of(
     device: &DeviceId,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<Option<DeviceState>, RegistryError> {
     let state: Option<String> = sqlx::query_scalar("SELECT state FROM devices WHERE device = $1")
         .bind(device.as_str())
@@ -204,7 +201,7 @@ async fn set(
     state: DeviceState,
     reason: &str,
     now: Timestamp,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE devices SET state = $1, state_since_us = $2, state_reason = $3 WHERE device = $4",

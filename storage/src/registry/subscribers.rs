@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use tokio::sync::watch;
 use vitalseal_crypto::{
     RevocationReason, RevokedCertificate, Subscriber, SubscriberCertificate, Thumbprint,
@@ -14,8 +14,8 @@ use vitalseal_crypto::{
 
 use super::users::require_user;
 use super::{Registry, RegistryError};
+use crate::database::{self, Connection, at, at_opt, damaged, parsed, us};
 use crate::ports::{UserName, Ward, Wards};
-use crate::sqlite::{at, at_opt, damaged, parsed, us};
 
 /// How "every ward" is stored: the MQTT wildcard, which no [`Ward`] is.
 const EVERY_WARD: &str = "+";
@@ -220,10 +220,7 @@ impl Registry {
     }
 }
 
-async fn read(
-    row: &sqlx::sqlite::SqliteRow,
-    conn: &mut SqliteConnection,
-) -> Result<SubscriberRow, RegistryError> {
+async fn read(row: &database::Row, conn: &mut Connection) -> Result<SubscriberRow, RegistryError> {
     let name: &str = row.try_get("subscriber")?;
     let wards: Vec<String> =
         sqlx::query_scalar("SELECT ward FROM subscriber_wards WHERE subscriber = $1")

@@ -3,14 +3,14 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::SubjectPseudonym;
 use zeroize::Zeroizing;
 
 use super::{Registry, RegistryError};
+use crate::database::{Connection, at, count, number, parsed, us};
 use crate::keys::secrets;
 use crate::ports::{Role, UserName};
-use crate::sqlite::{at, count, number, parsed, us};
 
 /// A login to be added.
 pub struct NewUser<'a> {
@@ -239,7 +239,7 @@ impl Registry {
 /// [`RegistryError::UnknownUser`].
 pub(super) async fn require_user(
     user: &UserName,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<(), RegistryError> {
     let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM users WHERE name = $1")
         .bind(user.as_str())

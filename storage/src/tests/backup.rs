@@ -2,14 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::Row as _;
 
 use super::*;
-use crate::backup::{BackupManifest, COPY_REGISTRY, manifest_path};
+use crate::backup::{BackupManifest, COPIED, manifest_path};
 use crate::crash::CrashPoint;
+use crate::database;
 use crate::keys::KeyCustody;
 use crate::restore::{Received, RestoreError};
-use crate::sqlite;
 
 pub(super) fn custody(site: &Site) -> KeyCustody {
     KeyCustody {
@@ -38,10 +38,7 @@ pub(super) fn unpack(site: &Site, from: &Path, data: &Path) -> Result<(), Restor
 
 /// Every blob of a column of the live registry.
 async fn blobs(site: &Site, sql: &'static str) -> Vec<Vec<u8>> {
-    let mut conn = sqlite::options(&site.paths().registry())
-        .connect()
-        .await
-        .unwrap();
+    let mut conn = site.database().await.fresh_connection().await.unwrap();
     let rows = sqlx::query(sql).fetch_all(&mut conn).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }
@@ -55,18 +52,23 @@ async fn a_backup_holds_ciphertext_and_no_key_in_any_form() {
     sent.envelope = (0..600_u32).map(|n| n.to_le_bytes()[0] ^ 0x5a).collect();
     store.inbox.admit(sent.clone()).await.unwrap();
     store.keys.put_secret("tls", b"server key").await.unwrap();
-    let mut conn = sqlite::options(&site.paths().registry())
-        .connect()
-        .await
-        .unwrap();
-    for planted in [
-        "INSERT INTO recipients (epoch, kid, certificate, not_before_us, not_after_us, wrapped, blob) \
-         VALUES (0, x'01', x'02', 0, 1, x'a7a6a5a4a3a2a1a0a7a6a5a4a3a2a1a0', x'b7b6b5b4b3b2b1b0b7b6b5b4b3b2b1b0')",
+    let mut conn = site.database().await.fresh_connection().await.unwrap();
+    let planted = [
         "INSERT INTO users (name, role, password_hash, created_at_us) VALUES ('nora', 'clinician', 'argon2id', 0)",
-        "INSERT INTO tokens (sha256, user_name, expires_at_us) \
-         VALUES (x'c7c6c5c4c3c2c1c0c7c6c5c4c3c2c1c0', 'nora', 9)",
-    ] {
-        sqlx::query(planted).execute(&mut conn).await.unwrap();
+        "INSERT INTO recipients (epoch, kid, certificate, not_before_us, not_after_us, wrapped, blob) \
+         VALUES (0, $2, $2, 0, 1, $1, $1)",
+        "INSERT INTO tokens (sha256, user_name, expires_at_us) VALUES ($1, 'nora', 9)",
+    ];
+    for (n, planted) in planted.into_iter().enumerate() {
+        let secret = [0xa7 - u8::try_from(n).unwrap(); 16];
+        let mut query = sqlx::query(planted);
+        if planted.contains("$1") {
+            query = query.bind(secret.to_vec());
+        }
+        if planted.contains("$2") {
+            query = query.bind(vec![1_u8]);
+        }
+        query.execute(&mut conn).await.unwrap();
     }
     let mut keys = Vec::new();
     for of in [
@@ -134,16 +136,10 @@ async fn a_backup_of_a_store_that_never_flushed_restores() {
 async fn every_table_of_the_registry_was_decided_upon() {
     let site = Site::new();
     create(&site).await.close().await;
-    let mut conn = sqlite::options(&site.paths().registry())
-        .connect()
-        .await
-        .unwrap();
-    let mut left: Vec<String> =
-        sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-            .fetch_all(&mut conn)
-            .await
-            .unwrap();
-    left.retain(|table| !COPY_REGISTRY.contains(&format!("INSERT INTO copy.{table} ")));
+    let mut conn = site.database().await.fresh_connection().await.unwrap();
+    let mut left = database::tables(&mut conn).await.unwrap();
+    left.sort();
+    left.retain(|table| COPIED.iter().all(|copied| copied.name != table));
     assert_eq!(
         left,
         [

@@ -204,7 +204,7 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
     let ward = ward(&store).await;
     store.flush(at(30)).await.unwrap();
     let backup = Site::new();
-    copy_tree(&site.data(), &backup.data());
+    site.copy_data(&backup);
     store.keys.erase(&ward.gone, "e", at(40)).await.unwrap();
 
     copy_tree(&site.roots_dir(), &backup.roots_dir());
@@ -235,22 +235,17 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
     );
 
     // Nor by force: today's root, the epoch in the old registry changed to it.
-    let db = crate::sqlite::Database::connect(&backup.paths().registry())
-        .await
-        .unwrap();
-    sqlx::query("PRAGMA foreign_keys = OFF")
-        .execute(db.pool())
-        .await
-        .unwrap();
+    let db = backup.database().await;
+    let unchecked = match &backup.schema {
+        Some(_) => "SET session_replication_role = replica",
+        None => "PRAGMA foreign_keys = OFF",
+    };
     for table in [
         "UPDATE root_epochs SET epoch = 1",
         "UPDATE key_pages SET root_epoch = 1",
     ] {
         let mut conn = db.fresh_connection().await.unwrap();
-        sqlx::query("PRAGMA foreign_keys = OFF")
-            .execute(&mut conn)
-            .await
-            .unwrap();
+        sqlx::query(unchecked).execute(&mut conn).await.unwrap();
         sqlx::query(table).execute(&mut conn).await.unwrap();
     }
     let root = backup
@@ -277,20 +272,13 @@ async fn a_copy_from_before_the_erasure_opens_nothing_beside_todays_root() {
 #[tokio::test]
 async fn nothing_of_the_old_tree_in_the_living_directory_opens_under_the_new_root() {
     // Freed pages, the write-ahead log, anything: no 40 bytes anywhere unwrap to the old page of
-    // the erased patient.
-    let site = Site::new();
+    // the erased patient. What a server keeps of it is not in the directory.
+    let site = Site::with_file();
     let store = site.create().await;
     let ward = ward(&store).await;
     let wrapped: Vec<u8> = sqlx::query_scalar("SELECT wrapped FROM keks WHERE subject = $1")
         .bind(ward.gone.as_str())
-        .fetch_one(
-            &mut crate::sqlite::Database::connect(&site.paths().registry())
-                .await
-                .unwrap()
-                .fresh_connection()
-                .await
-                .unwrap(),
-        )
+        .fetch_one(site.database().await.pool())
         .await
         .unwrap();
     let holds = |site: &Site| {

@@ -138,9 +138,7 @@ async fn a_name_that_leads_elsewhere_is_refused_and_what_is_there_is_left_alone(
     site.create().await.close().await;
     let victim = site.dir.path().join("victim");
     fs::write(&victim, "of somebody else").unwrap();
-    let db = crate::sqlite::Database::connect(&site.paths().registry())
-        .await
-        .unwrap();
+    let db = site.database().await;
     let absolute = victim.to_str().unwrap();
     for name in [
         "../../victim",
@@ -151,7 +149,7 @@ async fn a_name_that_leads_elsewhere_is_refused_and_what_is_there_is_left_alone(
     ] {
         for state in ["planned", "live"] {
             sqlx::query(
-                "INSERT OR REPLACE INTO data_files (file, state, written_at_us, tbl, kind, level, encrypted, size, \
+                "INSERT INTO data_files (file, state, written_at_us, tbl, kind, level, encrypted, size, \
                  row_count, messages, readings, first_at_us, last_at_us, received_first_at_us, \
                  received_last_at_us, begin_snapshot) \
                  VALUES ($1, $2, 0, 'vitals', 'rows', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)",
@@ -164,11 +162,11 @@ async fn a_name_that_leads_elsewhere_is_refused_and_what_is_there_is_left_alone(
             let refused = chain(&site.open().await.unwrap_err());
             assert!(refused.contains("no name of a data file"), "{refused}");
             assert!(victim.exists(), "{name} {state}");
+            sqlx::query("DELETE FROM data_files")
+                .execute(db.pool())
+                .await
+                .unwrap();
         }
-        sqlx::query("DELETE FROM data_files")
-            .execute(db.pool())
-            .await
-            .unwrap();
     }
     db.close().await;
     site.open().await.unwrap();

@@ -218,9 +218,7 @@ async fn a_registry_without_keys_takes_those_of_the_newest_snapshot() {
     assert_eq!((report.root_epoch, report.serial), (KeyEpoch(0), 1));
     store.keys.snapshot(at(6)).await.unwrap();
     let copy = copy_by_hand(&site);
-    let db = crate::sqlite::Database::connect(&copy.paths().registry())
-        .await
-        .unwrap();
+    let db = copy.database().await;
     for table in ["keks", "key_pages", "root_epochs", "secrets"] {
         let empty = sqlx::AssertSqlSafe(format!("DELETE FROM {table}"));
         sqlx::query(empty).execute(db.pool()).await.unwrap();

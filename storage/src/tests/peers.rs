@@ -141,9 +141,9 @@ async fn what_a_device_is_told_rests_sealed_and_bound_to_its_place() {
     // Moved to another device, or to another instant, it does not open.
     for moved in ["device = 'monitor-2'", "queued_at_us = queued_at_us + 1"] {
         let statement = format!("UPDATE downlink SET {moved} WHERE id = {id}");
-        let mut tx = store.inbox.database().begin().await.unwrap();
+        let mut tx = store.inbox.database().pool().begin().await.unwrap();
         sqlx::query(sqlx::AssertSqlSafe(statement))
-            .execute(tx.connection())
+            .execute(&mut *tx)
             .await
             .unwrap();
         tx.commit().await.unwrap();
@@ -153,8 +153,8 @@ async fn what_a_device_is_told_rests_sealed_and_bound_to_its_place() {
         let opened = copied.inbox.listen(&device(to)).next_after(0, at(2)).await;
         assert!(opened.is_err(), "{moved}");
         let back = "UPDATE downlink SET device = 'monitor-1'";
-        let mut tx = store.inbox.database().begin().await.unwrap();
-        sqlx::query(back).execute(tx.connection()).await.unwrap();
+        let mut tx = store.inbox.database().pool().begin().await.unwrap();
+        sqlx::query(back).execute(&mut *tx).await.unwrap();
         tx.commit().await.unwrap();
     }
 }

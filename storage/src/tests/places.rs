@@ -204,8 +204,7 @@ async fn an_erasure_that_waits_for_a_full_place_does_not_keep_the_store_shut() {
 }
 
 async fn store_id(site: &Site) -> String {
-    let registry = site.paths().registry();
-    let db = crate::sqlite::Database::connect(&registry).await.unwrap();
+    let db = site.database().await;
     let id = sqlx::query_scalar("SELECT store_id FROM store");
     id.fetch_one(db.pool()).await.unwrap()
 }

@@ -2,15 +2,14 @@
 //! fails leaves keys as they were.
 
 use sha2::{Digest as _, Sha256};
-use sqlx::ConnectOptions as _;
 
 use super::backup::{backup, create, custody, unpack};
 use super::erasure::{Ward, ward};
 use super::*;
 use crate::backup::{SECRET, manifest_path};
 use crate::crash::CrashPoint;
+use crate::database::{self, Place};
 use crate::restore::{Received, RestoreError, Restored};
-use crate::sqlite;
 
 async fn restore(site: &Site, from: &Path, to: &str) -> Result<(Store, Restored), RestoreError> {
     let paths = StorePaths::new(&site.dir.path().join(to), Some(&site.roots_dir()));
@@ -28,9 +27,7 @@ fn keys_of(site: &Site) -> Vec<(PathBuf, Vec<u8>)> {
 /// Rewrites a backup as anybody can who has the medium: one statement in its registry, and its digest put right.
 async fn rewrite(backup: &Path, statement: String) {
     let registry = backup.join("registry.sqlite");
-    let mut conn = sqlite::options(&registry)
-        .journal_mode(sqlx::sqlite::SqliteJournalMode::Memory)
-        .connect()
+    let mut conn = database::connect(&Place::Copy(registry.clone()))
         .await
         .unwrap();
     sqlx::query(sqlx::AssertSqlSafe(statement))

@@ -33,7 +33,7 @@ pub(super) async fn open(site: &Site, places: &[&str]) -> Result<Store, StoreErr
 /// The data directory alone, as an administrator copies it from under the running server.
 pub(super) fn copy_by_hand(site: &Site) -> Site {
     let copy = Site::new();
-    copy_tree(&site.data(), &copy.data());
+    site.copy_data(&copy);
     copy
 }
 

@@ -112,13 +112,13 @@ async fn a_state_that_nobody_wrote_keeps_out_for_ever() {
     let store = site.create().await;
     let device = enrolled(&store.registry, 1).await;
     store.close().await;
-    let registry = site.paths().registry();
-    let db = crate::sqlite::Database::connect(&registry).await.unwrap();
+    let db = site.database().await;
     let mut conn = db.pool().acquire().await.unwrap();
-    for statement in [
-        "PRAGMA ignore_check_constraints = 1",
-        "UPDATE devices SET state = 'Active'",
-    ] {
+    let unchecked = match &site.schema {
+        Some(_) => "ALTER TABLE devices DROP CONSTRAINT devices_state_check",
+        None => "PRAGMA ignore_check_constraints = 1",
+    };
+    for statement in [unchecked, "UPDATE devices SET state = 'Active'"] {
         sqlx::query(statement).execute(&mut *conn).await.unwrap();
     }
     drop(conn);

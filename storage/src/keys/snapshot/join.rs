@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
 use tokio::task::JoinError;
 use vitalseal_crypto::{KeyEpoch, SubjectPseudonym};
 use zeroize::Zeroizing;
@@ -31,9 +30,9 @@ use super::{
     CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, ROOTS, SECRETS, SHUT_OUT, SUBSCRIBERS_OUT,
     SnapshotError, Table,
 };
+use crate::database::{Connection, Database, count, damaged, number, parsed, us};
 use crate::keys::erasure::entomb;
 use crate::keys::{KeyCustody, KeySlot};
-use crate::sqlite::{Database, count, damaged, number, parsed, us};
 
 /// A registry was not joined with a key snapshot. Nothing was changed, and nothing is served.
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +195,7 @@ fn newest(
 async fn apply(
     snapshot: &Opened,
     slots: &[KeySlot],
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
     now: Timestamp,
 ) -> Result<(), JoinRefused> {
     let body = &snapshot.body;
@@ -205,7 +204,7 @@ async fn apply(
 
     // What is still blank after the snapshot's rows were written is not in it.
     for statement in [
-        "UPDATE keks SET wrapped = x'', retired_at_us = 0",
+        "UPDATE keks SET wrapped = CAST('' AS BLOB), retired_at_us = 0",
         "UPDATE root_epochs SET state = 'destroyed'",
         "DELETE FROM secrets",
         "DELETE FROM recipients",
@@ -254,7 +253,7 @@ async fn apply(
 }
 
 /// Every erasure of the ledger happens here too, unless it did; says how many had not.
-async fn replay(ledger: &[Row], conn: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+async fn replay(ledger: &[Row], conn: &mut Connection) -> Result<u64, sqlx::Error> {
     let mut replayed = 0;
     for row in ledger {
         let [_, subject, erased_at, ..] = &row[..] else {
@@ -274,14 +273,10 @@ async fn replay(ledger: &[Row], conn: &mut SqliteConnection) -> Result<u64, sqlx
     Ok(replayed)
 }
 
-async fn write(
-    table: &Table,
-    content: &[Row],
-    conn: &mut SqliteConnection,
-) -> Result<u64, sqlx::Error> {
+async fn write(table: &Table, content: &[Row], conn: &mut Connection) -> Result<u64, sqlx::Error> {
     let mut changed = 0;
     for row in content {
-        changed += rows::write(table.write, row, conn).await?;
+        changed += rows::write_typed(table.write, row, table.nulls, conn).await?;
     }
     Ok(changed)
 }
@@ -290,7 +285,7 @@ async fn write(
 async fn settle_roots(
     current: KeyEpoch,
     slots: &[KeySlot],
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     rows::write(
@@ -316,7 +311,7 @@ async fn settle_roots(
 async fn put_keks(
     snapshot: &Opened,
     page: &Page<'_>,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<u64, JoinRefused> {
     let mut added = 0;
     let manifest = || snapshot.place.manifest(snapshot.header.id());
@@ -341,14 +336,11 @@ async fn put_keks(
 }
 
 /// The check at the end; see the module.
-async fn refuse_unreadable(
-    manifest: &Path,
-    conn: &mut SqliteConnection,
-) -> Result<(), JoinRefused> {
-    let blank = "DELETE FROM keks WHERE wrapped = x'' AND \
+async fn refuse_unreadable(manifest: &Path, conn: &mut Connection) -> Result<(), JoinRefused> {
+    let blank = "DELETE FROM keks WHERE wrapped = CAST('' AS BLOB) AND \
                  subject IN (SELECT subject FROM patients WHERE state = 'erased')";
     rows::write(blank, &[], conn).await?;
-    let lost = "SELECT subject FROM keks WHERE wrapped = x'' UNION \
+    let lost = "SELECT subject FROM keks WHERE wrapped = CAST('' AS BLOB) UNION \
                 SELECT subject FROM patients WHERE state = 'active' AND subject NOT IN \
                 (SELECT subject FROM keks WHERE retired_at_us IS NULL) ORDER BY subject";
     let revived = "SELECT DISTINCT subject FROM keks WHERE \
@@ -368,7 +360,7 @@ async fn refuse_unreadable(
 
 async fn subjects(
     statement: &'static str,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<Vec<SubjectPseudonym>, sqlx::Error> {
     let subjects: Vec<String> = sqlx::query_scalar(statement).fetch_all(conn).await?;
     subjects.iter().map(|subject| parsed(subject)).collect()

@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 use vitalseal_crypto::KeyEpoch;
 
 use super::place::SnapshotId;
+use crate::database::{Connection, Database, at, count, number, us};
 use crate::keys::{KeyError, KeyStore};
-use crate::sqlite::{Database, at, count, number, us};
 
 /// What a key snapshot brought into a registry that was older than it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,14 +75,14 @@ pub(crate) async fn is_joined(db: &Database) -> Result<bool, sqlx::Error> {
 }
 
 /// Keeps it, in the transaction of the join.
-pub(super) async fn note(joined: &Joined, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+pub(super) async fn note(joined: &Joined, conn: &mut Connection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO joins (id, snapshot, root_epoch, serial, taken_at_us, erasures_replayed, patients_added, \
          devices_revoked, patients) VALUES (1, $1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET \
          snapshot = excluded.snapshot, root_epoch = excluded.root_epoch, serial = excluded.serial, \
-         taken_at_us = excluded.taken_at_us, erasures_replayed = erasures_replayed + excluded.erasures_replayed, \
-         patients_added = patients_added + excluded.patients_added, \
-         devices_revoked = devices_revoked + excluded.devices_revoked, patients = excluded.patients",
+         taken_at_us = excluded.taken_at_us, erasures_replayed = joins.erasures_replayed + excluded.erasures_replayed, \
+         patients_added = joins.patients_added + excluded.patients_added, \
+         devices_revoked = joins.devices_revoked + excluded.devices_revoked, patients = excluded.patients",
     )
     .bind(joined.snapshot.display().to_string())
     .bind(number(joined.id.root_epoch.0)?)

@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sqlx::SqliteConnection;
 use vitalseal_crypto::KeyEpoch;
 
 use super::place::Place;
-use crate::sqlite::{Database, count};
+use crate::database::{Connection, Database, count};
 
 #[derive(Clone)]
 pub(super) struct Own {
@@ -20,7 +19,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    pub(super) async fn read(conn: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+    pub(super) async fn read(conn: &mut Connection) -> Result<Self, sqlx::Error> {
         let store_id = sqlx::query_scalar("SELECT store_id FROM store")
             .fetch_one(&mut *conn)
             .await?;

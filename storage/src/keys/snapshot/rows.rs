@@ -6,10 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection, TypeInfo as _, ValueRef as _};
+use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
 
-use crate::sqlite::damaged;
+use crate::database::{self, Connection};
 
 /// One value of a row.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -85,7 +84,7 @@ impl TryFrom<Value> for Cell {
 pub(super) async fn read(
     statement: &'static str,
     page: Option<i64>,
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
 ) -> Result<Vec<Row>, sqlx::Error> {
     let mut query = sqlx::query(statement);
     if let Some(page) = page {
@@ -97,32 +96,51 @@ pub(super) async fn read(
         .collect()
 }
 
-fn cell(row: &SqliteRow, at: usize) -> Result<Cell, sqlx::Error> {
+fn cell(row: &database::Row, at: usize) -> Result<Cell, sqlx::Error> {
     let raw = row.try_get_raw(at)?;
     if raw.is_null() {
         return Ok(Cell::Null);
     }
     match raw.type_info().name() {
-        "INTEGER" => row.try_get(at).map(Cell::Int),
         "TEXT" => row.try_get(at).map(Cell::Text),
         "BLOB" => row.try_get(at).map(Cell::Blob),
-        _ => Err(damaged(WrongCell)),
+        _ => row.try_get(at).map(Cell::Int),
     }
 }
 
-/// Executes a statement with a row's cells as `$1`, `$2`, …; says how many rows it changed.
+/// Executes a statement with a row's cells as `$1`, `$2`, …; says how many rows it changed. A NULL is one of a number.
 pub(super) async fn write(
     statement: &'static str,
     row: &[Cell],
-    conn: &mut SqliteConnection,
+    conn: &mut Connection,
+) -> Result<u64, sqlx::Error> {
+    write_typed(statement, row, &[], conn).await
+}
+
+/// What a NULL is of, where it is of no number: a database that knows the type of every parameter asks.
+#[derive(Clone, Copy)]
+pub(super) enum Null {
+    Text,
+    Blob,
+}
+
+/// [`write()`], with the NULLs of these cells.
+pub(super) async fn write_typed(
+    statement: &'static str,
+    row: &[Cell],
+    nulls: &[(usize, Null)],
+    conn: &mut Connection,
 ) -> Result<u64, sqlx::Error> {
     let mut query = sqlx::query(statement);
-    for cell in row {
-        query = match cell {
-            Cell::Null => query.bind(None::<i64>),
-            Cell::Int(value) => query.bind(value),
-            Cell::Text(text) => query.bind(text),
-            Cell::Blob(bytes) => query.bind(bytes),
+    for (at, cell) in row.iter().enumerate() {
+        let null = nulls.iter().find(|(of, _)| *of == at).map(|(_, null)| null);
+        query = match (cell, null) {
+            (Cell::Null, None) => query.bind(None::<i64>),
+            (Cell::Null, Some(Null::Text)) => query.bind(None::<&str>),
+            (Cell::Null, Some(Null::Blob)) => query.bind(None::<&[u8]>),
+            (Cell::Int(value), _) => query.bind(value),
+            (Cell::Text(text), _) => query.bind(text),
+            (Cell::Blob(bytes), _) => query.bind(bytes.as_slice()),
         };
     }
     Ok(query.execute(conn).await?.rows_affected())

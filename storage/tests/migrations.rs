@@ -1,0 +1,224 @@
+//! Stores that earlier versions of this program left behind are opened, and everything in them is found again.
+//!
+//! `fixtures/vN` is a whole store with tables of version N, as the program of that version made it: data directory, root
+//! keys, key snapshots. The root keys in it are test material. A version whose tables differ leaves one more behind:
+//! `cargo test -p vitalseal-storage --test migrations -- --ignored`, once, before they are changed.
+
+#[path = "../../tests/common/errors.rs"]
+mod errors;
+#[path = "../../tests/common/files.rs"]
+mod files;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use vitalseal_crypto::{
+    Agreement, AtRest, CertificateAuthority, ContentType, DeviceId, DeviceSigner, KeyEpoch,
+    NoSenderKeys, Received, RecipientCertificate, SealRequest, SubjectPseudonym, default_backend,
+    new_device_key_and_csr, seal,
+};
+use vitalseal_storage::inbox::Required;
+use vitalseal_storage::{
+    Admission, FileRootProvider, KeyCustody, NewUser, Role, Store, StorePaths,
+};
+use vitalseal_vitals::{Period, Reading, Waveform, senml, signal, waveform};
+
+use files::copy_tree;
+
+/// Messages of each device: the first two are in one file, the third is in another, the others are in the inbox.
+const SEQUENCES: std::ops::RangeInclusive<u64> = 1..=6;
+/// Of these, the ones that are a piece of a waveform.
+const WAVES: [u64; 2] = [3, 6];
+/// Patients by name. Each has the device of the same number; the last one was erased.
+const NAMES: [&str; 3] = ["Ada", "Ben", "Cleo"];
+
+/// A directory with a data directory, its root keys and a place for key snapshots.
+struct Site(PathBuf);
+
+impl Site {
+    fn paths(&self) -> StorePaths {
+        StorePaths::new(&self.0.join("data"), None)
+    }
+
+    fn custody(&self) -> KeyCustody {
+        KeyCustody {
+            roots: Arc::new(FileRootProvider::new(self.paths().root_keys())),
+            snapshots: vec![self.paths().default_snapshots()],
+        }
+    }
+}
+
+fn fixture(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/v{version}"))
+}
+
+/// Seconds after some instant of 2026.
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_780_000_000 + seconds).unwrap()
+}
+
+fn device(n: usize) -> DeviceId {
+    format!("monitor-{n}").parse().unwrap()
+}
+
+/// What a message says, and as what.
+fn payload(n: usize, sequence: u64) -> (ContentType, Vec<u8>) {
+    let start = at(i64::try_from(sequence).unwrap() * 60);
+    if WAVES.contains(&sequence) {
+        let period = Period::new(8_000, 1).unwrap();
+        let samples = (0..250).map(|i| 30_000 + (i * 37) % 900).collect();
+        let pulse = signal("150452").unwrap();
+        let wave = Waveform::new(pulse, start, period, 1.0, 0.0, samples).unwrap();
+        return (ContentType::Waveform, waveform::encode(&wave));
+    }
+    let code = ["8867-4", "59408-5"];
+    let readings = (0..20).map(|i| Reading {
+        signal: signal(code[usize::from(i % 2 == 1)]).unwrap(),
+        value: 60.0 + f64::from(i) + f64::from(u8::try_from(n).unwrap()) / 4.0,
+        at: start + jiff::SignedDuration::from_secs(i64::from(i / 2)),
+    });
+    (
+        ContentType::SenmlCbor,
+        senml::encode(&readings.collect::<Vec<_>>()),
+    )
+}
+
+struct Sender {
+    signer: DeviceSigner,
+    certificate: vitalseal_crypto::DeviceCertificate,
+    previous: Option<[u8; 32]>,
+}
+
+#[tokio::test]
+#[ignore = "writes the fixture of the present version"]
+async fn the_present_version_leaves_a_store_behind() {
+    let site = Site(tempfile::tempdir().unwrap().keep());
+    let store = Store::create(&site.paths(), site.custody(), at(0))
+        .await
+        .unwrap();
+    let (registry, keys, backend) = (&store.registry, &store.keys, default_backend());
+    let made = CertificateAuthority::create(at(0)).unwrap();
+    let authority = CertificateAuthority::open(
+        &made.issuing_key_pem,
+        &made.issuing_cert_pem,
+        &made.root_cert_pem,
+    )
+    .unwrap();
+    let epoch = KeyEpoch(0);
+    let recipient = authority
+        .issue_recipient(epoch, at(0), at(86_400), backend)
+        .unwrap();
+    keys.put_recipient(&recipient, epoch, at(0), at(86_400))
+        .await
+        .unwrap();
+    keys.put_secret("tls", b"server key").await.unwrap();
+    let ring = keys.recipient_ring().await.unwrap();
+    let sealed_for = RecipientCertificate::from_pem(&recipient.certificate().to_pem()).unwrap();
+
+    let mut subjects = Vec::new();
+    let mut senders = Vec::new();
+    for (n, name) in NAMES.into_iter().enumerate() {
+        let subject = registry
+            .add_patient(Some(name), Some("MRN"), at(i64::try_from(n).unwrap()))
+            .await
+            .unwrap();
+        let (key_pem, csr) = new_device_key_and_csr(&device(n)).unwrap();
+        let issued = authority.issue_device(&csr, &device(n), at(0)).unwrap();
+        registry
+            .enroll_device(&issued.certificate, at(1))
+            .await
+            .unwrap();
+        registry
+            .assign_device(&device(n), &subject, at(5))
+            .await
+            .unwrap();
+        senders.push(Sender {
+            signer: DeviceSigner::from_pkcs8_pem(&key_pem, &issued.pem).unwrap(),
+            certificate: issued.certificate,
+            previous: None,
+        });
+        subjects.push(subject);
+    }
+    let nora = "nora".parse().unwrap();
+    let user = NewUser {
+        name: nora,
+        role: Role::Clinician,
+        password_hash: "$argon2id$…".into(),
+        totp_secret: b"a totp secret of twenty-odd bytes",
+    };
+    registry.add_user(user, at(1)).await.unwrap();
+    let nora = "nora".parse().unwrap();
+    for subject in &subjects {
+        registry.grant(&nora, subject, at(2)).await.unwrap();
+    }
+
+    for sequence in SEQUENCES {
+        for (n, sender) in senders.iter_mut().enumerate() {
+            let (content_type, bytes) = payload(n, sequence);
+            let (device, subject) = (device(n), &subjects[n]);
+            let sent = at(i64::try_from(sequence).unwrap() * 60 + 30);
+            let request = SealRequest {
+                content_type,
+                device: &device,
+                subject,
+                issued_at: sent,
+                boot: 1,
+                sequence,
+                previous: sender.previous,
+            };
+            let (signer, agreement) = (&sender.signer, Agreement::Ephemeral);
+            let message = seal(&request, &bytes, &sealed_for, agreement, signer, backend).unwrap();
+            let verified = Received::decode(&message.bytes)
+                .unwrap()
+                .verify(&sender.certificate, backend)
+                .unwrap();
+            let opened = verified.open(&ring, &NoSenderKeys, backend).unwrap();
+            let kek = keys.patient_keys(subject).await.unwrap().unwrap();
+            let at_rest = opened.rewrap(kek.current(), backend).unwrap();
+            let readings = match content_type {
+                ContentType::Waveform => waveform::decode(&bytes),
+                _ => senml::decode(&bytes),
+            }
+            .unwrap();
+            let admission = Admission {
+                message: request_id(&device, sequence),
+                signed_hash: message.signed_hash,
+                previous: sender.previous,
+                introduced: None,
+                subject: subject.clone(),
+                issued_at: sent,
+                required: Required::default(),
+                received_at: sent,
+                first_at: readings.iter().map(|reading| reading.at).min().unwrap(),
+                last_at: readings.iter().map(|reading| reading.at).max().unwrap(),
+                readings: u32::try_from(readings.len()).unwrap(),
+                envelope: at_rest.as_bytes().to_vec(),
+            };
+            store.inbox.admit(admission).await.unwrap();
+            sender.previous = Some(message.signed_hash);
+        }
+        if sequence == 2 || sequence == 3 {
+            store.flush(at(400)).await.unwrap();
+        }
+        if sequence == 3 {
+            registry.rotate_kek(&subjects[0], at(401)).await.unwrap();
+        }
+    }
+    keys.erase(&subjects[2], "erasure-of-cleo", at(500))
+        .await
+        .unwrap();
+    store.close().await;
+    fs::remove_file(site.paths().lock()).unwrap();
+    copy_tree(&site.0, &fixture(3));
+    fs::remove_dir_all(site.0).unwrap();
+}
+
+fn request_id(device: &DeviceId, sequence: u64) -> vitalseal_crypto::MessageId {
+    vitalseal_crypto::MessageId {
+        device: device.clone(),
+        boot: 1,
+        sequence,
+    }
+}
