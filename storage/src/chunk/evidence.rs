@@ -1,16 +1,20 @@
-//! The plaintext of a chunk's `evidence` column: the at-rest envelopes that its readings came in, bit for bit.
+//! The plaintext of a chunk's `evidence` column: the at-rest envelopes that its readings came in, bit for bit, and what the
+//! rows of messages said beside them, so that no patient's key is needed to say it again.
 //!
 //! ```text
 //! evidence = 01 | envelopes unsigned | bytes unsigned | compressed unsigned | Zstandard frame (RFC 8878) | zero bytes
 //!
-//! decompressed  for each envelope, in the order of message indexes: length unsigned, the envelope
+//! decompressed  for each envelope, in the order of message indexes:
+//!               received_at µs signed | first_at µs, less received_at, signed | last_at, less first_at, signed
+//!               | readings unsigned | length unsigned | the envelope
 //! ```
 //!
 //! Envelopes are ciphertext, so what compresses is what they repeat: device, pseudonym, certificate, key identifiers.
 
 use std::io::Read;
+use std::ops::Range;
 
-use super::bytes::{Reader, put_length};
+use super::bytes::{Reader, put_length, put_signed, put_unsigned};
 use super::error::{ChunkError, MAX_MESSAGES};
 use super::pad;
 
@@ -21,6 +25,19 @@ const LEVEL: i32 = 3;
 
 /// The most that evidence may hold: what a damaged chunk can make its reader allocate.
 pub const MAX_EVIDENCE_BYTES: usize = 1 << 30;
+
+/// What the server noted of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// When the server took it, µs since the Unix epoch.
+    pub received_at_us: i64,
+    /// Earliest instant measured, µs since the Unix epoch.
+    pub first_at_us: i64,
+    /// Latest instant measured, µs since the Unix epoch.
+    pub last_at_us: i64,
+    /// How many readings, or samples, are inside.
+    pub readings: u32,
+}
 
 /// Collects the envelopes of one chunk.
 #[derive(Debug, Default)]
@@ -36,9 +53,17 @@ impl EvidenceBuilder {
         Self::default()
     }
 
-    /// Adds the envelope of the next message.
-    pub fn push(&mut self, envelope: &[u8]) {
+    /// Adds the next message.
+    pub fn push(&mut self, noted: &Noted, envelope: &[u8]) {
         self.envelopes += 1;
+        put_signed(&mut self.bytes, noted.received_at_us);
+        for (instant, before) in [
+            (noted.first_at_us, noted.received_at_us),
+            (noted.last_at_us, noted.first_at_us),
+        ] {
+            put_signed(&mut self.bytes, instant.wrapping_sub(before));
+        }
+        put_unsigned(&mut self.bytes, noted.readings.into());
         put_length(&mut self.bytes, envelope.len());
         self.bytes.extend(envelope);
     }
@@ -67,8 +92,8 @@ impl EvidenceBuilder {
 #[derive(Debug)]
 pub struct Evidence {
     bytes: Vec<u8>,
-    /// Where each envelope ends, and its length.
-    envelopes: Vec<(usize, usize)>,
+    /// What was noted of each message, and where its envelope is.
+    messages: Vec<(Noted, Range<usize>)>,
 }
 
 impl Evidence {
@@ -90,30 +115,46 @@ impl Evidence {
         }
         let bytes = decompressed(compressed, length)?;
         let mut reader = Reader::new(&bytes);
-        let mut envelopes = Vec::new();
+        let mut messages = Vec::new();
         for _ in 0..count {
+            let received_at_us = reader.signed()?;
+            let first_at_us = received_at_us.wrapping_add(reader.signed()?);
+            let last_at_us = first_at_us.wrapping_add(reader.signed()?);
+            let readings = u32::try_from(reader.unsigned()?);
+            let noted = Noted {
+                received_at_us,
+                first_at_us,
+                last_at_us,
+                readings: readings.map_err(|_| ChunkError::TooMany)?,
+            };
             let length = reader.count(bytes.len())?;
             reader.take(length)?;
-            envelopes.push((bytes.len() - reader.rest().len(), length));
+            let end = bytes.len() - reader.rest().len();
+            messages.push((noted, end - length..end));
         }
         if !reader.rest().is_empty() {
             return Err(ChunkError::Damaged(
                 "something stands behind the last envelope",
             ));
         }
-        Ok(Self { bytes, envelopes })
+        Ok(Self { bytes, messages })
     }
 
     /// How many envelopes there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.envelopes.len()
+        self.messages.len()
     }
 
     /// The envelopes, in the order of message indexes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        let envelope = |(end, length): &(usize, usize)| &self.bytes[end - length..*end];
-        self.envelopes.iter().map(envelope)
+        self.messages().map(|(_, envelope)| envelope)
+    }
+
+    /// The same with what was noted of each message.
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = (&Noted, &[u8])> {
+        let messages = self.messages.iter();
+        messages.map(|(noted, envelope)| (noted, &self.bytes[envelope.clone()]))
     }
 }
 

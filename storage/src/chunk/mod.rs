@@ -36,7 +36,7 @@ use quiet_debug;
 
 pub use self::devices::{DeviceSummary, Devices};
 pub use self::error::{ChunkError, MAX_MESSAGES, MAX_READINGS};
-pub use self::evidence::{Evidence, EvidenceBuilder, MAX_EVIDENCE_BYTES};
+pub use self::evidence::{Evidence, EvidenceBuilder, MAX_EVIDENCE_BYTES, Noted};
 pub use self::messages::{MessageMeta, Messages};
 pub use self::pad::padded_length;
 pub use self::readings::{Readings, ReadingsBuilder, Series, Stats};
