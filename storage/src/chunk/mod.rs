@@ -3,6 +3,7 @@
 //! What stands here are formats, as pure functions: bytes in, bytes out, no key, no file, no clock. What never may is an
 //! error, a `Debug` text or a panic with a value in it.
 
+mod build;
 mod bytes;
 mod devices;
 mod error;
@@ -14,6 +15,7 @@ mod pad;
 mod readings;
 mod row;
 mod runs;
+mod stats;
 mod times;
 mod values;
 mod waveforms;
@@ -34,11 +36,13 @@ macro_rules! quiet_debug {
 
 use quiet_debug;
 
+pub use self::build::ReadingsBuilder;
 pub use self::devices::{DeviceSummary, Devices};
 pub use self::error::{ChunkError, MAX_MESSAGES, MAX_READINGS};
 pub use self::evidence::{Evidence, EvidenceBuilder, MAX_EVIDENCE_BYTES, Noted};
 pub use self::messages::{MessageMeta, Messages};
 pub use self::pad::padded_length;
-pub use self::readings::{Readings, ReadingsBuilder, Series, Stats};
+pub use self::readings::{Readings, Series};
 pub use self::row::ChunkRow;
+pub use self::stats::Stats;
 pub use self::waveforms::{WaveformRow, Waveforms, WaveformsBuilder};

@@ -11,9 +11,9 @@ use super::error::ChunkError;
 use super::pack::{self, Column};
 
 /// Writes a column.
-pub(super) fn encode(messages: impl Iterator<Item = u32>, out: &mut Vec<u8>) {
+pub(super) fn encode(messages: &[u32], out: &mut Vec<u8>) {
     let (mut indexes, mut lengths): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
-    for message in messages.map(i64::from) {
+    for message in messages.iter().copied().map(i64::from) {
         match lengths.last_mut() {
             Some(length) if indexes.last() == Some(&message) => *length += 1,
             _ => {
