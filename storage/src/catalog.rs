@@ -13,6 +13,7 @@
 //! truth. Nothing here opens an envelope.
 
 mod change;
+mod extent;
 mod file;
 mod garbage;
 mod holdings;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::change::{Change, ChangeId, ChangeKind, Plan};
+pub(crate) use self::extent::Extent;
 pub use self::file::{DataFile, FileKind, MAX_LEVEL, TableKind};
 pub use self::garbage::{EndedFile, Tombstone};
 pub use self::holdings::Holding;

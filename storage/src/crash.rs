@@ -5,7 +5,7 @@ use std::io;
 #[cfg(test)]
 use std::sync::{Arc, Mutex};
 
-/// Named moments inside erasure and flush; the tables in `keys::erasure` and `flush` say what each
+/// Named moments inside erasure, flush and the work on files; the tables in `keys::erasure`, `flush` and `compact` say what each
 /// leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CrashPoint {
@@ -19,6 +19,11 @@ pub(crate) enum CrashPoint {
     FileHalfWritten,
     FileRenamed,
     FlushCatalogued,
+    UpkeepPlanned,
+    UpkeepWritten,
+    UpkeepProved,
+    UpkeepCommitted,
+    GarbageRemoved,
 }
 
 /// Armed by a test with one [`CrashPoint`].

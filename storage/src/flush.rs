@@ -109,6 +109,7 @@ pub(crate) async fn flush(
         add,
         end: Vec::new(),
         watermark: Some(high),
+        losses: Vec::new(),
     };
     catalog.commit(&change, now).await?;
     drop(plan);
@@ -172,7 +173,10 @@ async fn compare(
 }
 
 /// Removes the files that interrupted flushes planned and never published.
-async fn clear_planned(catalog: &Catalog, files: &SealedFiles) -> Result<(), StoreError> {
+pub(crate) async fn clear_planned(
+    catalog: &Catalog,
+    files: &SealedFiles,
+) -> Result<(), StoreError> {
     for name in catalog.left_planned().await? {
         files.remove(&name).await?;
         catalog.unplan(&name).await?;

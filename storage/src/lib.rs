@@ -16,6 +16,8 @@
 mod backup;
 pub mod catalog;
 pub mod chunk;
+mod columns;
+mod compact;
 mod crash;
 mod database;
 mod durable;
@@ -31,14 +33,18 @@ pub mod ports;
 mod progress;
 pub mod registry;
 mod restore;
+mod retention;
 pub mod schema;
 mod space;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod vacuum;
 
 pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
-pub use catalog::{Catalog, DataFile, FileKind, Holding, TableKind};
+pub use catalog::{Catalog, DataFile, FileKind, Holding, Loss, TableKind};
+pub use compact::{CompactionReport, CompactionSettings, Due};
 pub use database::{PlaceError, PostgresPlace, RegistryPlace};
 pub use durable::FileError;
 pub use files::{FilesError, ObjectsPlace, S3Place, SealedFileReader, SealedFiles, WrittenFile};
@@ -69,5 +75,8 @@ pub use registry::{
     PatientRow, PatientState, Registry, RegistryError, SubscriberRow, UserRow,
 };
 pub use restore::{RestoreError, Restored};
+pub use retention::{Retention, RetentionReport};
 pub use space::Space;
 pub use store::{Cut, Store, StoreError};
+pub use upkeep::{GRACE, GarbageReport};
+pub use vacuum::VacuumReport;

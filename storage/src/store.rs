@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::backup;
 use crate::catalog::{Catalog, DataFile, Snapshot, SnapshotId};
+use crate::chunk::ChunkError;
 use crate::crash::CrashHook;
 use crate::database::{self, Database, parsed, us};
 use crate::durable::{self, FileError};
@@ -35,9 +36,10 @@ use crate::keys::{
 use crate::lock::StoreLock;
 use crate::opening;
 use crate::paths::StorePaths;
-use crate::ports::Authorized;
+use crate::ports::{AuditError, Authorized};
 use crate::registry::{Registry, RegistryError};
 use crate::space::Space;
+use crate::upkeep::Upkeep;
 
 /// Version of the inbox's tables that this program reads and writes.
 const INBOX_VERSION: i64 = 3;
@@ -145,6 +147,33 @@ pub enum StoreError {
     /// A database could not be used.
     #[error("using the store's databases")]
     Sql(#[from] sqlx::Error),
+    /// A file that is to be merged is damaged.
+    #[error(
+        "reading {file}, which is to be merged: it is left out, and the others go on; `vitalseal store check` tells what is \
+         damaged, and with --repair sets it aside"
+    )]
+    Input {
+        /// The file.
+        file: String,
+        /// Why it cannot be used.
+        #[source]
+        cause: Box<StoreError>,
+    },
+    /// The rows of a file are not in the order that every file has.
+    #[error("its rows are not sorted by patient and time")]
+    Unsorted,
+    /// What was written does not hold what it was to hold.
+    #[error(
+        "a new file does not read back as it was to be: it counts nowhere, and what it was to replace stays; if this \
+         happens again, look at the memory and the disk of this machine"
+    )]
+    NotTheSame,
+    /// A chunk could not be made or read.
+    #[error("making or reading a sealed chunk")]
+    Chunk(#[from] ChunkError),
+    /// What was to be recorded was not, and did not happen.
+    #[error("recording what is to happen to files")]
+    Audit(#[from] AuditError),
     /// The inbox failed.
     #[error("using the inbox")]
     Inbox(#[from] InboxError),
@@ -228,6 +257,7 @@ struct Shared {
     flushing: Arc<Mutex<()>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     crash: CrashHook,
+    upkeep: Upkeep,
 }
 
 impl Store {
@@ -411,6 +441,7 @@ impl Store {
             flushing: Arc::default(),
             writer: Mutex::new(Some(writer)),
             crash,
+            upkeep: Upkeep::default(),
         };
         Ok(Self {
             registry,
@@ -496,9 +527,12 @@ impl Store {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn crash(&self) -> &CrashHook {
         &self.shared.crash
+    }
+
+    pub(crate) fn upkeep(&self) -> &Upkeep {
+        &self.shared.upkeep
     }
 }
 

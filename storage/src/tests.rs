@@ -8,6 +8,7 @@
 mod assignments;
 mod backup;
 mod chain;
+mod compact;
 mod erasure;
 #[path = "../../tests/common/errors.rs"]
 mod errors;
@@ -25,6 +26,7 @@ mod postgres;
 mod restore;
 mod review;
 mod rotation;
+mod sealed;
 mod snapshot;
 mod standing;
 mod subscribers;

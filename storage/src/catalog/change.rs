@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use object_store::path::Path;
 use vitalseal_crypto::{Backend, BackendError};
 
-use super::{Catalog, DataFile, SnapshotId};
+use super::{Catalog, DataFile, Loss, SnapshotId, losses};
 use crate::catalog::file::own;
 use crate::database::{count, number, us};
 use crate::store::StoreError;
@@ -81,6 +81,8 @@ pub struct Change {
     pub end: Vec<Path>,
     /// Rows of the inbox up to this number are in a file.
     pub watermark: Option<i64>,
+    /// What is lost with it, to damage.
+    pub losses: Vec<Loss>,
 }
 
 /// Names that are being written. While it lives, nobody takes them for leftovers of a crash.
@@ -188,6 +190,7 @@ impl Catalog {
             .execute(&mut *conn)
             .await?;
         }
+        losses::note(&change.losses, conn).await?;
         tx.commit().await?;
         Ok(snapshot)
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use jiff::Timestamp;
 use object_store::path::Path;
 use sqlx::Row as _;
@@ -11,6 +12,7 @@ use vitalseal_crypto::{ContentType, SubjectPseudonym};
 use super::SnapshotId;
 use crate::database::{self, Connection, at, count, damaged, number, parsed, us};
 use crate::paths::is_data_file;
+use crate::schema;
 
 /// The highest level of compaction.
 pub const MAX_LEVEL: u8 = 3;
@@ -57,6 +59,15 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// The columns of its rows.
+    #[must_use]
+    pub fn schema(self) -> SchemaRef {
+        match self {
+            Self::Rows => schema::sealed_rows(),
+            Self::Chunks => schema::chunks(),
+        }
+    }
+
     /// As it is stored and shown.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

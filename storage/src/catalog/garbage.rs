@@ -1,5 +1,7 @@
 //! The end of files that nobody reads any more, and what can be said of the erased once theirs are gone.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use sqlx::Row as _;
 use vitalseal_crypto::SubjectPseudonym;
@@ -73,6 +75,18 @@ impl Catalog {
             })
         };
         rows.iter().map(read).collect()
+    }
+
+    /// Erased patients of whom a live file may still hold a row. Whoever's erasure is not over may still have rows on
+    /// their way.
+    pub(crate) async fn uncleared(&self) -> Result<BTreeSet<SubjectPseudonym>, sqlx::Error> {
+        let subjects: Vec<String> = sqlx::query_scalar(
+            "SELECT t.subject FROM tombstones t JOIN erasure_ledger l ON l.subject = t.subject \
+             WHERE t.cleared IS NULL AND l.completed_at_us IS NOT NULL",
+        )
+        .fetch_all(self.db.pool())
+        .await?;
+        subjects.iter().map(|subject| parsed(subject)).collect()
     }
 
     /// Forgets an ended file after it was removed.

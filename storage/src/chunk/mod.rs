@@ -36,6 +36,9 @@ macro_rules! quiet_debug {
 
 use quiet_debug;
 
+/// Version of the layouts in a chunk's sealed columns: bound into each of them.
+pub const SCHEMA_VERSION: u8 = 1;
+
 pub use self::build::ReadingsBuilder;
 pub use self::devices::{DeviceSummary, Devices};
 pub use self::error::{ChunkError, MAX_MESSAGES, MAX_READINGS};

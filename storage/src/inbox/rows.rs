@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{
     BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
 };
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use futures::TryStreamExt as _;
@@ -13,6 +14,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use vitalseal_crypto::SubjectPseudonym;
 
+use crate::columns;
 use crate::database::damaged;
 use crate::schema;
 
@@ -44,6 +46,31 @@ impl SealedRow {
             last_at_us: row.try_get("last_at_us")?,
             readings: i32::try_from(row.try_get::<i64, _>("readings")?).map_err(damaged)?,
             envelope: row.try_get("envelope")?,
+        })
+    }
+}
+
+impl SealedRow {
+    /// A row of a file. It has no number any more.
+    pub(crate) fn of_batch(batch: &RecordBatch, row: usize) -> Result<Self, ArrowError> {
+        let text = |name| Ok::<_, ArrowError>(columns::text(batch, name)?.value(row).to_owned());
+        let number =
+            |name| Ok::<_, ArrowError>(columns::numbers::<Int64Type>(batch, name)?.value(row));
+        let instant = |name| {
+            let column = columns::numbers::<TimestampMicrosecondType>(batch, name)?;
+            Ok::<_, ArrowError>(column.value(row))
+        };
+        Ok(Self {
+            id: 0,
+            subject: text(schema::SUBJECT)?,
+            device: text(schema::DEVICE)?,
+            boot: number(schema::BOOT)?,
+            sequence: number(schema::SEQUENCE)?,
+            received_at_us: instant(schema::RECEIVED_AT)?,
+            first_at_us: instant(schema::FIRST_AT)?,
+            last_at_us: instant(schema::LAST_AT)?,
+            readings: columns::numbers::<Int32Type>(batch, schema::READINGS)?.value(row),
+            envelope: columns::bytes(batch, schema::ENVELOPE)?.value(row).to_vec(),
         })
     }
 }

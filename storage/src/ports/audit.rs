@@ -430,6 +430,19 @@ pub enum AuditEvent {
         root_epoch: u64,
         rewrapped: u64,
     },
+    /// The last files with ciphertext of these erased patients were removed: so many at once, of so many bytes.
+    CiphertextDropped {
+        patients: Vec<SubjectPseudonym>,
+        files: u64,
+        bytes: u64,
+    },
+    /// What came before this instant outlived its retention and ended: messages in files, or refused ones.
+    RetentionEnforced {
+        class: String,
+        before: Timestamp,
+        files: u64,
+        messages: u64,
+    },
     /// An incident was opened; `aware_at` starts the 72 hours.
     IncidentOpened {
         incident: String,

@@ -1,0 +1,430 @@
+//! One patient's rows of one bucket become one chunk.
+//!
+//! What came as messages is opened and decoded once, and sealed again by column; what came as chunks is opened, joined
+//! and sealed again; a chunk that has the bucket to itself goes over byte for byte. The envelopes go along bit for bit,
+//! in the order of the messages. What does not open is passed through as it is, and counted. A new chunk is opened
+//! again, and held against what went in, before it is handed out.
+//!
+//! Keys are handed in and go with the group. Nothing here writes, and no value leaves but sealed.
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use vitalseal_crypto::{
+    AtRest, Backend, BlobContext, BlobKey, Kid, PatientKeys, SubjectPseudonym, blob_kid, open_blob,
+    seal_blob,
+};
+use vitalseal_vitals::{Reading, Signal, Waveform, senml, waveform};
+
+use super::bucket::Bucket;
+use super::merge::Row;
+use crate::catalog::TableKind;
+use crate::chunk::{
+    ChunkError, ChunkRow, Devices, Evidence, EvidenceBuilder, MessageMeta, Noted, Readings,
+    ReadingsBuilder, SCHEMA_VERSION, Waveforms, WaveformsBuilder,
+};
+use crate::inbox::rows::SealedRow;
+use crate::keys::{KeyError, StoreKeys};
+use crate::schema;
+use crate::store::StoreError;
+use crate::upkeep::table_of;
+
+/// The rows of one patient in one bucket, in their order, and the table of the files that they came from.
+pub(super) struct Group {
+    pub(super) table: TableKind,
+    pub(super) subject: SubjectPseudonym,
+    pub(super) bucket: Bucket,
+    pub(super) rows: Vec<Row>,
+}
+
+/// What became of a group.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Chunks by table.
+    pub(super) chunks: Vec<(TableKind, ChunkRow)>,
+    /// Messages that stay rows.
+    pub(super) left: Vec<(TableKind, SealedRow)>,
+    /// How many messages did not open or decode, those in chunks among them.
+    pub(super) refused: u64,
+}
+
+/// Opens and seals with the keys of one patient.
+pub(super) struct Sealer {
+    pub(super) store_keys: Arc<StoreKeys>,
+    pub(super) patient: Arc<PatientKeys>,
+    pub(super) backend: &'static dyn Backend,
+}
+
+impl Sealer {
+    pub(super) fn seal(&self, group: Group) -> Result<Outcome, StoreError> {
+        let mut outcome = Outcome::default();
+        if let [Row::Chunk(only)] = group.rows.as_slice()
+            && self.is_current(only)
+        {
+            for row in group.rows {
+                outcome.pass(group.table, row);
+            }
+            return Ok(outcome);
+        }
+        let (mut vitals, mut waveforms) = (Part::of_vitals(), Part::of_waveforms());
+        for row in group.rows {
+            let part = match &row {
+                Row::Message(message) => self.open_message(message).map(|opened| match opened {
+                    Payload::Vitals(..) => (&mut vitals, Opened::Message(message, opened)),
+                    Payload::Waveform(..) => (&mut waveforms, Opened::Message(message, opened)),
+                }),
+                Row::Chunk(chunk) => {
+                    self.open_chunk(chunk, group.table)
+                        .map(|(plain, evidence)| {
+                            let part = match plain {
+                                Plain::Vitals(_) => &mut vitals,
+                                Plain::Waveforms(_) => &mut waveforms,
+                            };
+                            (part, Opened::Chunk(chunk, plain, evidence))
+                        })
+                }
+            };
+            match part {
+                Some((part, opened)) => part.take(opened)?,
+                None => outcome.refuse(group.table, row),
+            }
+        }
+        for part in [vitals, waveforms] {
+            if part.messages > 0 {
+                let made = self.close(part, &group.subject, group.bucket)?;
+                outcome.chunks.push(made);
+            }
+        }
+        // What was passed through may begin later than its bucket.
+        outcome
+            .chunks
+            .sort_by_key(|(_, chunk)| chunk.bucket_start_us);
+        Ok(outcome)
+    }
+
+    /// Whether a chunk is sealed under the keys that it would be sealed under today.
+    fn is_current(&self, chunk: &ChunkRow) -> bool {
+        let is = |blob: &[u8], kid: &Kid| blob_kid(blob).is_ok_and(|found| found == *kid);
+        is(&chunk.sealed, self.patient.current().kid())
+            && is(&chunk.evidence, self.store_keys.current().kid())
+    }
+
+    /// `None` for what does not open, or is not what its row says.
+    fn open_message(&self, row: &SealedRow) -> Option<Payload> {
+        let envelope = AtRest::decode(&row.envelope).ok()?;
+        let header = envelope.header();
+        let meta = MessageMeta {
+            device: header.device.clone(),
+            boot: header.boot,
+            sequence: header.sequence,
+            received_at_us: row.received_at_us,
+        };
+        let as_said = header.subject.as_str() == row.subject
+            && header.device.as_str() == row.device
+            && i64::try_from(header.boot) == Ok(row.boot)
+            && i64::try_from(header.sequence) == Ok(row.sequence);
+        let kek = self.patient.find(envelope.kek_kid()).filter(|_| as_said)?;
+        let plain = envelope.open(kek, self.backend).ok()?;
+        let payload = match TableKind::from(header.content_type) {
+            TableKind::Vitals => Payload::Vitals(meta, senml::decode(&plain).ok()?),
+            TableKind::Waveforms => Payload::Waveform(meta, waveform::read(&plain).ok()?),
+        };
+        (i32::try_from(payload.readings()) == Ok(row.readings)).then_some(payload)
+    }
+
+    /// `None` for what does not open, or is not what its row says.
+    fn open_chunk(&self, row: &ChunkRow, table: TableKind) -> Option<(Plain, Evidence)> {
+        let open = |column, blob: &[u8], key| {
+            let context = context(table, row, column);
+            open_blob(blob, key, &context, self.backend).ok()
+        };
+        let kek = self.patient.find(&blob_kid(&row.sealed).ok()?)?;
+        let plain = open(schema::SEALED, &row.sealed, BlobKey::Patient(kek))?;
+        let plain = match table {
+            TableKind::Vitals => Plain::Vitals(Readings::parse(plain).ok()?),
+            TableKind::Waveforms => Plain::Waveforms(Waveforms::parse(plain).ok()?),
+        };
+        let evidence = open_evidence(row, table, &self.store_keys, self.backend)?;
+        let messages = usize::try_from(row.messages).ok()?;
+        let as_said = plain.messages() == messages
+            && evidence.count() == messages
+            && plain.readings() == usize::try_from(row.readings).ok()?;
+        as_said.then_some((plain, evidence))
+    }
+
+    /// Seals what was taken as one chunk.
+    fn close(
+        &self,
+        part: Part,
+        subject: &SubjectPseudonym,
+        bucket: Bucket,
+    ) -> Result<(TableKind, ChunkRow), StoreError> {
+        let (table, plain) = match part.builder {
+            Builder::Vitals(builder) => (TableKind::Vitals, builder.finish()?),
+            Builder::Waveforms(builder) => (TableKind::Waveforms, builder.finish()?),
+        };
+        let evidence = part.evidence.finish()?;
+        let mut chunk = ChunkRow {
+            subject: subject.clone(),
+            bucket_start_us: bucket.start_us,
+            bucket_seconds: bucket.seconds,
+            first_at_us: part.measured.0,
+            last_at_us: part.measured.1,
+            received_first_us: part.received.0,
+            received_last_us: part.received.1,
+            messages: part.messages,
+            readings: part.readings,
+            codes: part.codes,
+            devices: part.devices,
+            sealed: Vec::new(),
+            evidence: Vec::new(),
+        };
+        let seal = |column, plain: &[u8], key| {
+            let context = context(table, &chunk, column);
+            seal_blob(plain, key, &context, self.backend).map_err(KeyError::from)
+        };
+        let kek = BlobKey::Patient(self.patient.current());
+        let sealed = seal(schema::SEALED, &plain, kek)?;
+        let key = BlobKey::Store(self.store_keys.current());
+        let evidence = seal(schema::EVIDENCE, &evidence, key)?;
+        (chunk.sealed, chunk.evidence) = (sealed, evidence);
+        let digest = part.digest.finish();
+        let same = self.open_chunk(&chunk, table).is_some_and(|(_, evidence)| {
+            let mut found = EnvelopeDigest::default();
+            evidence.iter().for_each(|envelope| found.add(envelope));
+            found.finish() == digest
+        });
+        if same {
+            Ok((table, chunk))
+        } else {
+            Err(StoreError::NotTheSame)
+        }
+    }
+}
+
+impl Outcome {
+    /// What goes over as it is.
+    pub(super) fn pass(&mut self, table: TableKind, row: Row) {
+        match row {
+            Row::Message(row) => self.left.push((table_of(&row.envelope, table), row)),
+            Row::Chunk(chunk) => self.chunks.push((table, chunk)),
+        }
+    }
+
+    /// What should have been opened, and goes over as it is.
+    pub(super) fn refuse(&mut self, table: TableKind, row: Row) {
+        self.refused += row.messages();
+        self.pass(table, row);
+    }
+}
+
+/// Where a blob of a chunk stands: bound into it.
+pub(crate) fn context<'a>(
+    table: TableKind,
+    chunk: &'a ChunkRow,
+    column: &'a str,
+) -> BlobContext<'a> {
+    BlobContext {
+        table: table.as_str(),
+        subject: &chunk.subject,
+        bucket_start_us: chunk.bucket_start_us,
+        bucket_seconds: chunk.bucket_seconds,
+        schema_version: SCHEMA_VERSION,
+        column,
+    }
+}
+
+/// The envelopes of a chunk; no patient's key is needed. `None` for what does not open.
+pub(crate) fn open_evidence(
+    chunk: &ChunkRow,
+    table: TableKind,
+    keys: &StoreKeys,
+    backend: &dyn Backend,
+) -> Option<Evidence> {
+    let key = BlobKey::Store(keys.find(&blob_kid(&chunk.evidence).ok()?)?);
+    let context = context(table, chunk, schema::EVIDENCE);
+    let plain = open_blob(&chunk.evidence, key, &context, backend).ok()?;
+    Evidence::parse(&plain).ok()
+}
+
+enum Payload {
+    Vitals(MessageMeta, Vec<Reading>),
+    Waveform(MessageMeta, Waveform),
+}
+
+impl Payload {
+    fn readings(&self) -> usize {
+        match self {
+            Self::Vitals(_, readings) => readings.len(),
+            Self::Waveform(_, waveform) => waveform.len(),
+        }
+    }
+}
+
+pub(super) enum Plain {
+    Vitals(Readings),
+    Waveforms(Waveforms),
+}
+
+impl Plain {
+    pub(super) fn messages(&self) -> usize {
+        match self {
+            Self::Vitals(readings) => readings.message_count(),
+            Self::Waveforms(waveforms) => waveforms.message_count(),
+        }
+    }
+
+    pub(super) fn readings(&self) -> usize {
+        match self {
+            Self::Vitals(readings) => readings.series().iter().map(|s| s.stats.count).sum(),
+            Self::Waveforms(waveforms) => waveforms.rows().iter().map(|row| row.count).sum(),
+        }
+    }
+}
+
+enum Opened<'a> {
+    Message(&'a SealedRow, Payload),
+    Chunk(&'a ChunkRow, Plain, Evidence),
+}
+
+enum Builder {
+    Vitals(ReadingsBuilder),
+    Waveforms(WaveformsBuilder),
+}
+
+/// A chunk in the making.
+struct Part {
+    builder: Builder,
+    evidence: EvidenceBuilder,
+    digest: EnvelopeDigest,
+    devices: Devices,
+    measured: (i64, i64),
+    received: (i64, i64),
+    messages: u32,
+    readings: u64,
+    codes: u64,
+}
+
+impl Part {
+    fn of_vitals() -> Self {
+        Self::of(Builder::Vitals(ReadingsBuilder::new()))
+    }
+
+    fn of_waveforms() -> Self {
+        Self::of(Builder::Waveforms(WaveformsBuilder::new()))
+    }
+
+    fn of(builder: Builder) -> Self {
+        Self {
+            builder,
+            evidence: EvidenceBuilder::new(),
+            digest: EnvelopeDigest::default(),
+            devices: Devices::default(),
+            measured: (i64::MAX, i64::MIN),
+            received: (i64::MAX, i64::MIN),
+            messages: 0,
+            readings: 0,
+            codes: 0,
+        }
+    }
+
+    fn take(&mut self, opened: Opened<'_>) -> Result<(), ChunkError> {
+        match opened {
+            Opened::Message(row, payload) => self.take_message(row, payload),
+            Opened::Chunk(row, plain, evidence) => self.take_chunk(row, &plain, &evidence),
+        }
+    }
+
+    fn take_message(&mut self, row: &SealedRow, payload: Payload) -> Result<(), ChunkError> {
+        let readings = payload.readings() as u64;
+        let measured = (row.first_at_us, row.last_at_us);
+        match (&mut self.builder, payload) {
+            (Builder::Vitals(builder), Payload::Vitals(meta, readings)) => {
+                self.devices
+                    .add(&meta, readings.len() as u64, measured.0, measured.1);
+                let message = builder.message(meta);
+                builder.push(message, &readings);
+                let codes = readings.iter().map(|reading| reading.signal);
+                self.codes |= codes.fold(0, |codes, signal| codes | bit(signal));
+            }
+            (Builder::Waveforms(builder), Payload::Waveform(meta, waveform)) => {
+                self.devices.add(&meta, readings, measured.0, measured.1);
+                self.codes |= bit(waveform.signal());
+                let message = builder.message(meta);
+                builder.push(message, waveform);
+            }
+            _ => return Err(ChunkError::Damaged("it belongs to the other table")),
+        }
+        self.count(
+            1,
+            readings,
+            measured,
+            (row.received_at_us, row.received_at_us),
+        );
+        let noted = Noted {
+            received_at_us: row.received_at_us,
+            first_at_us: row.first_at_us,
+            last_at_us: row.last_at_us,
+            readings: u32::try_from(readings).map_err(|_| ChunkError::TooMany)?,
+        };
+        self.keep(&noted, &row.envelope);
+        Ok(())
+    }
+
+    fn take_chunk(
+        &mut self,
+        row: &ChunkRow,
+        plain: &Plain,
+        evidence: &Evidence,
+    ) -> Result<(), ChunkError> {
+        match (&mut self.builder, plain) {
+            (Builder::Vitals(builder), Plain::Vitals(readings)) => builder.merge(readings)?,
+            (Builder::Waveforms(builder), Plain::Waveforms(waveforms)) => {
+                builder.merge(waveforms)?
+            }
+            _ => return Err(ChunkError::Damaged("it belongs to the other table")),
+        }
+        self.devices.merge(&row.devices);
+        self.codes |= row.codes;
+        let measured = (row.first_at_us, row.last_at_us);
+        let received = (row.received_first_us, row.received_last_us);
+        self.count(row.messages, row.readings, measured, received);
+        for (noted, envelope) in evidence.messages() {
+            self.keep(noted, envelope);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, messages: u32, readings: u64, measured: (i64, i64), received: (i64, i64)) {
+        let widen = |of: (i64, i64), by: (i64, i64)| (of.0.min(by.0), of.1.max(by.1));
+        self.messages = self.messages.saturating_add(messages);
+        self.readings += readings;
+        self.measured = widen(self.measured, measured);
+        self.received = widen(self.received, received);
+    }
+
+    fn keep(&mut self, noted: &Noted, envelope: &[u8]) {
+        self.evidence.push(noted, envelope);
+        self.digest.add(envelope);
+    }
+}
+
+/// A signal's place in the column of codes.
+fn bit(signal: &Signal) -> u64 {
+    1_u64.checked_shl(u32::from(signal.number)).unwrap_or(0)
+}
+
+/// SHA-256 over envelopes, each after its length.
+#[derive(Default)]
+struct EnvelopeDigest(Sha256);
+
+impl EnvelopeDigest {
+    fn add(&mut self, envelope: &[u8]) {
+        self.0.update((envelope.len() as u64).to_be_bytes());
+        self.0.update(envelope);
+    }
+
+    fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}

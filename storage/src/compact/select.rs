@@ -1,0 +1,152 @@
+//! Which files are merged next.
+//!
+//! ```text
+//! level   file             merged when                                              buckets up to
+//!     0   rows, as flushed  there are enough of them, or the oldest waited enough   –
+//!     1   chunks            the hour in which its last message came has ended       15 min
+//!     2   chunks            the day likewise                                        1 h
+//!     3   chunks            –                                                       24 h
+//! ```
+//!
+//! Hours and days are those of arrival, by the server's clock, in UTC: a device whose clock is wrong holds nothing up.
+//! Small files of the target level from the same hour or day are merged along, so what comes late ends in one file with
+//! what came in time. Pure: no I/O, no clock.
+
+use std::collections::{BTreeMap, HashSet};
+
+use jiff::{SignedDuration, Timestamp};
+use object_store::path::Path;
+
+use super::bucket::{DAY, HOUR};
+use crate::catalog::{DataFile, MAX_LEVEL, TableKind};
+
+/// A file of the target level that is larger stays as it is.
+const SMALL_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Files that are merged at once: each keeps a batch in memory.
+const MAX_INPUTS: usize = 64;
+
+/// When files are merged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CompactionSettings {
+    /// So many flushed files of a table are merged.
+    pub flushed_files: usize,
+    /// Fewer are merged once the oldest is this old.
+    pub wait: SignedDuration,
+    /// An hour or a day counts as ended this long after its end: a flush may be under way.
+    pub settle: SignedDuration,
+    /// Everything is merged, as if every hour and day had ended.
+    pub force: bool,
+}
+
+impl Default for CompactionSettings {
+    fn default() -> Self {
+        Self {
+            flushed_files: 15,
+            wait: SignedDuration::from_mins(15),
+            settle: SignedDuration::from_mins(5),
+            force: false,
+        }
+    }
+}
+
+/// What [`crate::Store::compact`] would do next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Due {
+    /// Table.
+    pub table: TableKind,
+    /// Level of the files that are made.
+    pub level: u8,
+    /// Files that are merged.
+    pub files: u64,
+    /// Their bytes. About as many are written before any of them goes.
+    pub bytes: u64,
+}
+
+/// Files that are merged into files of `level`.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) table: TableKind,
+    pub(super) level: u8,
+    pub(super) files: Vec<DataFile>,
+}
+
+impl Job {
+    pub(super) fn due(&self) -> Due {
+        Due {
+            table: self.table,
+            level: self.level,
+            files: self.files.iter().map(|_| 1).sum(),
+            bytes: self.files.iter().map(|file| file.size).sum(),
+        }
+    }
+}
+
+/// The next job: the lowest level first, then the oldest files. `shunned` files are damaged.
+pub(super) fn next(
+    files: &[DataFile],
+    shunned: &HashSet<Path>,
+    settings: &CompactionSettings,
+    now: Timestamp,
+) -> Option<Job> {
+    (1..=MAX_LEVEL).find_map(|level| {
+        TableKind::ALL.into_iter().find_map(|table| {
+            let of_level = |level: u8| {
+                let sound = |file: &&DataFile| !shunned.contains(&file.path);
+                let mut found: Vec<&DataFile> = files
+                    .iter()
+                    .filter(|file| file.table == table && file.level == level)
+                    .filter(sound)
+                    .collect();
+                found.sort_by_key(|file| file.received_last_at);
+                found
+            };
+            let below = of_level(level - 1);
+            let mut chosen = match level {
+                1 => flushed(below, settings, now),
+                _ => ended(below, &of_level(level), level, settings, now),
+            };
+            chosen.truncate(MAX_INPUTS);
+            let files: Vec<DataFile> = chosen.into_iter().cloned().collect();
+            (!files.is_empty()).then_some(Job {
+                table,
+                level,
+                files,
+            })
+        })
+    })
+}
+
+fn flushed<'a>(
+    files: Vec<&'a DataFile>,
+    settings: &CompactionSettings,
+    now: Timestamp,
+) -> Vec<&'a DataFile> {
+    let waited = |file: &&DataFile| now.duration_since(file.written_at) >= settings.wait;
+    let due = settings.force || files.len() >= settings.flushed_files || files.iter().any(waited);
+    if due { files } else { Vec::new() }
+}
+
+/// The files of the oldest hour or day that has ended.
+fn ended<'a>(
+    below: Vec<&'a DataFile>,
+    there: &[&'a DataFile],
+    level: u8,
+    settings: &CompactionSettings,
+    now: Timestamp,
+) -> Vec<&'a DataFile> {
+    let seconds = i64::from(if level == 2 { HOUR } else { DAY });
+    let window = |file: &DataFile| file.received_last_at.as_second().div_euclid(seconds);
+    let mut windows: BTreeMap<i64, Vec<&DataFile>> = BTreeMap::new();
+    for file in below {
+        windows.entry(window(file)).or_default().push(file);
+    }
+    let settled = now.as_second().saturating_sub(settings.settle.as_secs());
+    let over = |window: i64| settings.force || settled >= (window + 1).saturating_mul(seconds);
+    let Some((of, mut chosen)) = windows.into_iter().find(|(of, _)| over(*of)) else {
+        return Vec::new();
+    };
+    let along = |file: &&&DataFile| window(file) == of && file.size < SMALL_BYTES;
+    chosen.extend(there.iter().filter(along));
+    chosen
+}

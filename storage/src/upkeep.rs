@@ -1,0 +1,289 @@
+//! What the work on files has in common: one at a time, and the end of files that nobody reads any more.
+//!
+//! ```text
+//! compaction ─┐                         ┌─ queries that began before ─┐
+//! vacuum      ├─ commit ──▶ file ended ─┤                             ├──▶ removed
+//! retention   │                         └─ a backup under way ────────┘
+//! repair     ─┘                              at least the grace
+//! ```
+//!
+//! Files are made beside flushes and queries; only the commit waits for a flush to end. A file that ended is removed once
+//! the grace is over, which is longer than any query takes, and no backup copies files.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use object_store::path::Path;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
+use vitalseal_crypto::{AtRest, Backend, SubjectPseudonym, default_backend};
+
+use crate::catalog::{
+    Change, ChangeId, ChangeKind, DataFile, Extent, FileKind, Loss, Plan, SnapshotId, TableKind,
+};
+use crate::columns;
+use crate::crash::CrashPoint;
+use crate::paths::data_file;
+use crate::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
+use crate::schema;
+use crate::store::{Store, StoreError};
+
+/// How long a file stays after it ended: longer than any query takes.
+pub const GRACE: SignedDuration = SignedDuration::from_mins(30);
+
+/// For how long a repeated commit would be known.
+const CHANGES_KEPT: SignedDuration = SignedDuration::from_hours(24 * 7);
+
+/// What the store keeps for the work on its files.
+#[derive(Default)]
+pub(crate) struct Upkeep {
+    working: Arc<tokio::sync::Mutex<()>>,
+    /// Read-locked by whoever reads files for longer than a query may.
+    garbage: Arc<RwLock<()>>,
+    /// Files that a compaction found damaged.
+    shunned: Mutex<HashSet<Path>>,
+}
+
+impl Upkeep {
+    pub(crate) fn shunned(&self) -> MutexGuard<'_, HashSet<Path>> {
+        self.shunned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the end of files came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GarbageReport {
+    /// Files that were removed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that ended and stay for now.
+    pub waiting: u64,
+    /// Erased patients of whom nothing is left in any file from now on.
+    pub dropped: Vec<SubjectPseudonym>,
+}
+
+/// A file that was written under a plan and waits for its commit.
+pub(crate) struct Written {
+    pub(crate) file: DataFile,
+    _plan: Plan,
+}
+
+impl Store {
+    /// One compaction, vacuum, retention or repair at a time.
+    pub(crate) async fn upkeep_alone(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.upkeep().working).lock_owned().await
+    }
+
+    /// Keeps every file in its place while the guard lives, whether it ended or not.
+    pub async fn hold_garbage(&self) -> OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.upkeep().garbage).read_owned().await
+    }
+
+    /// Removes files that ended longer ago than `grace`, and notes of whom nothing is left then. Whether a bucket keeps
+    /// versions of what was removed is the bucket's to say: as long as it does, nobody is noted.
+    ///
+    /// # Errors
+    /// When a file cannot be removed or its end not be noted: the next time takes it up. When the end of an erased
+    /// patient's ciphertext cannot be recorded; it is not noted then.
+    pub async fn collect_garbage(
+        &self,
+        now: Timestamp,
+        grace: SignedDuration,
+        by: Actor,
+        audit: &dyn AuditSink,
+    ) -> Result<GarbageReport, StoreError> {
+        let _alone = self.upkeep_alone().await;
+        let mut report = GarbageReport::default();
+        let held = self.upkeep().garbage.try_write();
+        for ended in self.catalog.ended().await? {
+            if held.is_err() || now.duration_since(ended.ended_at) < grace {
+                report.waiting += 1;
+                continue;
+            }
+            self.files.remove(&ended.file).await?;
+            self.crash().reached(CrashPoint::GarbageRemoved)?;
+            self.catalog.forget(&ended.file).await?;
+            report.files += 1;
+            report.bytes += ended.size;
+        }
+        let before = now.checked_sub(CHANGES_KEPT).unwrap_or(Timestamp::MIN);
+        self.catalog.forget_changes(before).await?;
+        if self.files.keeps_versions() {
+            return Ok(report);
+        }
+        let gone = self.catalog.gone().await?;
+        report.dropped = gone.into_iter().map(|stone| stone.subject).collect();
+        if !report.dropped.is_empty() {
+            let event = AuditEvent::CiphertextDropped {
+                patients: report.dropped.clone(),
+                files: report.files,
+                bytes: report.bytes,
+            };
+            audit
+                .record(AuditRecord {
+                    at: now,
+                    actor: by,
+                    event,
+                })
+                .await?;
+        }
+        for subject in &report.dropped {
+            self.catalog.note_dropped(subject, now).await?;
+        }
+        Ok(report)
+    }
+
+    /// Replaces a file by one with these rows of it, in their order, or by none; `losses` are recorded along. The caller
+    /// is [alone](Store::upkeep_alone).
+    ///
+    /// # Errors
+    /// When the rows cannot be read, or the file not be written: then nothing has changed.
+    pub(crate) async fn rewrite(
+        &self,
+        file: &DataFile,
+        kept: impl Stream<Item = Result<RecordBatch, StoreError>> + Send,
+        what: ChangeKind,
+        losses: Vec<Loss>,
+        now: Timestamp,
+    ) -> Result<Vec<DataFile>, StoreError> {
+        let kept: Vec<RecordBatch> = kept.try_collect().await?;
+        let mut written = Vec::new();
+        for (table, batches) in by_table(file, kept)? {
+            let shape = (table, file.kind, file.level);
+            written.extend(self.write(shape, batches, now).await?);
+        }
+        self.crash().reached(CrashPoint::UpkeepProved)?;
+        let end = vec![file.path.clone()];
+        let change = Change {
+            losses,
+            ..Change::new(what, &written, end, default_backend())?
+        };
+        self.commit(&change, now).await?;
+        Ok(change.add)
+    }
+
+    /// Writes a file under a plan of its own, and reads it back; none for no rows.
+    pub(crate) async fn write(
+        &self,
+        (table, kind, level): (TableKind, FileKind, u8),
+        batches: Vec<RecordBatch>,
+        now: Timestamp,
+    ) -> Result<Option<Written>, StoreError> {
+        let mut extent = Extent::default();
+        for batch in &batches {
+            extent.add_batch(kind, batch)?;
+        }
+        if extent.is_empty() {
+            return Ok(None);
+        }
+        let mut id = [0; 16];
+        default_backend().fill_random(&mut id)?;
+        let name = data_file(kind, &id);
+        let plan = self.catalog.plan(vec![name.clone()], now).await?;
+        self.crash().reached(CrashPoint::UpkeepPlanned)?;
+        let mut given = Sha256::new();
+        for batch in &batches {
+            digest(kind, batch, &mut given)?;
+        }
+        let written = self
+            .files
+            .put(&name, kind, batches.into_iter().map(Ok))
+            .await?;
+        self.crash().reached(CrashPoint::UpkeepWritten)?;
+        let file = extent.describe(&name, (table, kind, level), written, now)?;
+        let mut found = Sha256::new();
+        let mut batches = self.rows_of(&file, |_| true).boxed();
+        while let Some(batch) = batches.try_next().await? {
+            digest(kind, &batch, &mut found)?;
+        }
+        if given.finalize() != found.finalize() {
+            return Err(StoreError::NotTheSame);
+        }
+        Ok(Some(Written { file, _plan: plan }))
+    }
+
+    /// Commits while no flush is under way.
+    pub(crate) async fn commit(
+        &self,
+        change: &Change,
+        now: Timestamp,
+    ) -> Result<SnapshotId, StoreError> {
+        let _quiet = self.hold_flushes().await;
+        let snapshot = self.catalog.commit(change, now).await?;
+        self.crash().reached(CrashPoint::UpkeepCommitted)?;
+        Ok(snapshot)
+    }
+}
+
+impl Change {
+    /// These files begin, those end.
+    pub(crate) fn new(
+        what: ChangeKind,
+        begin: &[Written],
+        end: Vec<Path>,
+        backend: &dyn Backend,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: ChangeId::draw(backend)?,
+            what,
+            add: begin.iter().map(|written| written.file.clone()).collect(),
+            end,
+            watermark: None,
+            losses: Vec::new(),
+        })
+    }
+}
+
+/// What of a file's rows must be found again when it is read back: whose they are, and every sealed byte.
+fn digest(kind: FileKind, batch: &RecordBatch, into: &mut Sha256) -> Result<(), StoreError> {
+    let sealed: &[&str] = match kind {
+        FileKind::Rows => &[schema::ENVELOPE],
+        FileKind::Chunks => &[schema::SEALED, schema::EVIDENCE],
+    };
+    let subjects = columns::text(batch, schema::SUBJECT)?;
+    let sealed = sealed.iter().map(|name| columns::bytes(batch, name));
+    let sealed = sealed.collect::<Result<Vec<_>, _>>()?;
+    for row in 0..batch.num_rows() {
+        into.update(subjects.value(row));
+        for column in &sealed {
+            into.update((column.value(row).len() as u64).to_be_bytes());
+            into.update(column.value(row));
+        }
+    }
+    Ok(())
+}
+
+/// The rows of each table. Only a file of version 3 has rows of both: which is which stands in the envelope.
+fn by_table(
+    file: &DataFile,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<(TableKind, Vec<RecordBatch>)>, StoreError> {
+    if file.encrypted {
+        return Ok(vec![(file.table, batches)]);
+    }
+    let mut parts = Vec::new();
+    for table in TableKind::ALL {
+        let mut part = Vec::new();
+        for batch in &batches {
+            let envelopes = columns::bytes(batch, schema::ENVELOPE)?;
+            let of_table = envelopes
+                .iter()
+                .map(|envelope| Some(table_of(envelope.unwrap_or_default(), file.table) == table));
+            let of_table: BooleanArray = of_table.collect();
+            part.push(filter_record_batch(batch, &of_table)?);
+        }
+        parts.push((table, part));
+    }
+    Ok(parts)
+}
+
+/// Which table a stored envelope belongs to; `otherwise` for what is none.
+pub(crate) fn table_of(envelope: &[u8], otherwise: TableKind) -> TableKind {
+    let read = AtRest::decode(envelope);
+    read.map_or(otherwise, |at_rest| at_rest.header().content_type.into())
+}
