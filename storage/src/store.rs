@@ -320,7 +320,12 @@ impl Store {
         )
         .await?;
         tx.commit().await?;
-        Self::assemble(paths, custody, db, tree, lock).await
+        let store = Self::assemble(paths, custody, db, tree, lock).await?;
+        if let Err(error) = store.files.try_out().await {
+            store.close().await;
+            return Err(error);
+        }
+        Ok(store)
     }
 
     /// Opens a store, and first finishes an erasure or a flush that was interrupted; an erasure that waits for a place of

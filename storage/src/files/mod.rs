@@ -82,6 +82,13 @@ impl SealedFiles {
         })
     }
 
+    /// Refuses a place that a new store could not rely on.
+    pub(crate) async fn try_out(&self) -> Result<(), StoreError> {
+        let mut id = [0; 16];
+        default_backend().fill_random(&mut id)?;
+        Ok(self.inner.objects.try_out(&id).await?)
+    }
+
     /// Writes a file of this kind, whole: the batches have the columns of the kind, in the kind's order. It is built in
     /// memory, and durable when this returns.
     ///
@@ -189,6 +196,11 @@ impl SealedFiles {
 
     pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
         self.inner.objects.store()
+    }
+
+    /// The keys that files, and the evidence in them, are sealed under.
+    pub(crate) fn keys(&self) -> &StoreKeys {
+        &self.inner.keys
     }
 
     /// Where they are, for people: no credential is in it.

@@ -72,6 +72,35 @@ impl Objects {
         &self.place
     }
 
+    /// Refuses a bucket that a new store could not rely on: it must be empty here, and must refuse a name that exists.
+    pub(super) async fn try_out(&self, id: &[u8; 16]) -> Result<(), FilesError> {
+        if self.local.is_some() {
+            return Ok(());
+        }
+        let refuse = |why: &str| Err(FilesError::Settings(format!("{}: {why}", self.place)));
+        if !self.names().await?.is_empty() {
+            return refuse("there are objects already; name a prefix that is this store's own");
+        }
+        let path = ObjectPath::from(format!("trial-{}", hex::encode(id)));
+        let put = |bytes: &'static [u8]| async {
+            let put = self
+                .store
+                .put_opts(&path, bytes.into(), PutMode::Create.into());
+            put.await
+        };
+        let failed = |cause| self.failed("trying out", path.as_ref())(cause);
+        put(b"1").await.map_err(failed)?;
+        let again = put(b"2").await;
+        self.store.delete(&path).await.map_err(failed)?;
+        match again {
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Ok(_) => refuse(
+                "the server takes a name twice; it must know conditional PUT (If-None-Match)",
+            ),
+            Err(cause) => Err(failed(cause)),
+        }
+    }
+
     /// Whether what is removed stays: the bucket keeps versions, as far as an answer told.
     pub(super) fn keeps_versions(&self) -> bool {
         self.versions.load(Ordering::Relaxed)
@@ -215,10 +244,8 @@ fn partial(path: &Path) -> PathBuf {
 fn bucket(place: &S3Place) -> Result<Arc<dyn ObjectStore>, FilesError> {
     place.check()?;
     let credentials = S3Credentials::read(place.credentials.as_deref())?;
-    let plain = place
-        .endpoint
-        .as_ref()
-        .is_some_and(|at| at.scheme() == "http");
+    let endpoint = place.endpoint.as_deref();
+    let plain = endpoint.is_some_and(|at| at.starts_with("http:"));
     let options = ClientOptions::new()
         .with_allow_http(plain)
         .with_connect_timeout(CONNECT)
@@ -241,8 +268,8 @@ fn bucket(place: &S3Place) -> Result<Arc<dyn ObjectStore>, FilesError> {
     if let Some(token) = &credentials.token {
         builder = builder.with_token(token.as_str());
     }
-    if let Some(endpoint) = &place.endpoint {
-        builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
     let store = builder.build();
     let store = store.map_err(object("opening", "", &place.describe()))?;

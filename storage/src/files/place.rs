@@ -19,7 +19,7 @@ pub enum ObjectsPlace {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct S3Place {
     /// The server; `None` for AWS, by its region. `http` only to this machine.
-    pub endpoint: Option<Url>,
+    pub endpoint: Option<String>,
     /// Region: part of every request's signature, so it must be the server's.
     pub region: String,
     /// Bucket.
@@ -54,6 +54,9 @@ impl S3Place {
         }
         let Some(endpoint) = &self.endpoint else {
             return Ok(());
+        };
+        let Ok(endpoint) = Url::parse(endpoint) else {
+            return refuse("the endpoint must be an https:// address");
         };
         // What is on the way is sealed, but credentials sign it, and who reads what would be told.
         let loopback = match endpoint.host() {
