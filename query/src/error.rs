@@ -1,6 +1,10 @@
 //! What can go wrong with a query, and how much of it a client is told.
 
+use std::fmt;
+
 use datafusion::error::DataFusionError;
+use jiff::Timestamp;
+use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_crypto::ids::MessageId;
 use vitalseal_storage::ports::{AuditError, PolicyError};
 
@@ -37,6 +41,16 @@ pub enum QueryError {
     /// A stored message does not open, or is not what its row says it is.
     #[error("stored message {0} is damaged or not authentic")]
     Damaged(MessageId),
+    /// A chunk of readings does not open, or is not what its row says it is.
+    #[error("{}", damaged_chunk(patient, *start, *seconds))]
+    DamagedChunk {
+        /// Whose readings they are: one of those whom the asker may see.
+        patient: SubjectPseudonym,
+        /// Start of the chunk's bucket.
+        start: Timestamp,
+        /// Width of the bucket, s.
+        seconds: i32,
+    },
     /// A stored row cannot even be attributed to a message.
     #[error("a stored row is malformed: {0}")]
     Malformed(&'static str),
@@ -74,6 +88,11 @@ impl QueryError {
             Self::Refused(_) => ("42501", self.to_string()),
             Self::Parse(cause) => ("42601", client_message(cause).1),
             Self::Engine(cause) => client_message(cause),
+            Self::DamagedChunk {
+                patient,
+                start,
+                seconds,
+            } => ("XX001", damaged_chunk(&patient.as_str(), *start, *seconds)),
             Self::Damaged(_) | Self::Malformed(_) => ("XX001", self.to_string()),
             Self::Deadline(_) | Self::Cancelled => ("57014", self.to_string()),
             Self::Policy(_) => ("XX000", "the access policy could not decide".to_owned()),
@@ -82,6 +101,14 @@ impl QueryError {
             Self::Random => ("XX000", self.to_string()),
         }
     }
+}
+
+/// The client may see the whole pseudonym; a log shows it shortened.
+fn damaged_chunk(patient: &dyn fmt::Display, start: Timestamp, seconds: i32) -> String {
+    format!(
+        "the stored readings of patient {patient} from {start} on, for {seconds} s, are damaged or not authentic; \
+         leave them out by another range of ts, and have `vitalseal store check` run"
+    )
 }
 
 /// The SQLSTATE and text that a client gets for an engine error.

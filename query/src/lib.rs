@@ -19,9 +19,10 @@
 //! - no statement writes: DDL, DML, `COPY`, `PREPARE` and `EXPLAIN` are refused on both protocol paths;
 //! - nothing spills: the disk manager is disabled and no `SET` can bring it back;
 //! - no statistics: an exact count of sealed rows would tell how many readings hidden patients have;
-//! - no object store but the store's own Parquet folder can be named by a plan;
+//! - no object store can be named by a plan: files are read by the store's own readers;
 //! - no plaintext connection gets past the first message.
 
+mod aggregate;
 mod decrypt;
 mod error;
 pub mod pg;
@@ -33,6 +34,7 @@ mod session;
 mod statement;
 mod stream;
 pub mod table;
+mod wanted;
 
 pub use error::{QueryError, client_message};
 pub use pg::SqlServer;

@@ -30,6 +30,7 @@ pub(crate) struct QueryRun {
     scope: OnceCell<Arc<Authorized>>,
     cut: OnceCell<Arc<Cut>>,
     touched: AtomicBool,
+    stopped: AtomicBool,
     tally: Mutex<Tally>,
 }
 
@@ -64,6 +65,7 @@ impl QueryRun {
             scope: OnceCell::new(),
             cut: OnceCell::new(),
             touched: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
         }))
     }
@@ -117,10 +119,27 @@ impl QueryRun {
         self.touched.load(Ordering::Acquire)
     }
 
-    /// Counts one opened message.
+    /// Says that nobody waits for rows any more: whatever still opens them ends.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// Asked before anything more is opened.
+    ///
+    /// # Errors
+    /// [`QueryError::Cancelled`] after [`Self::stop`].
+    pub(crate) fn going_on(&self) -> Result<(), QueryError> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(QueryError::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// Counts opened messages of one patient: one, or all of a chunk.
     pub(crate) fn opened(
         &self,
         patient: &SubjectPseudonym,
+        messages: u64,
         readings: u64,
         span: Option<(Timestamp, Timestamp)>,
     ) {
@@ -128,7 +147,7 @@ impl QueryRun {
         if !tally.patients.contains(patient) {
             tally.patients.insert(patient.clone());
         }
-        tally.messages += 1;
+        tally.messages += messages;
         tally.readings += readings;
         if let Some((first, last)) = span {
             tally.first_at = Some(tally.first_at.map_or(first, |at| at.min(first)));

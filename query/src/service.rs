@@ -50,7 +50,7 @@ pub struct QueryService {
 }
 
 impl QueryService {
-    /// Builds the shared environment: bounded memory, no spilling, one object store.
+    /// Builds the shared environment: bounded memory, no spilling, no object store.
     #[must_use]
     pub fn new(deps: QueryDeps, mut limits: QueryLimits) -> Arc<Self> {
         if limits.deadline > LONGEST_DEADLINE {
@@ -60,8 +60,7 @@ impl QueryService {
             );
             limits.deadline = LONGEST_DEADLINE;
         }
-        let runtime = runtime::environment(limits.memory_bytes, deps.store.object_store())
-            .map_err(|error| error.to_string());
+        let runtime = runtime::environment(limits.memory_bytes).map_err(|error| error.to_string());
         Arc::new(Self {
             deps: Arc::new(deps),
             limits,

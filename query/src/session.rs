@@ -8,6 +8,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateDefaults;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, Identity, Purpose, QueryOutcome};
 
+use crate::aggregate::FoldAggregates;
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::service::{QueryDeps, QueryService};
@@ -63,6 +65,8 @@ impl QuerySession {
             .with_create_default_catalog_and_schema(true)
             .with_information_schema(true)
             .with_target_partitions(PARTITIONS);
+        let mut rules = PhysicalOptimizer::new().rules;
+        rules.insert(0, Arc::new(FoldAggregates));
         // No table factories and no file formats: CREATE EXTERNAL TABLE and COPY have nothing to stand on
         // even if a plan for one got past every other check.
         let state = SessionStateBuilder::new()
@@ -74,6 +78,7 @@ impl QuerySession {
             .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
             .with_window_functions(SessionStateDefaults::default_window_functions())
             .with_table_function_list(SessionStateDefaults::default_table_functions())
+            .with_physical_optimizer_rules(rules)
             .build();
         let context = SessionContext::new_with_state(state);
         for (name, provider) in table::all() {

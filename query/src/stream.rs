@@ -82,7 +82,8 @@ fn outcome_of(error: &DataFusionError) -> QueryOutcome {
     QueryOutcome::Failed
 }
 
-/// The duty to record how a query ended. Dropped without [`Self::record`], it records `cancelled`.
+/// The duty to record how a query ended. Dropped without [`Self::record`], it records `cancelled`. Either way what still
+/// works for the query stops.
 pub(crate) struct EndOfQuery(Option<Arc<QueryRun>>);
 
 impl EndOfQuery {
@@ -99,6 +100,7 @@ impl EndOfQuery {
         let Some(run) = self.0.clone() else {
             return Ok(());
         };
+        run.stop();
         let recorded = run.record_end(outcome).await;
         // Only now: a client that goes away while the record is written still leaves one.
         self.0 = None;
@@ -109,6 +111,7 @@ impl EndOfQuery {
 impl Drop for EndOfQuery {
     fn drop(&mut self) {
         let Some(run) = self.0.take() else { return };
+        run.stop();
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             tracing::error!("a query was dropped outside the runtime; its end is not recorded");
             return;

@@ -5,8 +5,8 @@
 
 mod devices;
 mod patients;
-mod prune;
 mod registry;
+mod scan;
 mod vitals;
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use datafusion::datasource::DefaultTableSource;
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 
-pub(crate) use prune::Prune;
+pub(crate) use scan::{Blob, Scan, Sealed};
 pub use vitals::schema as vitals_schema;
 
 /// Every table with its name.

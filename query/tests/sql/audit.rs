@@ -95,7 +95,7 @@ async fn only_messages_that_can_matter_are_opened() {
     for (filter, expected) in [
         (
             "ts >= '2026-03-01T00:05:00Z' AND ts < '2026-03-01T00:06:00Z'",
-            2,
+            1,
         ),
         ("ts > '2026-03-01T00:17:30Z'", 2),
         ("patient = 'pffffffffffffffffffffffffffffffff'", 0),

@@ -1,0 +1,463 @@
+//! The columns of `vitals`, filled from pieces.
+//!
+//! A long series becomes batches of its own, whose texts are slices of one constant array each and whose numbers are the
+//! decoded columns themselves. What is short is gathered row by row.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    Array as _, ArrayRef, Float64Array, Float64Builder, Int64Array, Int64Builder, RecordBatch,
+    RecordBatchOptions, StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
+};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::error::Result;
+use vitalseal_crypto::DeviceId;
+use vitalseal_storage::chunk::{ChunkError, Messages, Readings, Series};
+use vitalseal_vitals::{Quality, Signal};
+
+use super::pieces::{MessagePiece, SeriesPiece};
+use crate::error::QueryError;
+use crate::wanted::Test;
+
+/// Readings of a batch, and of a constant array.
+pub(crate) const READINGS_PER_BATCH: usize = 8_192;
+
+/// A series of fewer readings than this is gathered with others.
+const OWN_BATCH: usize = 512;
+
+/// Constant arrays kept: 128 KiB each at most.
+const CONSTANTS: usize = 96;
+
+/// A column of `vitals`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Column {
+    Patient,
+    Device,
+    Code,
+    Display,
+    Value,
+    Unit,
+    At,
+    ReceivedAt,
+    Quality,
+    Boot,
+    Sequence,
+}
+
+impl Column {
+    /// In the order of the table.
+    pub(crate) const ALL: [(Self, &'static str); 11] = [
+        (Self::Patient, "patient"),
+        (Self::Device, "device"),
+        (Self::Code, "code"),
+        (Self::Display, "display"),
+        (Self::Value, "value"),
+        (Self::Unit, "unit"),
+        (Self::At, "ts"),
+        (Self::ReceivedAt, "received_at"),
+        (Self::Quality, "quality"),
+        (Self::Boot, "boot"),
+        (Self::Sequence, "sequence"),
+    ];
+
+    /// The column of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == name);
+        found.map(|(column, _)| *column)
+    }
+}
+
+/// What of a series was decoded: the columns that somebody needs, the others empty.
+#[derive(Debug, Default)]
+pub(crate) struct Decoded {
+    pub(crate) times: Vec<i64>,
+    pub(crate) values: Vec<f64>,
+    pub(crate) messages: Vec<u32>,
+    /// The wanted rows; `None` for all.
+    pub(crate) rows: Option<Vec<u32>>,
+    count: usize,
+}
+
+/// Which columns somebody needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Needs {
+    pub(crate) times: bool,
+    pub(crate) values: bool,
+    pub(crate) messages: bool,
+}
+
+impl Decoded {
+    /// Decodes what is needed, or what `rest` has to be asked about, and asks it.
+    ///
+    /// # Errors
+    /// When a column is damaged.
+    pub(crate) fn of(
+        readings: &Readings,
+        series: &Series,
+        rest: &Test,
+        needs: Needs,
+    ) -> Result<Self, ChunkError> {
+        let count = series.stats.count;
+        let (asks_times, asks_values) = rest.needs();
+        let mut decoded = Self {
+            count,
+            ..Self::default()
+        };
+        if needs.times || asks_times {
+            decoded.times.reserve_exact(count);
+            readings.times(series, &mut decoded.times)?;
+        }
+        if needs.values || asks_values {
+            decoded.values.reserve_exact(count);
+            readings.values(series, &mut decoded.values)?;
+        }
+        if *rest != Test::Always {
+            let mut rows = (0_u32..).take(count).collect();
+            rest.retain(series.signal, &decoded.times, &decoded.values, &mut rows);
+            decoded.rows = (rows.len() < count).then_some(rows);
+        }
+        if needs.messages && decoded.len() > 0 {
+            readings.message_indexes(series, &mut decoded.messages)?;
+        }
+        Ok(decoded)
+    }
+
+    /// How many rows are wanted.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.as_ref().map_or(self.count, Vec::len)
+    }
+
+    /// The wanted rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = usize> {
+        let all = if self.rows.is_none() { self.count } else { 0 };
+        let some = self.rows.iter().flatten();
+        (0..all).chain(some.filter_map(|row| usize::try_from(*row).ok()))
+    }
+
+    /// A decoded column, wanted rows only.
+    fn taken<T: Copy>(&self, column: Vec<T>) -> Vec<T> {
+        match &self.rows {
+            None => column,
+            Some(_) => self
+                .rows()
+                .filter_map(|at| column.get(at).copied())
+                .collect(),
+        }
+    }
+}
+
+/// One reading, as every column sees it.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    patient: &'a str,
+    device: &'a str,
+    signal: &'static Signal,
+    value: f64,
+    at_us: i64,
+    received_at_us: i64,
+    boot: i64,
+    sequence: i64,
+}
+
+/// Makes batches of these columns.
+pub(crate) struct Columns {
+    schema: SchemaRef,
+    columns: Vec<Column>,
+    needs: Needs,
+    constants: HashMap<String, StringViewArray>,
+    gathered: Gathered,
+}
+
+impl Columns {
+    /// `columns` are those of `schema`.
+    pub(crate) fn new(schema: SchemaRef, columns: Vec<Column>) -> Self {
+        let any = |of: &[Column]| columns.iter().any(|column| of.contains(column));
+        let needs = Needs {
+            times: any(&[Column::At]),
+            values: any(&[Column::Value, Column::Quality]),
+            messages: any(&[Column::ReceivedAt, Column::Boot, Column::Sequence]),
+        };
+        Self {
+            gathered: Gathered::new(&columns),
+            schema,
+            columns,
+            needs,
+            constants: HashMap::new(),
+        }
+    }
+
+    /// Takes a message.
+    pub(crate) fn message(&mut self, piece: &MessagePiece) {
+        for reading in &piece.readings {
+            self.gathered.push(Row {
+                patient: piece.patient.as_str(),
+                device: piece.message.device.as_str(),
+                signal: reading.signal,
+                value: reading.value,
+                at_us: reading.at.as_microsecond(),
+                received_at_us: piece.received_at_us,
+                boot: counter(piece.message.boot),
+                sequence: counter(piece.message.sequence),
+            });
+        }
+    }
+
+    /// Takes a series; gives the batches that it makes alone.
+    ///
+    /// # Errors
+    /// When it is damaged, or does not fit the schema.
+    pub(crate) fn series(&mut self, piece: &SeriesPiece) -> Result<Vec<RecordBatch>> {
+        let damaged = |_| QueryError::Malformed(vitalseal_storage::schema::SEALED);
+        let readings = &piece.chunk.readings;
+        let Some(series) = piece.series() else {
+            return Ok(Vec::new());
+        };
+        let long = series.stats.count >= OWN_BATCH;
+        // A text that is one for the whole series needs no value.
+        let flagged = series.stats.flagged;
+        let mixed = flagged != 0 && flagged != series.stats.count;
+        let needs = Needs {
+            values: self.columns.contains(&Column::Value)
+                || (self.needs.values && (mixed || !long)),
+            ..self.needs
+        };
+        let decoded = Decoded::of(readings, series, &piece.rest, needs).map_err(damaged)?;
+        let device = piece.chunk.device(series);
+        let Some(device) = device.filter(|_| decoded.len() > 0) else {
+            return Ok(Vec::new());
+        };
+        let messages = if needs.messages {
+            readings.messages().map_err(damaged)?
+        } else {
+            Messages::default()
+        };
+        let patient = piece.chunk.patient.as_str();
+        if long && decoded.len() >= OWN_BATCH {
+            return self.own(patient, device, series, decoded, &messages);
+        }
+        let of = |column: &[i64], row: usize| {
+            let message = decoded.messages.get(row);
+            let found = message.and_then(|message| column.get(at(*message)));
+            found.copied().unwrap_or_default()
+        };
+        for row in decoded.rows() {
+            self.gathered.push(Row {
+                patient,
+                device: device.as_str(),
+                signal: series.signal,
+                value: decoded.values.get(row).copied().unwrap_or_default(),
+                at_us: decoded.times.get(row).copied().unwrap_or_default(),
+                received_at_us: of(&messages.received_at_us, row),
+                boot: of(&messages.boot, row),
+                sequence: of(&messages.sequence, row),
+            });
+        }
+        Ok(Vec::new())
+    }
+
+    /// What was gathered, if it is enough for a batch, or `all` of it that is left.
+    ///
+    /// # Errors
+    /// When it does not fit the schema.
+    pub(crate) fn gathered(&mut self, all: bool) -> Result<Option<RecordBatch>> {
+        let rows = self.gathered.rows;
+        if rows == 0 || (rows < READINGS_PER_BATCH && !all) {
+            return Ok(None);
+        }
+        let gathered = std::mem::replace(&mut self.gathered, Gathered::new(&self.columns));
+        let arrays = gathered.builders.into_iter().map(Builder::finish).collect();
+        self.batch(arrays, rows).map(Some)
+    }
+
+    /// Drops what was gathered.
+    pub(crate) fn forget(&mut self) {
+        self.gathered = Gathered::new(&self.columns);
+    }
+
+    fn own(
+        &mut self,
+        patient: &str,
+        device: &DeviceId,
+        series: &Series,
+        mut decoded: Decoded,
+        messages: &Messages,
+    ) -> Result<Vec<RecordBatch>> {
+        let rows = decoded.len();
+        let times = std::mem::take(&mut decoded.times);
+        let values = std::mem::take(&mut decoded.values);
+        let (times, values) = (decoded.taken(times), decoded.taken(values));
+        let indexes = std::mem::take(&mut decoded.messages);
+        let indexes = decoded.taken(indexes);
+        let of = |column: &[i64]| -> Vec<i64> {
+            let found = indexes.iter().map(|message| column.get(at(*message)));
+            found
+                .map(|found| found.copied().unwrap_or_default())
+                .collect()
+        };
+        let instants =
+            |times: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"));
+        let stats = &series.stats;
+        let signal = series.signal;
+        let quality = match stats.flagged {
+            0 => Some(Quality::Ok.as_str()),
+            all if all == stats.count => Some(Quality::Flagged.as_str()),
+            _ => None,
+        };
+        // `None`: a text that is one for all rows.
+        let whole: Vec<(Option<&str>, Option<ArrayRef>)> = self
+            .columns
+            .iter()
+            .map(|column| -> (Option<&str>, Option<ArrayRef>) {
+                match column {
+                    Column::Patient => (Some(patient), None),
+                    Column::Device => (Some(device.as_str()), None),
+                    Column::Code => (Some(signal.code), None),
+                    Column::Display => (Some(signal.display), None),
+                    Column::Unit => (Some(signal.unit), None),
+                    Column::Quality if quality.is_some() => (quality, None),
+                    Column::Quality => {
+                        let text = values.iter().map(|v| signal.quality(*v).as_str());
+                        (
+                            None,
+                            Some(Arc::new(StringViewArray::from_iter_values(text))),
+                        )
+                    }
+                    Column::Value => (None, Some(Arc::new(Float64Array::from(values.clone())))),
+                    Column::At => (None, Some(instants(times.clone()))),
+                    Column::ReceivedAt => (None, Some(instants(of(&messages.received_at_us)))),
+                    Column::Boot => (None, Some(Arc::new(Int64Array::from(of(&messages.boot))))),
+                    Column::Sequence => (
+                        None,
+                        Some(Arc::new(Int64Array::from(of(&messages.sequence)))),
+                    ),
+                }
+            })
+            .collect();
+        let mut batches = Vec::with_capacity(rows.div_ceil(READINGS_PER_BATCH));
+        for from in (0..rows).step_by(READINGS_PER_BATCH) {
+            let length = READINGS_PER_BATCH.min(rows - from);
+            let mut arrays: Vec<ArrayRef> = Vec::with_capacity(whole.len());
+            for (text, array) in &whole {
+                arrays.push(match (text, array) {
+                    (_, Some(array)) => array.slice(from, length),
+                    (text, None) => self.constant(text.unwrap_or_default(), length),
+                });
+            }
+            batches.push(self.batch(arrays, length)?);
+        }
+        Ok(batches)
+    }
+
+    /// `length` times the same text.
+    fn constant(&mut self, text: &str, length: usize) -> ArrayRef {
+        let known = self
+            .constants
+            .get(text)
+            .filter(|known| known.len() >= length);
+        if let Some(known) = known {
+            return Arc::new(known.slice(0, length));
+        }
+        if self.constants.len() >= CONSTANTS {
+            self.constants.clear();
+        }
+        let room = length.next_power_of_two().max(1_024);
+        let mut builder = StringViewBuilder::with_capacity(room).with_deduplicate_strings();
+        for _ in 0..room {
+            builder.append_value(text);
+        }
+        let array = builder.finish();
+        let slice = array.slice(0, length);
+        self.constants.insert(text.to_owned(), array);
+        Arc::new(slice)
+    }
+
+    fn batch(&self, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+        // COUNT(*) wants no column, but the number of rows.
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let schema = Arc::clone(&self.schema);
+        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+    }
+}
+
+/// Rows that came one by one.
+struct Gathered {
+    builders: Vec<Builder>,
+    rows: usize,
+}
+
+enum Builder {
+    Text(fn(&Row<'_>) -> TextOf, StringViewBuilder),
+    Value(Float64Builder),
+    Integer(fn(&Row<'_>) -> i64, Int64Builder),
+    Instant(fn(&Row<'_>) -> i64, TimestampMicrosecondBuilder),
+}
+
+/// Which text of a row a column shows.
+enum TextOf {
+    Patient,
+    Device,
+    Static(&'static str),
+}
+
+impl Gathered {
+    fn new(columns: &[Column]) -> Self {
+        let text = |of| Builder::Text(of, StringViewBuilder::new().with_deduplicate_strings());
+        let integer = |of| Builder::Integer(of, Int64Builder::new());
+        let instant = |of| Builder::Instant(of, TimestampMicrosecondBuilder::new());
+        let builders = columns.iter().map(|column| match column {
+            Column::Patient => text(|_| TextOf::Patient),
+            Column::Device => text(|_| TextOf::Device),
+            Column::Code => text(|row| TextOf::Static(row.signal.code)),
+            Column::Display => text(|row| TextOf::Static(row.signal.display)),
+            Column::Unit => text(|row| TextOf::Static(row.signal.unit)),
+            Column::Quality => text(|row| TextOf::Static(row.signal.quality(row.value).as_str())),
+            Column::Value => Builder::Value(Float64Builder::new()),
+            Column::At => instant(|row| row.at_us),
+            Column::ReceivedAt => instant(|row| row.received_at_us),
+            Column::Boot => integer(|row| row.boot),
+            Column::Sequence => integer(|row| row.sequence),
+        });
+        Self {
+            builders: builders.collect(),
+            rows: 0,
+        }
+    }
+
+    fn push(&mut self, row: Row<'_>) {
+        for builder in &mut self.builders {
+            match builder {
+                Builder::Text(of, to) => to.append_value(match of(&row) {
+                    TextOf::Patient => row.patient,
+                    TextOf::Device => row.device,
+                    TextOf::Static(text) => text,
+                }),
+                Builder::Value(to) => to.append_value(row.value),
+                Builder::Integer(of, to) => to.append_value(of(&row)),
+                Builder::Instant(of, to) => to.append_value(of(&row)),
+            }
+        }
+        self.rows += 1;
+    }
+}
+
+impl Builder {
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Text(_, mut built) => Arc::new(built.finish()),
+            Self::Value(mut built) => Arc::new(built.finish()),
+            Self::Integer(_, mut built) => Arc::new(built.finish()),
+            Self::Instant(_, mut built) => Arc::new(built.finish().with_timezone("UTC")),
+        }
+    }
+}
+
+fn at(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+/// Counters are below 2^53.
+fn counter(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
