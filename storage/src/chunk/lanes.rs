@@ -1,5 +1,5 @@
 //! Full blocks, packed so that vector units unpack them: value by value across the lanes, not within one (Afroozeh,
-//! Boncz: *The FastLanes Compression Layout*, VLDB 2023). `width × 128` bytes, as little-endian words of 32 bits.
+//! Boncz: *The `FastLanes` Compression Layout*, VLDB 2023). `width × 128` bytes, as little-endian words of 32 bits.
 
 use fastlanes::BitPacking;
 

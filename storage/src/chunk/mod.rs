@@ -20,6 +20,9 @@ mod times;
 mod values;
 mod waveforms;
 
+/// Version of the layouts in a chunk's sealed columns: bound into each of them.
+pub const SCHEMA_VERSION: u8 = 1;
+
 /// Says how much there is, never what: a reading is health data.
 macro_rules! quiet_debug {
     ($($name:ident: $($field:ident = $of:expr),+;)*) => {$(
@@ -36,8 +39,8 @@ macro_rules! quiet_debug {
 
 use quiet_debug;
 
-/// Version of the layouts in a chunk's sealed columns: bound into each of them.
-pub const SCHEMA_VERSION: u8 = 1;
+#[cfg(test)]
+mod tests;
 
 pub use self::build::ReadingsBuilder;
 pub use self::devices::{DeviceSummary, Devices};

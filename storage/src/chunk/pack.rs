@@ -37,8 +37,7 @@ const LINE: u8 = 1;
 const DELTA: u8 = 2;
 const EXCEPTIONS: u8 = 128;
 
-/// About what an exception costs, in bits, and what a parameter does.
-const EXCEPTION_BITS: usize = 40;
+/// About what a parameter costs, in bits.
 const PARAMETER_BITS: usize = 24;
 
 const DAMAGED: ChunkError = ChunkError::Damaged("a block is not of a form that is written");
@@ -145,10 +144,16 @@ fn cheapest_width(off: &[u64]) -> (u32, usize) {
     for off in off {
         of_length[(64 - off.leading_zeros()) as usize] += 1;
     }
-    let mut wider = off.len();
-    let costs = (0..).zip(of_length).map(|(width, exactly)| {
-        wider -= exactly;
-        (width, off.len() * width as usize + wider * EXCEPTION_BITS)
+    // What is wider costs an index and, in the end, eight bits for seven.
+    let costs_alone = |length: usize| 16 + length + length / 7;
+    let mut exceptions: usize = of_length
+        .iter()
+        .enumerate()
+        .map(|(length, count)| count * costs_alone(length))
+        .sum();
+    let costs = (0..).zip(of_length).map(|(width, count)| {
+        exceptions -= count * costs_alone(width as usize);
+        (width, off.len() * width as usize + exceptions)
     });
     costs.min_by_key(|(_, bits)| *bits).unwrap_or_default()
 }

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 use super::bytes::Reader;
 use super::error::{ChunkError, MAX_READINGS};
 use super::messages::{MessageColumns, Messages};
-use super::pack::{Column, SLACK};
+use super::pack::{BLOCK, Column, SLACK};
 use super::stats::Stats;
 use super::{runs, times, values};
 
@@ -97,6 +97,10 @@ impl Readings {
             let times = column(place.times, |series| &series.times)?;
             let messages = column(place.messages, |series| &series.messages)?;
             if let Some(series) = series.get_mut(index) {
+                // Nobody reserves for readings that the bytes cannot be.
+                if series.stats.count > values.len().saturating_mul(BLOCK) {
+                    return Err(WRONG);
+                }
                 (series.values, series.times, series.messages) = (values, times, messages);
             }
         }

@@ -184,3 +184,72 @@ impl<'a> Columns<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::ArrayRef;
+
+    use super::*;
+
+    fn rows() -> Vec<ChunkRow> {
+        let mut devices = Devices::default();
+        let message = super::super::MessageMeta {
+            device: "monitor-001".parse().unwrap(),
+            boot: 7,
+            sequence: 100,
+            received_at_us: 9,
+        };
+        devices.add(&message, 60, -5, 5);
+        let row = |n: u8| ChunkRow {
+            subject: format!("p{n:032x}").parse().unwrap(),
+            bucket_start_us: -900_000_000,
+            bucket_seconds: 900,
+            first_at_us: -5,
+            last_at_us: 5,
+            received_first_us: 8,
+            received_last_us: 9,
+            messages: 1,
+            readings: 60,
+            codes: 1 << 62 | u64::from(n),
+            devices: devices.clone(),
+            sealed: vec![n; 30],
+            evidence: vec![n; usize::from(n)],
+        };
+        (0..3).map(row).collect()
+    }
+
+    #[test]
+    fn a_row_reads_as_it_was_written() {
+        let batch = ChunkRow::record_batch(&rows()).unwrap();
+        let read: Vec<_> = (0..3)
+            .map(|row| ChunkRow::read(&batch, row).unwrap())
+            .collect();
+        assert_eq!(read, rows());
+        assert!(ChunkRow::read(&batch, 3).is_err());
+    }
+
+    #[test]
+    fn a_batch_of_other_columns_and_a_row_that_cannot_be_are_refused() {
+        let batch = ChunkRow::record_batch(&rows()).unwrap();
+        for column in 0..batch.num_columns() {
+            let mut less = batch.clone();
+            less.remove_column(column);
+            assert!(ChunkRow::read(&less, 0).is_err(), "without column {column}");
+        }
+        let put = |name: &str, column: ArrayRef| {
+            let index = batch.schema().index_of(name).unwrap();
+            let mut columns = batch.columns().to_vec();
+            columns[index] = column;
+            ChunkRow::read(&RecordBatch::try_new(batch.schema(), columns).unwrap(), 0)
+        };
+        let nobody = StringArray::from(vec!["nobody"; 3]);
+        assert!(put(schema::SUBJECT, Arc::new(nobody)).is_err());
+        let fewer = Arc::new(Int32Array::from(vec![-1; 3]));
+        assert!(put(schema::MESSAGES, fewer).is_err());
+        let nothing = BinaryArray::from_iter_values([b"", b"", b""]);
+        assert!(put(schema::DEVICES, Arc::new(nothing)).is_err());
+        let mut too_many = rows();
+        too_many[1].messages = u32::MAX;
+        assert!(ChunkRow::record_batch(&too_many).is_err());
+    }
+}
