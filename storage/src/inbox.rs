@@ -54,7 +54,7 @@ pub use self::senders::Senders;
 pub use self::sessions::{KeptSession, SessionChange};
 use self::writer::{Command, Writer};
 use crate::database::sqlite::{self, SqliteFile};
-use crate::database::{count, damaged, number};
+use crate::database::{at_opt, count, damaged, number};
 use crate::lock::StoreLock;
 use crate::space::Space;
 use crate::store::StoreError;
@@ -349,6 +349,17 @@ impl Inbox {
                 .fetch_one(self.db.pool())
                 .await?;
         Ok((count(rows)?, count(bytes)?))
+    }
+
+    /// When the oldest row that waits for the next flush came.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn oldest(&self) -> Result<Option<Timestamp>, InboxError> {
+        let oldest = sqlx::query_scalar("SELECT MIN(received_at_us) FROM inbox")
+            .fetch_one(self.db.pool())
+            .await?;
+        Ok(at_opt(oldest)?)
     }
 
     /// Deletes an erased patient's rows and quarantined bodies, and refuses later ones.

@@ -15,6 +15,7 @@
 
 mod backup;
 pub mod catalog;
+pub mod check;
 pub mod chunk;
 mod columns;
 mod compact;
@@ -44,10 +45,13 @@ mod vacuum;
 
 pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
 pub use catalog::{Catalog, DataFile, FileKind, Holding, Loss, TableKind};
+pub use check::{CheckOptions, CheckReport, Cost, Damage, RepairReport};
 pub use compact::{CompactionReport, CompactionSettings, Due};
 pub use database::{PlaceError, PostgresPlace, RegistryPlace};
 pub use durable::FileError;
-pub use files::{FilesError, ObjectsPlace, S3Place, SealedFileReader, SealedFiles, WrittenFile};
+pub use files::{
+    FilesError, MAX_FILE_BYTES, ObjectsPlace, S3Place, SealedFileReader, SealedFiles, WrittenFile,
+};
 pub use flush::{FlushReport, FlushedFile};
 pub use inbox::{
     Admission, BootChain, DownlinkError, DownlinkRow, Fork, Inbox, InboxError, Judgement,
@@ -76,7 +80,7 @@ pub use registry::{
 };
 pub use restore::{RestoreError, Restored};
 pub use retention::{Retention, RetentionReport};
-pub use space::Space;
+pub use space::{NoRoom, Space};
 pub use store::{Cut, Store, StoreError};
 pub use upkeep::{GRACE, GarbageReport};
 pub use vacuum::VacuumReport;

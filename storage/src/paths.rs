@@ -89,6 +89,15 @@ impl StorePaths {
         self.data.join("registry.sqlite")
     }
 
+    /// Where the registry is, for people: no password is in it.
+    #[must_use]
+    pub fn registry_name(&self) -> String {
+        match &self.registry {
+            RegistryPlace::File => self.registry().display().to_string(),
+            RegistryPlace::Postgres(place) => place.to_string(),
+        }
+    }
+
     /// Where the registry is.
     pub(crate) fn registry_place(&self) -> Place {
         match &self.registry {

@@ -30,6 +30,28 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of the trial file: more than a batch of ordinary messages takes.
 const TRIAL_BYTES: usize = 1 << 20;
 
+/// There is not enough room for something that can wait.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoRoom {
+    /// So many bytes are free.
+    #[error(
+        "{bytes} bytes of room are needed beside the {reserve} that are left to messages, flushes and erasures; {free} are \
+         free: nothing was begun; make room, or move data files to another disk or a bucket"
+    )]
+    Short {
+        /// What may be written.
+        bytes: u64,
+        /// What must be left.
+        reserve: u64,
+        /// What there is.
+        free: u64,
+    },
+    /// The file system does not say.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
 /// Whether there is room; clones share it.
 #[derive(Clone, Debug)]
 pub struct Space {
@@ -63,6 +85,22 @@ impl Space {
     /// When the file system does not say.
     pub fn free_bytes(&self) -> Result<u64, FileError> {
         free_bytes(self.paths.data())
+    }
+
+    /// Whether so many bytes may be written by what can wait, and leave `reserve` bytes to what cannot.
+    ///
+    /// # Errors
+    /// [`NoRoom`] says how many are missing; when the file system does not say.
+    pub fn room_for(&self, bytes: u64, reserve: u64) -> Result<(), NoRoom> {
+        let free = self.free_bytes()?;
+        if free < bytes.saturating_add(reserve) {
+            return Err(NoRoom::Short {
+                bytes,
+                reserve,
+                free,
+            });
+        }
+        Ok(())
     }
 
     /// Looks once a second, for ever. Below `reserve` bytes there is no room.
@@ -165,6 +203,20 @@ mod tests {
             durable::names(dir.path()).unwrap().is_empty(),
             "the trial file stays"
         );
+    }
+
+    #[test]
+    fn what_can_wait_does_not_eat_the_reserve() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::new(&StorePaths::new(dir.path(), None));
+        let third = space.free_bytes().unwrap() / 3;
+        assert!(space.room_for(third, third).is_ok());
+        let refused = space.room_for(third, third * 3).unwrap_err();
+        assert!(
+            matches!(refused, NoRoom::Short { bytes, .. } if bytes == third),
+            "{refused}"
+        );
+        assert!(space.room_for(u64::MAX, 1).is_err());
     }
 
     #[tokio::test]

@@ -204,6 +204,11 @@ pub enum StoreError {
     /// A data file could not be written or read.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// A repair would not know what to leave out.
+    #[error(
+        "more is damaged than can be listed, so nothing was set aside: restore a backup, and look for what damages the disk"
+    )]
+    TooDamaged,
     /// A file was to begin that was not planned.
     #[error("{0} was not planned, or begins already; nothing has changed")]
     NotPlanned(String),

@@ -8,7 +8,9 @@
 mod assignments;
 mod backup;
 mod chain;
+mod check;
 mod compact;
+mod data_model;
 mod erasure;
 #[path = "../../tests/common/errors.rs"]
 mod errors;

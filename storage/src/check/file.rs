@@ -1,0 +1,183 @@
+//! One data file: its bytes, its footer, its pages, its rows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::AsArray as _;
+use arrow::record_batch::RecordBatch;
+use futures::TryStreamExt as _;
+use tokio::task::spawn_blocking;
+use vitalseal_crypto::{SubjectPseudonym, default_backend};
+
+use super::pages::{Pages, Unreadable, is_passing};
+use super::rows::{self, Against};
+use super::seen::Seen;
+use super::{Check, Cost, Damage, Looked, Place, chunks};
+use crate::catalog::{DataFile, FileKind, TableKind};
+use crate::schema;
+use crate::store::StoreError;
+
+impl Check<'_> {
+    /// Looks at a file that was live when the check began.
+    pub(super) async fn file(&mut self, file: &DataFile) -> Result<(), StoreError> {
+        let name = file.path.as_ref();
+        let files = &self.store.files;
+        let Some(size) = files.size(name).await? else {
+            let now = self.store.catalog.files().await?;
+            if now.iter().any(|live| live.path == file.path) {
+                self.whole(file, "it is missing", Cost::Lost);
+            }
+            return Ok(());
+        };
+        self.report.files += 1;
+        self.report.bytes += size;
+        if size != file.size {
+            self.whole(
+                file,
+                format!("it has {size} bytes, the catalog says {}", file.size),
+                Cost::Nothing,
+            );
+        }
+        if file.sha256.is_some() {
+            let bytes = files.bytes(name).await?;
+            let footer = Arc::clone(&file.footer);
+            let hashed = spawn_blocking(move || {
+                let digest = default_backend().sha256(&[&bytes]);
+                (digest, bytes.ends_with(&footer))
+            });
+            let (digest, is_footer) = hashed.await?;
+            if file.sha256 != Some(digest) {
+                self.whole(
+                    file,
+                    "its bytes have another hash than the catalog says",
+                    Cost::Nothing,
+                );
+            }
+            if !is_footer {
+                self.whole(
+                    file,
+                    "it ends otherwise than the catalog's copy of its footer",
+                    Cost::Nothing,
+                );
+            }
+        }
+        self.rows(file).await
+    }
+
+    /// Looks at every row that can be read.
+    async fn rows(&mut self, file: &DataFile) -> Result<(), StoreError> {
+        let files = self.store.files.clone();
+        let pages = match Pages::of(&files, file).await {
+            Ok(pages) => pages,
+            Err(error) if is_passing(&error) => return Err(error.into()),
+            Err(error) => {
+                self.whole(
+                    file,
+                    format!("its footer cannot be read: {error}"),
+                    Cost::Lost,
+                );
+                return Ok(());
+            }
+        };
+        let (mut seen, mut found, mut unreadable) = Default::default();
+        if !self
+            .look(file, &pages, &unreadable, &mut seen, &mut found)
+            .await?
+        {
+            // What was found up to the damage is found again.
+            (seen, found) = Default::default();
+            unreadable = pages.unreadable().await?;
+            if !self
+                .look(file, &pages, &unreadable, &mut seen, &mut found)
+                .await?
+            {
+                self.whole(file, "its rows cannot be read", Cost::Lost);
+            }
+        }
+        for place in pages.places(&unreadable).await? {
+            let columns = place.row.and_then(|row| unreadable.get(&row));
+            let columns = columns
+                .map(|columns| columns.join(", "))
+                .unwrap_or_default();
+            let mut looked = Looked::at(place);
+            looked.lost(format!("a page cannot be read: {columns}"));
+            self.take(looked);
+        }
+        found.into_iter().for_each(|looked| self.take(looked));
+        seen.unreadable = u64::try_from(unreadable.len())?;
+        match file.kind {
+            FileKind::Rows => self.report.rows += seen.rows,
+            FileKind::Chunks => self.report.chunks += seen.rows,
+        }
+        for fault in seen.against(file)? {
+            self.whole(file, fault, Cost::Doubt);
+        }
+        Ok(())
+    }
+
+    /// Looks at all rows but the unreadable ones; whether they could be read.
+    async fn look(
+        &self,
+        file: &DataFile,
+        pages: &Pages<'_>,
+        without: &Unreadable,
+        seen: &mut Seen,
+        found: &mut Vec<Looked>,
+    ) -> Result<bool, StoreError> {
+        let (mut batches, mut numbers) = pages.rows(without)?;
+        loop {
+            let batch = match batches.try_next().await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return Ok(true),
+                Err(error) if is_passing(&error) => return Err(error.into()),
+                Err(_) => return Ok(false),
+            };
+            seen.add(&batch, file.kind)?;
+            let rows: Vec<u64> = numbers.by_ref().take(batch.num_rows()).collect();
+            let places = Place::rows(file, &batch, &rows);
+            let against = self
+                .against(&batch, file.encrypted.then_some(file.table))
+                .await?;
+            let kind = file.kind;
+            let looked = spawn_blocking(move || match kind {
+                FileKind::Rows => rows::look(&batch, places, &against),
+                FileKind::Chunks => Ok(chunks::look(&batch, places, &against)),
+            });
+            found.extend(looked.await??);
+        }
+    }
+
+    /// What a batch is held against, the keys of its patients among it.
+    async fn against(
+        &self,
+        batch: &RecordBatch,
+        table: Option<TableKind>,
+    ) -> Result<Against, StoreError> {
+        let subjects = batch.column_by_name(schema::SUBJECT);
+        let subjects = subjects.and_then(|column| column.as_string_opt::<i32>());
+        let texts = subjects.into_iter().flatten().flatten();
+        let patients: BTreeSet<SubjectPseudonym> =
+            texts.filter_map(|text| text.parse().ok()).collect();
+        self.with_keys(&patients, table).await
+    }
+
+    /// The same for these patients.
+    pub(super) async fn with_keys(
+        &self,
+        patients: &BTreeSet<SubjectPseudonym>,
+        table: Option<TableKind>,
+    ) -> Result<Against, StoreError> {
+        let wanted = patients.iter().filter(|_| self.options.keys);
+        Ok(Against {
+            keys: self.store.keys.keys_of(wanted).await?,
+            store_keys: Arc::clone(&self.store_keys),
+            signatures: Arc::clone(&self.signatures),
+            table,
+        })
+    }
+
+    fn whole(&mut self, file: &DataFile, fault: impl Into<String>, cost: Cost) {
+        let (place, fault) = (Place::whole(file), fault.into());
+        self.report.damaged(Damage { place, fault, cost });
+    }
+}
