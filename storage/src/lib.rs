@@ -38,6 +38,7 @@ mod retention;
 pub mod schema;
 mod space;
 mod store;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -82,5 +83,6 @@ pub use restore::{RestoreError, Restored};
 pub use retention::{Retention, RetentionReport};
 pub use space::{NoRoom, Space};
 pub use store::{Cut, Store, StoreError};
+pub use stored::StoredSample;
 pub use upkeep::{GRACE, GarbageReport};
 pub use vacuum::VacuumReport;

@@ -32,6 +32,7 @@ mod sealed;
 mod snapshot;
 mod standing;
 mod subscribers;
+mod vacuum;
 
 use std::collections::BTreeSet;
 use std::fs;

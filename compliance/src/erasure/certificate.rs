@@ -94,7 +94,7 @@ impl KeyDestruction {
 pub struct ErasureChecks {
     /// The key store hands out no key for the patient any more.
     pub kek_absent: bool,
-    /// Stored envelopes of the patient that were tried.
+    /// Stored envelopes and chunks of the patient that were tried.
     pub envelopes_tried: u64,
     /// How many of them opened before. `None` when an interrupted erasure was completed later and there was no before.
     pub opened_before: Option<u64>,

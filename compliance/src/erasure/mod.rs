@@ -12,7 +12,6 @@
 mod certificate;
 mod perform;
 mod residual;
-mod sample;
 mod verify;
 
 #[cfg(test)]

@@ -3,17 +3,17 @@
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use vitalseal_crypto::envelope::AtRest;
-use vitalseal_crypto::{PatientKeys, SubjectPseudonym, default_backend};
+use vitalseal_crypto::{PatientKeys, SubjectPseudonym};
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord};
-use vitalseal_storage::{KeyErasure, KeyError, PatientState, RegistryError, Store, StoreError};
+use vitalseal_storage::{
+    KeyErasure, KeyError, PatientState, RegistryError, Store, StoreError, StoredSample,
+};
 
 use super::certificate::{
     ErasureCertificate, ErasureChecks, ErasureStatement, FORMAT, KeyDestruction, completed_event,
     subject_handle,
 };
 use super::residual::{Residual, not_claimed};
-use super::sample::{SampleError, sample};
 use crate::audit::{AuditLog, AuditLogError};
 
 /// Longest ground that is taken: a sentence with a file reference, no case history.
@@ -67,11 +67,8 @@ pub enum EraseError {
     /// The key store failed. It finishes or undoes a half-done erasure when the store is next opened.
     #[error("destroying the patient's key")]
     Keys(#[from] KeyError),
-    /// Stored messages could not be read to try them.
-    #[error("sampling the patient's stored messages")]
-    Sample(#[from] SampleError),
-    /// The catalog failed.
-    #[error("counting the patient's stored messages")]
+    /// Stored messages could not be read to try them, or not be counted.
+    #[error("sampling and counting the patient's stored messages")]
     Store(#[from] StoreError),
     /// The random number generator of the system failed.
     #[error("drawing an erasure id")]
@@ -342,18 +339,12 @@ async fn stored_messages(
     Ok(holdings.iter().map(|holding| holding.messages).sum())
 }
 
-/// Sampled envelopes. One that does not decode is not counted as opened; storage would not have taken it.
-struct Tried(Vec<AtRest>);
+/// Sampled messages and chunks. An envelope that does not decode is not counted; storage would not have taken it.
+struct Tried(Vec<StoredSample>);
 
 impl Tried {
     async fn new(deps: &ErasureDeps, subject: &SubjectPseudonym) -> Result<Self, EraseError> {
-        let envelopes = sample(&deps.store, subject).await?;
-        Ok(Self(
-            envelopes
-                .iter()
-                .filter_map(|bytes| AtRest::decode(bytes).ok())
-                .collect(),
-        ))
+        Ok(Self(deps.store.sample(subject).await?))
     }
 
     fn count(&self) -> u64 {
@@ -361,18 +352,16 @@ impl Tried {
     }
 
     fn opened_by(&self, keys: &PatientKeys) -> u64 {
-        let opens = |envelope: &&AtRest| {
-            let kek = keys.find(envelope.kek_kid());
-            kek.is_some_and(|kek| envelope.open(kek, default_backend()).is_ok())
-        };
-        self.0.iter().filter(opens).count() as u64
+        let opens = self.0.iter().filter(|sample| sample.opens_with(keys));
+        opens.count() as u64
     }
 
     fn wrapped_under(&self, erased: &KeyErasure) -> u64 {
-        self.0
-            .iter()
-            .filter(|envelope| erased.kek_kids.contains(envelope.kek_kid()))
-            .count() as u64
+        let under = |sample: &&StoredSample| {
+            let kid = sample.kek_kid();
+            kid.is_some_and(|kid| erased.kek_kids.contains(&kid))
+        };
+        self.0.iter().filter(under).count() as u64
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Residual {
         /// When its epoch ends.
         ends_at: Timestamp,
     },
-    /// Sealed messages without a key stay in the files until these are rewritten.
+    /// Sealed messages without a key stay in the files until a vacuum rewrites these, and a while longer.
     SealedCiphertext {
         /// Messages.
         messages: u64,
@@ -82,8 +82,9 @@ impl fmt::Display for Residual {
             ),
             Self::SealedCiphertext { messages } => write!(
                 f,
-                "{messages} sealed messages, without a key, stay in the store's files until they are rewritten at the \
-                 next vacuum."
+                "{messages} sealed messages, without a key, stay in the store's files until the next vacuum rewrites these \
+                 and the files that it replaced are removed; the audit log tells when. A bucket that keeps versions of what \
+                 was removed keeps these too, until it is told otherwise."
             ),
             Self::Backups { root_epoch_destroyed, root_provider } => write!(
                 f,

@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{AsArray as _, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use sqlx::Row as _;
-use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+use vitalseal_crypto::{AtRest, DeviceId, SubjectPseudonym, default_backend};
 
-use super::{Catalog, Snapshot};
+use super::{Catalog, DataFile, FileKind, Snapshot};
+use crate::chunk::{ChunkError, ChunkRow, Devices};
+use crate::columns;
+use crate::compact::open_evidence;
 use crate::database::{at, count, parsed, us};
 use crate::schema;
 use crate::store::StoreError;
@@ -68,25 +71,92 @@ impl Catalog {
             let (subject, device) = (row.try_get("subject")?, row.try_get("device")?);
             if row.try_get::<i64, _>("id")? > high && wanted.names(subject, device) {
                 let span = (row.try_get("first_at_us")?, row.try_get("last_at_us")?);
-                held.add(subject, device, count(row.try_get("readings")?)?, span);
+                let readings = count(row.try_get("readings")?)?;
+                held.add(subject, device, (1, readings), span);
             }
         }
         for file in files.iter() {
             if us(file.received_first_at) < wanted.to_us
                 && us(file.received_last_at) >= wanted.from_us
             {
-                let mut batches = self.data.batches(file, &COLUMNS, BATCH).boxed();
-                while let Some(batch) = batches.try_next().await? {
-                    count_batch(&batch, &wanted, &mut held)?;
-                }
+                self.count_file(file, &wanted, &mut held).await?;
             }
         }
         held.into_holdings()
     }
+
+    async fn count_file(
+        &self,
+        file: &DataFile,
+        wanted: &Wanted,
+        held: &mut Held,
+    ) -> Result<(), StoreError> {
+        let (counted, rows) = match file.kind {
+            FileKind::Rows => (MESSAGES, 8192),
+            FileKind::Chunks => (CHUNKS, 1024),
+        };
+        let mut batches = self.data.batches(file, counted, rows).boxed();
+        let mut cut_through = false;
+        while let Some(batch) = batches.try_next().await? {
+            match file.kind {
+                FileKind::Rows => count_messages(&batch, wanted, held)?,
+                FileKind::Chunks => cut_through |= count_chunks(&batch, wanted, held)?,
+            }
+        }
+        if !cut_through {
+            return Ok(());
+        }
+        // Chunks that came partly before the window or after it: their envelopes say what came when.
+        let schema = file.kind.schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+        let mut batches = self.data.batches(file, &columns, 8).boxed();
+        while let Some(batch) = batches.try_next().await? {
+            for row in 0..batch.num_rows() {
+                let chunk = ChunkRow::read(&batch, row)?;
+                let span = (chunk.received_first_us, chunk.received_last_us);
+                let subject = chunk.subject.as_str();
+                let mut devices = chunk.devices.iter();
+                if wanted.overlap(span) == Overlap::Part
+                    && devices.any(|(device, _)| wanted.names(subject, device.as_str()))
+                {
+                    self.count_evidence(&chunk, file, wanted, held)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count_evidence(
+        &self,
+        chunk: &ChunkRow,
+        file: &DataFile,
+        wanted: &Wanted,
+        held: &mut Held,
+    ) -> Result<(), StoreError> {
+        let evidence = open_evidence(chunk, file.table, self.data.keys(), default_backend());
+        let evidence = evidence.ok_or(ChunkError::Damaged("its evidence does not open"))?;
+        for (noted, envelope) in evidence.messages() {
+            let envelope = AtRest::decode(envelope);
+            let envelope = envelope.map_err(|_| ChunkError::Damaged("an envelope is none"))?;
+            let device = envelope.header().device.as_str();
+            if wanted.overlap((noted.received_at_us, noted.received_at_us)) == Overlap::All
+                && wanted.names(chunk.subject.as_str(), device)
+            {
+                let span = (noted.first_at_us, noted.last_at_us);
+                held.add(
+                    chunk.subject.as_str(),
+                    device,
+                    (1, noted.readings.into()),
+                    span,
+                );
+            }
+        }
+        Ok(())
+    }
 }
 
-/// What is read of a file, rows at a time.
-const COLUMNS: [&str; 6] = [
+/// What is read of messages and of chunks.
+const MESSAGES: &[&str] = &[
     schema::SUBJECT,
     schema::DEVICE,
     schema::RECEIVED_AT,
@@ -94,7 +164,12 @@ const COLUMNS: [&str; 6] = [
     schema::LAST_AT,
     schema::READINGS,
 ];
-const BATCH: usize = 8192;
+const CHUNKS: &[&str] = &[
+    schema::SUBJECT,
+    schema::RECEIVED_FIRST_AT,
+    schema::RECEIVED_LAST_AT,
+    schema::DEVICES,
+];
 
 struct Wanted {
     subjects: Option<BTreeSet<String>>,
@@ -104,21 +179,45 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// How much of what came in this span, both ends inclusive, came in the window.
+    fn overlap(&self, (first_us, last_us): (i64, i64)) -> Overlap {
+        if last_us < self.from_us || first_us >= self.to_us {
+            Overlap::None
+        } else if first_us >= self.from_us && last_us < self.to_us {
+            Overlap::All
+        } else {
+            Overlap::Part
+        }
+    }
+
     fn names(&self, subject: &str, device: &str) -> bool {
         self.subjects.as_ref().is_none_or(|s| s.contains(subject))
             && self.devices.as_ref().is_none_or(|d| d.contains(device))
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Overlap {
+    None,
+    Part,
+    All,
+}
+
 #[derive(Default)]
 struct Held(BTreeMap<(String, String), (u64, u64, i64, i64)>);
 
 impl Held {
-    fn add(&mut self, subject: &str, device: &str, readings: u64, (first, last): (i64, i64)) {
+    fn add(
+        &mut self,
+        subject: &str,
+        device: &str,
+        (messages, readings): (u64, u64),
+        (first, last): (i64, i64),
+    ) {
         let key = (subject.to_owned(), device.to_owned());
         let sum = self.0.entry(key).or_insert((0, 0, first, last));
         *sum = (
-            sum.0 + 1,
+            sum.0 + messages,
             sum.1 + readings,
             sum.2.min(first),
             sum.3.max(last),
@@ -141,40 +240,51 @@ impl Held {
     }
 }
 
-fn count_batch(batch: &RecordBatch, wanted: &Wanted, held: &mut Held) -> Result<(), ArrowError> {
-    let column = |name: &str| {
-        let missing = || ArrowError::SchemaError(format!("there is no column {name}"));
-        batch.column_by_name(name).ok_or_else(missing)
-    };
-    let wrong = || ArrowError::SchemaError("a column has another type than the schema says".into());
-    let subjects = column(schema::SUBJECT)?
-        .as_string_opt::<i32>()
-        .ok_or_else(wrong)?;
-    let devices = column(schema::DEVICE)?
-        .as_string_opt::<i32>()
-        .ok_or_else(wrong)?;
-    let instants = |name| {
-        column(name)?
-            .as_primitive_opt::<TimestampMicrosecondType>()
-            .ok_or_else(wrong)
-    };
+fn count_messages(batch: &RecordBatch, wanted: &Wanted, held: &mut Held) -> Result<(), ArrowError> {
+    let subjects = columns::text(batch, schema::SUBJECT)?;
+    let devices = columns::text(batch, schema::DEVICE)?;
+    let instants = |name| columns::numbers::<TimestampMicrosecondType>(batch, name);
     let received = instants(schema::RECEIVED_AT)?;
     let (first, last) = (instants(schema::FIRST_AT)?, instants(schema::LAST_AT)?);
-    let readings = column(schema::READINGS)?
-        .as_primitive_opt::<Int32Type>()
-        .ok_or_else(wrong)?;
+    let readings = columns::numbers::<Int32Type>(batch, schema::READINGS)?;
     for row in 0..batch.num_rows() {
         let arrived = received.value(row);
         let (subject, device) = (subjects.value(row), devices.value(row));
-        if (wanted.from_us..wanted.to_us).contains(&arrived) && wanted.names(subject, device) {
+        if wanted.overlap((arrived, arrived)) == Overlap::All && wanted.names(subject, device) {
             let readings = u64::try_from(readings.value(row)).unwrap_or(0);
-            held.add(
-                subject,
-                device,
-                readings,
-                (first.value(row), last.value(row)),
-            );
+            let span = (first.value(row), last.value(row));
+            held.add(subject, device, (1, readings), span);
         }
     }
     Ok(())
+}
+
+/// Counts the chunks that came within the window; says whether there are some that came partly in it.
+fn count_chunks(batch: &RecordBatch, wanted: &Wanted, held: &mut Held) -> Result<bool, StoreError> {
+    let subjects = columns::text(batch, schema::SUBJECT)?;
+    let instants = |name| columns::numbers::<TimestampMicrosecondType>(batch, name);
+    let (first, last) = (
+        instants(schema::RECEIVED_FIRST_AT)?,
+        instants(schema::RECEIVED_LAST_AT)?,
+    );
+    let devices = columns::bytes(batch, schema::DEVICES)?;
+    let mut cut_through = false;
+    for row in 0..batch.num_rows() {
+        let subject = subjects.value(row);
+        let overlap = wanted.overlap((first.value(row), last.value(row)));
+        if overlap == Overlap::None {
+            continue;
+        }
+        let devices = Devices::parse(devices.value(row))?;
+        let mut named = devices.iter();
+        if overlap == Overlap::Part {
+            cut_through |= named.any(|(device, _)| wanted.names(subject, device.as_str()));
+            continue;
+        }
+        for (device, of) in named.filter(|(device, _)| wanted.names(subject, device.as_str())) {
+            let span = (of.first_at_us, of.last_at_us);
+            held.add(subject, device.as_str(), (of.messages, of.readings), span);
+        }
+    }
+    Ok(cut_through)
 }
