@@ -45,7 +45,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{Figures, quick, readings};
+use common::{Figures, argument, quick, readings};
 use load::{Client, publish_packet, quantile};
 use mosquitto::Mosquitto;
 use site::{Enrolled, Process, Site, Usage, own_usage};
@@ -149,9 +149,8 @@ async fn run(figures: &mut Figures) {
 }
 
 /// The number after an argument, instead of all that are tried.
-fn chosen(argument: &str) -> Option<Vec<usize>> {
-    let mut arguments = std::env::args().skip_while(|given| given != argument);
-    arguments.nth(1)?.parse().ok().map(|number| vec![number])
+fn chosen(name: &str) -> Option<Vec<usize>> {
+    argument(name).map(|number| vec![number])
 }
 
 /// Who answers, and how its clients get in.

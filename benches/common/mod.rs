@@ -20,6 +20,12 @@ pub fn quick() -> bool {
     std::env::args().any(|argument| argument == "--quick")
 }
 
+/// The number after `name` on the command line.
+pub fn argument(name: &str) -> Option<usize> {
+    let mut arguments = std::env::args().skip_while(|given| given != name);
+    arguments.nth(1)?.parse().ok()
+}
+
 /// Prints the figures of one bench: readable lines first, then one JSON object a figure.
 pub struct Figures {
     bench: &'static str,
