@@ -4,6 +4,7 @@
 //! nor a shell history. A one-time code does, for it is worth nothing half a minute later; so do a
 //! patient's name and record number in `patient add`, which whoever types them has to keep in mind.
 
+mod bucket;
 mod device;
 mod listeners;
 mod quarantine;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 use vitalseal_storage::ports::{Role, UserName, Ward};
 
+pub use self::bucket::BucketArgs;
 pub use self::device::{DeviceCommand, DeviceSendArgs};
 pub use self::listeners::{
     AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand, SubscriberRoleArg,
@@ -142,6 +144,9 @@ pub struct InitArgs {
     /// Make the keys of the issuing authority and of the audit log on that token too.
     #[arg(long, requires = "pkcs11_module")]
     pub pkcs11_signing: bool,
+    /// Where Parquet files go.
+    #[command(flatten)]
+    pub bucket: BucketArgs,
 }
 
 /// `vitalseal serve`

@@ -53,6 +53,7 @@ pub(crate) async fn init(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
             }),
             _ => None,
         },
+        bucket: args.bucket.settings()?,
     };
     let created = init::create(new, SystemClock.now()).await?;
     if as_json {

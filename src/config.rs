@@ -5,6 +5,7 @@
 mod cluster;
 mod commented;
 mod limits;
+mod s3;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
@@ -19,9 +20,11 @@ use vitalseal_ingest::EdgeLimits;
 use vitalseal_ingest::OnClone;
 use vitalseal_ingest::TimeLimits;
 use vitalseal_query::{LONGEST_DEADLINE, QueryLimits};
+use vitalseal_storage::StorePaths;
 
 pub use self::cluster::Cluster;
 pub use self::limits::Limits;
+pub use self::s3::S3;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,6 +189,8 @@ pub struct Storage {
     /// Free space, in MiB, below which no message is taken: what is left is for flushes, erasures and the audit log.
     /// Several times `flush_mib`.
     pub reserve_mib: u32,
+    /// The bucket that Parquet files are in; with none they are in the data directory.
+    pub s3: Option<S3>,
 }
 
 impl Default for Storage {
@@ -194,6 +199,7 @@ impl Default for Storage {
             flush_interval_s: 60,
             flush_mib: 64,
             reserve_mib: 256,
+            s3: None,
         }
     }
 }
@@ -299,6 +305,16 @@ const TABLES: [&str; 7] = [
 ];
 
 impl Config {
+    /// Where the parts of the store in `data` are, by these settings.
+    #[must_use]
+    pub fn paths(&self, data: &Path) -> StorePaths {
+        let paths = StorePaths::new(data, Some(&self.root_keys));
+        match &self.storage.s3 {
+            Some(s3) => paths.with_objects(s3.objects()),
+            None => paths,
+        }
+    }
+
     /// Every setting at its default; the server is called `localhost` and by `further_names`.
     #[must_use]
     pub fn new(root_keys: PathBuf, snapshots: PathBuf, further_names: Vec<String>) -> Self {
@@ -349,6 +365,10 @@ impl Config {
             .limits
             .check()
             .with_context(|| format!("reading {}", path.display()))?;
+        if let Some(s3) = &config.storage.s3 {
+            s3.check()
+                .with_context(|| format!("reading {}", path.display()))?;
+        }
         if let Some(cluster) = &config.mqtt.cluster {
             cluster
                 .check()

@@ -12,7 +12,7 @@ use vitalseal_crypto::default_backend;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _, Role, UserName};
 use vitalseal_storage::{Store, StorePaths};
 
-use crate::config::{Config, Pkcs11};
+use crate::config::{Config, Pkcs11, S3};
 use crate::custody;
 use crate::files;
 use crate::recipient;
@@ -30,6 +30,8 @@ pub struct NewStore {
     pub administrator: UserName,
     /// The token that keeps the root keys; with none they are files.
     pub token: Option<NewToken>,
+    /// The bucket for Parquet files; with none they are in the data directory.
+    pub bucket: Option<S3>,
 }
 
 /// A token for a new store.
@@ -94,6 +96,7 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
     files::create_private_dir(&building)?;
     let mut config = Config::new(root_keys.clone(), snapshots, new.names.clone());
     config.keys.pkcs11 = new.token.as_ref().map(on_token).transpose()?;
+    config.storage.s3.clone_from(&new.bucket);
     let made = build(&new, &building, &config, now).await;
     let (administrator, root_provider) = match made {
         Ok(made) => made,
@@ -144,7 +147,7 @@ async fn build(
     config: &Config,
     now: Timestamp,
 ) -> anyhow::Result<(NewCredentials, String)> {
-    let paths = StorePaths::new(building, Some(&config.root_keys));
+    let paths = config.paths(building);
     let store = Store::create(&paths, custody::open(config), now)
         .await
         .context("creating the store")?;

@@ -33,6 +33,7 @@ use cli::{Cli, Command};
 /// # Errors
 /// Whatever kept it from being done, outermost attempt first.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    tls::install_provider();
     let json = cli.json;
     match cli.command {
         Command::Init(args) => commands::init(args, json).await?,

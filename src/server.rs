@@ -58,7 +58,7 @@ impl Server {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let data = std::path::absolute(data).context("resolving the data directory")?;
         let config = Config::load(&StorePaths::new(&data, None).config())?;
-        let paths = StorePaths::new(&data, Some(&config.root_keys));
+        let paths = config.paths(&data);
         let store = Store::open(&paths, custody::open(&config), clock.now())
             .await
             .with_context(|| format!("opening the store {}", data.display()))?;

@@ -166,6 +166,12 @@ fn certificates(pem: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(certificates)
 }
 
+/// Libraries that are not told which cryptography to use take this: the S3 client.
+pub(crate) fn install_provider() {
+    // Refused when there is one already, and then it is this one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

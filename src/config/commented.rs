@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use vitalseal_ingest::OnClone;
 use vitalseal_ingest::cluster::SHARED_FILTER;
 
-use super::{Cluster, Config, Pkcs11};
+use super::{Cluster, Config, Pkcs11, s3};
 
 impl Config {
     /// The commented file that `init` writes.
@@ -87,6 +87,7 @@ flush_mib = {flush_mib}
 # With less free space than this, devices keep their messages: what is left is for flushes, erasures and the audit log.
 reserve_mib = {reserve}
 
+{s3}
 [keys]
 # Each of these directories gets a snapshot of the (wrapped) key tree before a root is destroyed. Without a
 # snapshot, a backup from before an erasure opens for nobody: put them on other disks, and keep them.
@@ -144,6 +145,7 @@ overlap_h = {overlap}
             interval = storage.flush_interval_s,
             flush_mib = storage.flush_mib,
             reserve = storage.reserve_mib,
+            s3 = s3::commented(storage.s3.as_ref()),
             epoch = recipient.epoch_h,
             overlap = recipient.overlap_h,
         )

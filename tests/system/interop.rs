@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
 
+use datafusion::arrow::array::AsArray as _;
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use vitalseal_crypto::{AtRest, DeviceCertificate, danger};
-use vitalseal_storage::{FileRootProvider, Store, StorePaths};
+use vitalseal_crypto::{DeviceCertificate, danger};
+use vitalseal_storage::{FileRootProvider, Store, StorePaths, schema};
 use vitalseal_vitals::{Reading, signal};
 
+use crate::common::Site;
 use crate::common::device::Device;
-use crate::common::{Site, files_below};
 use crate::python;
 
 const FOREIGN: &str = "foreign-01";
@@ -76,10 +78,11 @@ fn foreign_devices_are_read_back_exactly_by_psql_and_foreign_libraries_read_what
         (FOREIGN, foreign.path("cert.pem")),
         (OWN, directory.join("cert.pem")),
     ];
+    let (keks, envelopes) = keks_and_envelopes(&site, &patient);
     let mut stored = json!({
         "certificates": certificates.iter().map(certificate).collect::<Map<_, _>>(),
-        "patient_keks": patient_keks(&site, &patient),
-        "stored": stored_envelopes(&site).iter().map(hex::encode).collect::<Vec<_>>(),
+        "patient_keks": keks,
+        "stored": envelopes.iter().map(hex::encode).collect::<Vec<_>>(),
         "readings": sent,
     });
     succeeded(&read_stored(&site, &stored));
@@ -174,8 +177,9 @@ impl Foreign {
     }
 }
 
-/// The patient's keys by their identifiers, through the door that is there for this test.
-fn patient_keks(site: &Site, patient: &str) -> Map<String, Value> {
+/// The patient's keys by their identifiers, through the door that is there for this test, and every envelope of the files,
+/// which are sealed once more as files.
+fn keks_and_envelopes(site: &Site, patient: &str) -> (Map<String, Value>, Vec<Vec<u8>>) {
     let paths = StorePaths::new(&site.data, None);
     let roots = Arc::new(FileRootProvider::new(paths.root_keys()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -189,30 +193,17 @@ fn patient_keks(site: &Site, patient: &str) -> Map<String, Value> {
             .map(|kek| (kek.kid(), danger::test_doors::kek_to_bytes(kek)))
             .map(|(kid, kek)| (kid.to_string(), json!(hex::encode(kek))))
             .collect();
-        store.close().await;
-        keks
-    })
-}
-
-/// Every envelope in the store's files, as its bytes lie there. Their column is written plain and uncompressed, each
-/// value behind its length (Parquet's PLAIN encoding), so that they are found without reading Parquet.
-fn stored_envelopes(site: &Site) -> Vec<Vec<u8>> {
-    const COSE_ENCRYPT: [u8; 3] = [0xd8, 0x60, 0x84];
-    let mut found = Vec::new();
-    for file in files_below(&StorePaths::new(&site.data, None).parquet()) {
-        let bytes = std::fs::read(file).unwrap();
-        let begins = |at: &usize| bytes[*at..].starts_with(&COSE_ENCRYPT);
-        for at in (4..bytes.len()).filter(begins) {
-            let length = u32::from_le_bytes(bytes[at - 4..at].try_into().unwrap()) as usize;
-            let envelope = bytes.get(at..at.saturating_add(length));
-            found.extend(
-                envelope
-                    .filter(|envelope| AtRest::decode(envelope).is_ok())
-                    .map(<[u8]>::to_vec),
-            );
+        let mut envelopes = Vec::new();
+        for file in store.catalog.files().await.unwrap().iter() {
+            let batches = store.files.batches(file, &[schema::ENVELOPE], 1024);
+            for batch in batches.try_collect::<Vec<_>>().await.unwrap() {
+                let column = batch.column(0).as_binary::<i32>();
+                envelopes.extend(column.iter().flatten().map(<[u8]>::to_vec));
+            }
         }
-    }
-    found
+        store.close().await;
+        (keks, envelopes)
+    })
 }
 
 fn certificate((device, pem): &(&str, PathBuf)) -> (String, Value) {

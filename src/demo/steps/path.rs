@@ -26,6 +26,7 @@ pub(super) async fn start(site: &mut Site) -> anyhow::Result<String> {
         names: Vec::new(),
         administrator: "admin".parse()?,
         token: None,
+        bucket: None,
     };
     init::create(new, SystemClock.now()).await?;
     let any = Some(any_port());
