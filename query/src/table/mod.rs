@@ -5,9 +5,11 @@
 
 mod devices;
 mod patients;
+mod provenance;
 mod registry;
 mod scan;
 mod vitals;
+mod waveforms;
 
 use std::sync::Arc;
 
@@ -18,13 +20,18 @@ use datafusion::datasource::DefaultTableSource;
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 
+pub use provenance::schema as provenance_schema;
 pub(crate) use scan::{Blob, Scan, Sealed};
 pub use vitals::schema as vitals_schema;
+pub(crate) use waveforms::sample_field;
+pub use waveforms::schema as waveforms_schema;
 
 /// Every table with its name.
-pub(crate) fn all() -> [(&'static str, Arc<dyn TableProvider>); 3] {
+pub(crate) fn all() -> [(&'static str, Arc<dyn TableProvider>); 5] {
     [
         ("vitals", Arc::new(vitals::Vitals)),
+        ("waveforms", Arc::new(waveforms::Waveforms)),
+        ("provenance", Arc::new(provenance::Provenance)),
         ("patients", Arc::new(patients::table())),
         ("devices", Arc::new(devices::table())),
     ]
@@ -43,6 +50,8 @@ pub(crate) fn mentioned(plan: &LogicalPlan) -> Result<bool> {
         {
             let provider = &source.table_provider;
             found |= provider.downcast_ref::<vitals::Vitals>().is_some()
+                || provider.downcast_ref::<waveforms::Waveforms>().is_some()
+                || provider.downcast_ref::<provenance::Provenance>().is_some()
                 || provider.downcast_ref::<registry::RegistryTable>().is_some();
         }
         Ok(if found {

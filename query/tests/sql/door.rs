@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,11 +17,14 @@ use tokio::task::AbortHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
+use vitalseal_crypto::AtRest;
 use vitalseal_query::SqlServer;
 use vitalseal_storage::ports::{AuditEvent, QueryOutcome};
+use vitalseal_vitals::signal::PULSE_WAVEFORM;
+use vitalseal_vitals::{Period, Waveform, signal};
 
 use crate::refusals::REFUSED;
-use crate::ward::Ward;
+use crate::ward::{START_US, Ward};
 
 /// A served ward.
 struct Door {
@@ -137,7 +141,7 @@ struct WardTime;
 
 impl rustls::time_provider::TimeProvider for WardTime {
     fn current_time(&self) -> Option<rustls::pki_types::UnixTime> {
-        let seconds = u64::try_from(crate::ward::START_US / 1_000_000).unwrap() + 3_600;
+        let seconds = u64::try_from(START_US / 1_000_000).unwrap() + 3_600;
         Some(rustls::pki_types::UnixTime::since_unix_epoch(
             Duration::from_secs(seconds),
         ))
@@ -313,6 +317,39 @@ async fn a_driver_binds_parameters_and_gets_typed_rows() {
         .await
         .unwrap_err();
     assert_eq!(told(&error).0, "28P01");
+}
+
+#[tokio::test]
+async fn samples_are_arrays_and_envelopes_bytes_in_either_format() {
+    let ward = Ward::open().await;
+    let bed = ward.admit("icu-1", "Ada", "ada.md").await;
+    let start = Timestamp::from_microsecond(START_US).unwrap();
+    let period = Period::new(1_000_000, 250).unwrap();
+    let samples = vec![0, 1, -3, 1_000_000_000];
+    let signal = signal(PULSE_WAVEFORM).unwrap();
+    let wave = Waveform::new(signal, start, period, 1.5e6, 0.25, samples).unwrap();
+    ward.record(&bed, &wave).await;
+    let expected: Vec<f64> = wave.readings().iter().map(|r| r.value).collect();
+    let door = Door::open(&ward).await;
+    let driver = door.connect("ada.md", "token-of-ada.md").await.unwrap();
+    let sql =
+        "SELECT w.samples, p.envelope FROM waveforms w JOIN provenance p USING (device, sequence)";
+    let row = driver.query_one(sql, &[]).await.unwrap();
+    assert_eq!(row.get::<_, Vec<f64>>(0), expected);
+    let envelope: Vec<u8> = row.get(1);
+    assert_eq!(
+        AtRest::decode(&envelope).unwrap().header().device,
+        bed.device
+    );
+    let Some(shown) = door.psql("ada.md", "token-of-ada.md", &[sql]).await else {
+        return;
+    };
+    // The last one is not as PostgreSQL writes it (1.5e+15), and reads back as the same number.
+    let line = format!(
+        "{{0.25,1500000.25,-4499999.75,1500000000000000.2}}|\\x{}",
+        hex::encode(&envelope)
+    );
+    assert_eq!(text(&shown).trim(), line);
 }
 
 #[tokio::test]

@@ -10,5 +10,6 @@
 mod audit;
 mod door;
 mod refusals;
+mod stored;
 mod visibility;
 mod ward;

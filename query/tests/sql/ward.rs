@@ -13,19 +13,19 @@ use futures::TryStreamExt;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use vitalseal_crypto::{
-    Agreement, AtRest, CertificateAuthority, ContentType, DeviceId, DeviceSigner, KeyEpoch,
-    MessageId, NoSenderKeys, Received, RecipientCertificate, RecipientKeyRing, SealRequest,
-    SubjectPseudonym, default_backend, new_device_key_and_csr, seal,
+    Agreement, AtRest, CertificateAuthority, ContentType, DeviceCertificate, DeviceId,
+    DeviceSigner, KeyEpoch, MessageId, NoSenderKeys, Received, RecipientCertificate,
+    RecipientKeyRing, SealRequest, SubjectPseudonym, default_backend, new_device_key_and_csr, seal,
 };
 use vitalseal_query::{QueryDeps, QueryError, QueryLimits, QueryService, QuerySession};
-use vitalseal_storage::Store;
 use vitalseal_storage::inbox::{Admission, Judgement, Required};
 use vitalseal_storage::ports::{
     AccessPolicy, AuditError, AuditEvent, AuditRecord, AuditSink, Authenticated,
     AuthenticationError, Authenticator, Authorized, Clock, Identity, PolicyError, Purpose, Role,
 };
+use vitalseal_storage::{CompactionSettings, Store, Unwatched};
 use vitalseal_storage::{FileRootProvider, StorePaths};
-use vitalseal_vitals::{Reading, senml, signal};
+use vitalseal_vitals::{Reading, Waveform, senml, signal, waveform};
 
 /// 2026-03-01T00:00:00Z.
 pub(crate) const START_US: i64 = 1_772_323_200_000_000;
@@ -129,6 +129,13 @@ pub(crate) struct Bedside {
     pub(crate) patient: SubjectPseudonym,
     signer: DeviceSigner,
     sequence: AtomicU64,
+}
+
+impl Bedside {
+    /// Its certificate.
+    pub(crate) fn certificate(&self) -> &DeviceCertificate {
+        self.signer.certificate()
+    }
 }
 
 pub(crate) struct Ward {
@@ -265,11 +272,32 @@ impl Ward {
         message
     }
 
-    /// An at-rest envelope of `bed` around any payload.
+    /// The same for a waveform.
+    pub(crate) async fn record(&self, bed: &Bedside, wave: &Waveform) -> MessageId {
+        let payload = waveform::encode(wave);
+        let (envelope, signed_hash) = self.sealed_as(ContentType::Waveform, bed, &payload).await;
+        let message = envelope.header().message_id();
+        let subject = envelope.header().subject.clone();
+        let bytes = envelope.into_bytes();
+        self.put(subject, &message, signed_hash, &wave.readings(), bytes)
+            .await;
+        message
+    }
+
+    /// An at-rest envelope of `bed` around any payload of readings.
     pub(crate) async fn sealed(&self, bed: &Bedside, payload: &[u8]) -> (AtRest, [u8; 32]) {
+        self.sealed_as(ContentType::SenmlCbor, bed, payload).await
+    }
+
+    async fn sealed_as(
+        &self,
+        content_type: ContentType,
+        bed: &Bedside,
+        payload: &[u8],
+    ) -> (AtRest, [u8; 32]) {
         let backend = default_backend();
         let request = SealRequest {
-            content_type: ContentType::SenmlCbor,
+            content_type,
             device: &bed.device,
             subject: &bed.patient,
             issued_at: self.clock.now(),
@@ -336,6 +364,31 @@ impl Ward {
 
     pub(crate) async fn flush(&self) {
         self.store.flush(self.clock.now()).await.unwrap();
+    }
+
+    /// Merges all that is flushed.
+    pub(crate) async fn compact(&self) {
+        let settings = CompactionSettings {
+            force: true,
+            ..CompactionSettings::default()
+        };
+        let now = self.clock.now();
+        while self
+            .store
+            .compact(now, &settings, &Unwatched)
+            .await
+            .unwrap()
+            .files_in
+            > 0
+        {}
+    }
+
+    /// Destroys a patient's key.
+    pub(crate) async fn erase(&self, bed: &Bedside) {
+        let keys = &self.store.keys;
+        keys.erase(&bed.patient, "e-1", self.clock.now())
+            .await
+            .unwrap();
     }
 
     pub(crate) async fn session(&self, user: &str) -> QuerySession {
