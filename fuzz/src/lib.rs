@@ -1,10 +1,41 @@
 //! What the fuzz targets do with their input: one function each.
 //!
 //! Each says whether the input was taken, and panics when an invariant is broken. The same files are part of the
-//! tests of `crypto/`, `vitals/` and `ingest/`, which replay the seeds of `corpus/` on every run: so they may use nothing
+//! tests of `crypto/`, `vitals/`, `ingest/` and `storage/`, which replay the seeds of `corpus/` on every run: so they may use nothing
 //! that those crates' tests do not have.
 
 pub mod certificate;
+/// The formats of chunks, without the store around them.
+#[path = "../../storage/src/chunk"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "the store uses the rest"
+)]
+mod chunk {
+    mod build;
+    mod bytes;
+    mod devices;
+    mod error;
+    mod lanes;
+    mod messages;
+    mod pack;
+    mod pad;
+    mod quiet;
+    mod readings;
+    mod runs;
+    mod stats;
+    mod times;
+    mod values;
+    mod waveforms;
+
+    pub(crate) use self::build::ReadingsBuilder;
+    pub(crate) use self::devices::Devices;
+    pub(crate) use self::error::ChunkError;
+    pub(crate) use self::readings::Readings;
+    pub(crate) use self::waveforms::{Waveforms, WaveformsBuilder};
+}
 pub mod clone_proof;
 /// The edge's own files, without the server around them: what reads a stranger's bytes needs nothing else.
 #[path = "../../ingest/src/edge"]
@@ -18,3 +49,4 @@ mod edge {
 pub mod envelope;
 pub mod mqtt;
 pub mod payload;
+pub mod stored;

@@ -215,4 +215,4 @@ fn share_or_write<T: PartialEq>(
     }
 }
 
-super::quiet_debug! { ReadingsBuilder: devices = |it: &ReadingsBuilder| it.series.len(); }
+super::quiet::quiet_debug! { ReadingsBuilder: devices = |it: &ReadingsBuilder| it.series.len(); }

@@ -12,6 +12,7 @@ mod lanes;
 mod messages;
 mod pack;
 mod pad;
+mod quiet;
 mod readings;
 mod row;
 mod runs;
@@ -22,22 +23,6 @@ mod waveforms;
 
 /// Version of the layouts in a chunk's sealed columns: bound into each of them.
 pub const SCHEMA_VERSION: u8 = 1;
-
-/// Says how much there is, never what: a reading is health data.
-macro_rules! quiet_debug {
-    ($($name:ident: $($field:ident = $of:expr),+;)*) => {$(
-        impl std::fmt::Debug for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let it = self;
-                f.debug_struct(stringify!($name))
-                    $(.field(stringify!($field), &$of(it)))+
-                    .finish_non_exhaustive()
-            }
-        }
-    )*};
-}
-
-use quiet_debug;
 
 #[cfg(test)]
 mod tests;

@@ -249,7 +249,7 @@ enum Place {
     Same(usize),
 }
 
-super::quiet_debug! {
+super::quiet::quiet_debug! {
     Readings: messages = |it: &Readings| it.messages.count, series = |it: &Readings| it.series.len();
     Series: code = |it: &Series| it.signal.code, count = |it: &Series| it.stats.count;
 }

@@ -47,4 +47,4 @@ impl Stats {
     }
 }
 
-super::quiet_debug! { Stats: count = |it: &Stats| it.count; }
+super::quiet::quiet_debug! { Stats: count = |it: &Stats| it.count; }

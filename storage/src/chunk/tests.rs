@@ -1,6 +1,7 @@
 //! What goes into a chunk comes out of it, and whatever else is given to it is refused without harm.
 
 mod columns;
+mod corpus;
 mod hostile;
 mod vectors;
 

@@ -308,7 +308,7 @@ fn all<const N: usize>(parts: [Option<i64>; N]) -> Option<[i64; N]> {
     Some(all)
 }
 
-super::quiet_debug! {
+super::quiet::quiet_debug! {
     WaveformsBuilder: stretches = |it: &WaveformsBuilder| it.stretches.len();
     Waveforms: messages = |it: &Waveforms| it.messages.count, rows = |it: &Waveforms| it.rows.len();
     WaveformRow: code = |it: &WaveformRow| it.signal.code, count = |it: &WaveformRow| it.count;

@@ -50,7 +50,7 @@ fn all_waveforms_of(bytes: &[u8]) -> Result<usize, ChunkError> {
     Ok(samples.len())
 }
 
-fn some_messages() -> Vec<Sent> {
+pub(super) fn some_messages() -> Vec<Sent> {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let some =
         |sent: &Vec<Sent>| (40..60).contains(&sent.iter().map(|sent| sent.1.len()).sum::<usize>());
@@ -58,7 +58,7 @@ fn some_messages() -> Vec<Sent> {
     all.find(some).unwrap()
 }
 
-fn some_waveforms() -> Vec<u8> {
+pub(super) fn some_waveforms() -> Vec<u8> {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut builder = WaveformsBuilder::new();
     for n in 0..3 {

@@ -11,7 +11,7 @@ use super::super::{
 };
 use super::{Sent, build, decoded, expected};
 
-fn sent() -> Vec<Sent> {
+pub(super) fn sent() -> Vec<Sent> {
     let at = |s: i64| Timestamp::from_second(1_767_312_000 + s).unwrap();
     let reading = |code, value, s| Reading {
         signal: signal(code).unwrap(),
