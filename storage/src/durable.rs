@@ -105,11 +105,16 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
 
 /// Removes a file if it is there; returns once it is gone for good.
 pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let removed = match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        removed => removed.and_then(|()| sync_parent(path)),
+        Err(e) if gone(&e) => Ok(()),
+        removed => removed,
     };
-    removed.map_err(failed("removing", path))
+    // What is not there may have been removed by a call whose sync failed.
+    match removed.and_then(|()| sync_parent(path)) {
+        Err(e) if gone(&e) => Ok(()),
+        synced => synced.map_err(failed("removing", path)),
+    }
 }
 
 /// Makes the bytes of a file, or the entries of a directory, durable.

@@ -5,7 +5,7 @@
 //! process opens the store as the next start would. n counts up until an operation ends unharmed, so no call is left
 //! out. `VITALSEAL_FAULTS=all` tries every call in every way; without it, most ways are tried at some of them.
 //!
-//! `keys` strikes the key tree, `intake` the path of a message from the inbox to a file.
+//! `keys` strikes the key tree, `intake` the path of a message from the inbox to a file, `upkeep` what becomes of files.
 
 #![allow(
     clippy::disallowed_methods,
@@ -31,3 +31,5 @@ mod messages;
 mod site;
 #[path = "faults/trial.rs"]
 mod trial;
+#[path = "faults/upkeep.rs"]
+mod upkeep;

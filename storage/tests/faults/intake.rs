@@ -2,6 +2,7 @@
 //! acknowledged means once or not at all.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ const MODES: [(&str, usize); 7] = [
 ];
 
 /// Between two looks at a lock.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 const REFUSED: [u8; 40] = [7; 40];
 

@@ -11,6 +11,7 @@ use vitalseal_crypto::{
 use vitalseal_storage::Admission;
 use vitalseal_storage::Store;
 use vitalseal_storage::inbox::Required;
+use vitalseal_vitals::{Reading, senml, signal};
 
 use crate::keys::authority;
 use crate::site::at;
@@ -27,9 +28,14 @@ pub(crate) struct Messages {
     pub(crate) dir: PathBuf,
 }
 
-/// What a message says: nothing that storage would look at.
+/// What a message says: a heart rate that is this message's alone.
 pub(crate) fn payload(device: usize, sequence: u64) -> Vec<u8> {
-    format!("device {device}, message {sequence}").into_bytes()
+    let value = 50 + 10 * u32::try_from(device).unwrap() + u32::try_from(sequence).unwrap();
+    senml::encode(&[Reading {
+        signal: signal("8867-4").unwrap(),
+        value: value.into(),
+        at: at(5),
+    }])
 }
 
 pub(crate) fn device(n: usize) -> DeviceId {
@@ -128,7 +134,7 @@ impl Messages {
             required: Required::default(),
             received_at: at(20),
             first_at: at(5),
-            last_at: at(10),
+            last_at: at(5),
             readings: 1,
             envelope: bytes,
         }
