@@ -16,12 +16,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use vitalseal_storage::Progress;
 use zeroize::Zeroizing;
 
-use self::protocol::{MAX_REQUEST_BYTES, Request, Response};
+use self::protocol::{MAX_REQUEST_BYTES, Request, Response, Step};
 use crate::files;
 use crate::server::System;
 
@@ -96,10 +99,14 @@ async fn session(stream: UnixStream, system: &System) -> anyhow::Result<()> {
             .context("waiting for a request")?
             .context("reading a request")?;
         match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => match operations::perform(system, uid, request).await {
-                Ok(value) => Response::Ok(value),
-                Err(error) => Response::Failed(format!("{error:#}")),
-            },
+            Ok(request) => {
+                let newest = NewestStep::default();
+                let performing = operations::perform(system, uid, request, &newest);
+                match telling(performing, &newest, &mut write).await {
+                    Ok(value) => Response::Ok(value),
+                    Err(error) => Response::Failed(format!("{error:#}")),
+                }
+            }
             // The text of a parse error quotes its input, which may be a password: say only where.
             Err(error) => Response::Failed(format!(
                 "the request is not understood at column {}; command and server must be of the same \
@@ -108,8 +115,47 @@ async fn session(stream: UnixStream, system: &System) -> anyhow::Result<()> {
             )),
         }
     };
-    let mut bytes = Zeroizing::new(serde_json::to_vec(&answer).context("encoding an answer")?);
-    bytes.push(b'\n');
-    write.write_all(&bytes).await.context("sending an answer")?;
+    send(&answer, &mut write).await?;
     write.shutdown().await.context("sending an answer")
+}
+
+/// Waits for `work` and says meanwhile how far it is. Who asked may read slowly or go away: the work goes on.
+async fn telling<T>(
+    work: impl Future<Output = T>,
+    newest: &NewestStep,
+    write: &mut OwnedWriteHalf,
+) -> T {
+    let mut steps = newest.0.subscribe();
+    let working = async {
+        let done = work.await;
+        newest.0.send_replace(None);
+        done
+    };
+    let telling = async {
+        while steps.changed().await.is_ok() {
+            let step = steps.borrow_and_update().clone();
+            match step {
+                Some(step) if send(&Response::Step(step.clone()), write).await.is_ok() => {}
+                _ => break,
+            }
+        }
+    };
+    tokio::join!(working, telling).0
+}
+
+async fn send(answer: &Response, write: &mut OwnedWriteHalf) -> anyhow::Result<()> {
+    let mut bytes = Zeroizing::new(serde_json::to_vec(answer).context("encoding an answer")?);
+    bytes.push(b'\n');
+    write.write_all(&bytes).await.context("sending an answer")
+}
+
+/// Of many steps the newest is told: nobody waits for whoever reads slowly.
+#[derive(Debug, Default)]
+struct NewestStep(watch::Sender<Option<Step>>);
+
+impl Progress for NewestStep {
+    fn step(&self, done: u64, of: u64, what: &str) {
+        let what = what.to_owned();
+        self.0.send_replace(Some(Step { done, of, what }));
+    }
 }

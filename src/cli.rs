@@ -8,6 +8,7 @@ mod bucket;
 mod device;
 mod listeners;
 mod quarantine;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub use self::listeners::{
     AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand, SubscriberRoleArg,
 };
 pub use self::quarantine::{QuarantineCommand, SettleArgs};
+pub use self::store::{CheckArgs, StoreCommand};
 
 /// Sealed vital signs: signed by the device, one key per patient, answered under policy.
 #[derive(Debug, Parser)]
@@ -105,6 +107,9 @@ pub enum Command {
         #[command(flatten)]
         at: DataArgs,
     },
+    /// What is stored: how much, whether it is sound, and what makes it smaller.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Back up: ciphertext into a new directory, keys to every place for key snapshots.
     Backup(BackupArgs),
     /// Make a store of a backup and the newest key snapshot; needs no server.

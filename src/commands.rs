@@ -6,6 +6,7 @@ mod listeners;
 mod quarantine;
 mod reserved;
 mod server;
+pub(crate) mod store;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -225,6 +226,7 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
         | Command::Serve(_)
         | Command::Demo(_)
         | Command::Simulate(_)
+        | Command::Store(_)
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::Erase(_) => anyhow::bail!("this command does not go through the server"),

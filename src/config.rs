@@ -4,6 +4,7 @@
 
 mod cluster;
 mod commented;
+mod housekeeping;
 mod limits;
 mod s3;
 
@@ -23,6 +24,7 @@ use vitalseal_query::{LONGEST_DEADLINE, QueryLimits};
 use vitalseal_storage::StorePaths;
 
 pub use self::cluster::Cluster;
+pub use self::housekeeping::{Housekeeping, Retention};
 pub use self::limits::Limits;
 pub use self::s3::S3;
 
@@ -47,6 +49,12 @@ pub struct Config {
     /// The inbox and its flush to Parquet.
     #[serde(default)]
     pub storage: Storage,
+    /// What is done with stored files unasked.
+    #[serde(default)]
+    pub housekeeping: Housekeeping,
+    /// For how long they are kept.
+    #[serde(default)]
+    pub retention: Retention,
     /// The key tree.
     #[serde(default)]
     pub keys: Keys,
@@ -293,7 +301,7 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// The tables of the file.
+/// The tables of the file, but for those that came later: a file from before them is whole.
 const TABLES: [&str; 7] = [
     "mqtt",
     "sql",
@@ -327,6 +335,8 @@ impl Config {
             sql: Sql::default(),
             http: Http::default(),
             storage: Storage::default(),
+            housekeeping: Housekeeping::default(),
+            retention: Retention::default(),
             keys: Keys {
                 snapshots: vec![snapshots],
                 pkcs11: None,
@@ -364,6 +374,11 @@ impl Config {
             .mqtt
             .limits
             .check()
+            .with_context(|| format!("reading {}", path.display()))?;
+        config
+            .housekeeping
+            .check(config.sql.deadline_s)
+            .and_then(|()| config.retention.check())
             .with_context(|| format!("reading {}", path.display()))?;
         if let Some(s3) = &config.storage.s3 {
             s3.check()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use vitalseal_compliance::audit::AuditLog;
-use vitalseal_crypto::CertificateAuthority;
+use vitalseal_crypto::{CertificateAuthority, certificates_in_pem};
 use vitalseal_storage::{
     FileRootProvider, KeyCustody, Pkcs11RootProvider, Pkcs11Signer, RootProvider, SigningPurpose,
     Store, StorePaths, Token, TokenSettings,
@@ -92,6 +92,19 @@ pub(crate) async fn open_authority(
             paths.root_certificate().display()
         )
     })
+}
+
+/// Whom the certificates of devices lead to: the issuing and the root authority's, as DER.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) fn trusted(paths: &StorePaths) -> anyhow::Result<Vec<Vec<u8>>> {
+    let mut trusted = Vec::new();
+    for file in [paths.issuing_certificate(), paths.root_certificate()] {
+        let found = certificates_in_pem(&read(&file)?);
+        trusted.extend(found.with_context(|| format!("reading {}", file.display()))?);
+    }
+    Ok(trusted)
 }
 
 /// Makes the audit log of a new store.

@@ -11,11 +11,14 @@ pub mod credentials;
 mod custody;
 pub mod demo;
 mod files;
+mod housekeeping;
 pub mod init;
 pub mod logging;
 mod memory;
 pub mod mqtt_client;
+mod opened;
 mod output;
+mod progress;
 mod recipient;
 mod restore;
 mod secrets;
@@ -40,6 +43,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve(args, json).await?,
         Command::Demo(args) => return demo::run(args, json).await,
         Command::Simulate(args) => commands::simulate(args, json).await?,
+        Command::Store(command) => return commands::store::run(command, json).await,
         Command::Backup(args) => commands::backup::backup(args, json).await?,
         Command::Restore(args) => commands::backup::restore(args, json).await?,
         Command::Erase(args) => commands::erase(args, json).await?,

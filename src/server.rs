@@ -6,6 +6,7 @@
 mod background;
 mod cluster;
 mod doors;
+mod housekeeping;
 mod http;
 mod quarantine;
 mod reload;
@@ -27,15 +28,15 @@ use vitalseal_crypto::default_backend;
 use vitalseal_ingest::{Alerts, Clones, ClusterConsumers, Edge, EdgeDeps, Pipeline, PipelineDeps};
 use vitalseal_query::{QueryDeps, QueryService};
 use vitalseal_storage::ports::{Actor, AuditEvent, Clock, SystemClock};
-use vitalseal_storage::{Store, StorePaths};
 
 use self::doors::Doors;
 pub use self::doors::{Addresses, Overrides};
+pub use self::housekeeping::Tended;
 pub use self::reload::Reloaded;
 pub use self::revocations::Revocations;
 pub use self::system::{Flushed, System};
-use crate::config::Config;
-use crate::{admin, custody, recipient, restore};
+use crate::opened::Opened;
+use crate::{admin, custody, recipient};
 
 /// A running server.
 #[derive(Debug)]
@@ -56,15 +57,12 @@ impl Server {
     /// The store is locked, damaged or missing a key, or an address is taken.
     pub async fn start(data: &Path, overrides: Overrides) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let data = std::path::absolute(data).context("resolving the data directory")?;
-        let config = Config::load(&StorePaths::new(&data, None).config())?;
-        let paths = config.paths(&data);
-        let store = Store::open(&paths, custody::open(&config), clock.now())
-            .await
-            .with_context(|| format!("opening the store {}", data.display()))?;
-
-        let audit = custody::open_audit(&config, &store, &paths).await?;
-        restore::tell_of_join(&store, &audit, clock.now()).await?;
+        let Opened {
+            config,
+            paths,
+            store,
+            audit,
+        } = Opened::open(data, &*clock).await?;
         let authority = custody::open_authority(&config, &store, &paths).await?;
         let revocations = Revocations::open(&store, &authority, &config.names, clock.now()).await?;
 
@@ -147,6 +145,7 @@ impl Server {
             edge: edge.map(Edge::metrics).unwrap_or_default(),
             edge_limits: edge.map(Edge::limits),
             clones,
+            tended: Tended::default(),
             cluster: doors.consumers.as_ref().map(ClusterConsumers::metrics),
         });
         system.audited(Actor::System, started()).await?;
@@ -171,6 +170,7 @@ impl Server {
         ));
         let mut background = JoinSet::new();
         background.spawn(background::flush(Arc::clone(&system), stop.clone()));
+        background.spawn(housekeeping::tend(Arc::clone(&system), stop.clone()));
         background.spawn(space::watch(Arc::clone(&system), stop.clone()));
         background.spawn(quarantine::watch(Arc::clone(&system), stop.clone()));
         background.spawn(background::tend_recipient(

@@ -50,6 +50,10 @@ pub enum Alert {
     RevocationListStale,
     /// It was.
     RevocationListRenewed,
+    /// Stored files could not be merged, dropped or removed, several times in a row.
+    HousekeepingFails,
+    /// They could again.
+    HousekeepingResumed,
     /// An operator tries whether alerts arrive.
     Test,
 }
@@ -68,6 +72,8 @@ impl Alert {
             Self::QuarantineFree => "quarantine_free",
             Self::RevocationListStale => "revocation_list_stale",
             Self::RevocationListRenewed => "revocation_list_renewed",
+            Self::HousekeepingFails => "housekeeping_fails",
+            Self::HousekeepingResumed => "housekeeping_resumed",
             Self::Test => "test",
         }
     }

@@ -7,6 +7,7 @@ mod downlink;
 mod keys;
 mod listeners;
 mod quarantine;
+mod store;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_compliance::{access, erasure, incident};
 use vitalseal_crypto::SubjectPseudonym;
-use vitalseal_storage::QuarantineFilter;
+use vitalseal_storage::{Progress, QuarantineFilter};
 use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
 
 use super::protocol::Request;
@@ -31,8 +32,13 @@ use crate::server::System;
 /// Reasons are kept for ever, so they stay short enough to be read.
 const MAX_REASON_CHARS: usize = 500;
 
-/// Performs one request of the local user `uid`.
-pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyhow::Result<Value> {
+/// Performs one request of the local user `uid`; `progress` hears of what takes long.
+pub(super) async fn perform(
+    system: &System,
+    uid: u32,
+    request: Request,
+    progress: &dyn Progress,
+) -> anyhow::Result<Value> {
     let act = Act {
         system,
         actor: Actor::Local { uid },
@@ -157,6 +163,10 @@ pub(super) async fn perform(system: &System, uid: u32, request: Request) -> anyh
         } => keys::rotate_kek(&act, &patient).await,
         Request::Backup { out } => backup::take(&act, &out).await,
         Request::Flush => json(&system.flush().await?),
+        Request::StoreStatus => store::status(&act).await,
+        Request::StoreCheck { keys, repair } => store::check(&act, keys, repair, progress).await,
+        Request::StoreCompact { force } => store::compact(&act, force, progress).await,
+        Request::StoreVacuum => store::vacuum(&act, progress).await,
         Request::Erase { patient, reason } => act.erase(&patient, &reason).await,
         Request::IncidentOpen {
             kind,

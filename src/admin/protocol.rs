@@ -1,4 +1,5 @@
-//! What goes over `DIR/admin.sock`: one JSON line asks, one JSON line answers, then the socket closes.
+//! What goes over `DIR/admin.sock`: one JSON line asks, one JSON line answers, then the socket closes. Before the answer
+//! to something that takes long come lines that say how far it is.
 //!
 //! Only the operating system's word for who asks is believed (peer credentials), never a field in a
 //! request. Passwords travel here and nowhere else, and `Debug` of a request never shows one.
@@ -138,6 +139,15 @@ pub enum Request {
         patient: Option<SubjectPseudonym>,
     },
     Flush,
+    StoreStatus,
+    StoreCheck {
+        keys: bool,
+        repair: bool,
+    },
+    StoreCompact {
+        force: bool,
+    },
+    StoreVacuum,
     Backup {
         out: PathBuf,
     },
@@ -160,14 +170,27 @@ pub enum Request {
     IncidentList,
 }
 
-/// The answer: a value that the command prints, or the chain of reasons why not.
+/// The answer: a value that the command prints, or the chain of reasons why not. Any number of steps may come before it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
+    /// It is under way.
+    Step(Step),
     /// It was done.
     Ok(serde_json::Value),
     /// It was not done; the text is for the operator.
     Failed(String),
+}
+
+/// How far something is that takes long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Steps that are done.
+    pub done: u64,
+    /// Steps that there are, as far as that is known.
+    pub of: u64,
+    /// What comes next.
+    pub what: String,
 }
 
 /// Bytes that no log may show: what a device is told.

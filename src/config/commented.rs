@@ -18,6 +18,8 @@ impl Config {
             sql,
             http,
             storage,
+            housekeeping,
+            retention,
             keys,
             recipient,
             controller: _,
@@ -88,6 +90,8 @@ flush_mib = {flush_mib}
 reserve_mib = {reserve}
 
 {s3}
+{housekeeping}
+{retention}
 [keys]
 # Each of these directories gets a snapshot of the (wrapped) key tree before a root is destroyed. Without a
 # snapshot, a backup from before an erasure opens for nobody: put them on other disks, and keep them.
@@ -132,6 +136,8 @@ overlap_h = {overlap}
             memory = sql.memory_mib,
             deadline = sql.deadline_s,
             http_listen = http.listen,
+            housekeeping = housekeeping.commented(),
+            retention = retention.commented(),
             snapshots = toml::Value::from(
                 keys.snapshots
                     .iter()

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod forgetting;
+mod keeping;
 mod path;
 
 use std::future::Future;
@@ -64,6 +65,16 @@ pub(super) const ALL: &[Step] = &[
         run: |s| Box::pin(attacks::ciphertext(s)),
     },
     Step {
+        name: "compact",
+        what: "turning sealed rows into sealed chunks",
+        run: |s| Box::pin(keeping::compact(s)),
+    },
+    Step {
+        name: "check",
+        what: "verifying every file and signature",
+        run: |s| Box::pin(keeping::check(s)),
+    },
+    Step {
         name: "erase",
         what: "erasing a patient",
         run: |s| Box::pin(forgetting::erase(s)),
@@ -72,6 +83,11 @@ pub(super) const ALL: &[Step] = &[
         name: "backup",
         what: "opening the copy made before the erasure",
         run: |s| Box::pin(forgetting::backup(s)),
+    },
+    Step {
+        name: "vacuum",
+        what: "dropping the erased patient's ciphertext",
+        run: |s| Box::pin(keeping::vacuum(s)),
     },
     Step {
         name: "report",

@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{System, cluster, quarantine, space};
+use super::{System, cluster, housekeeping, quarantine, space};
 
 /// Name without its prefix, kind, help, value.
 pub(super) type Metric = (&'static str, &'static str, &'static str, u64);
@@ -149,6 +149,7 @@ async fn metrics(State(system): State<Arc<System>>) -> impl IntoResponse {
         .into_iter()
         .chain(space::metrics(&system))
         .chain(quarantine::metrics(&system).await)
+        .chain(housekeeping::metrics(&system).await)
         .chain(cluster.into_iter().flatten())
         .chain([(
             "roots_retiring",

@@ -15,7 +15,7 @@ use vitalseal_query::QueryService;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _, Clock};
 use vitalseal_storage::{Store, StorePaths};
 
-use super::{Addresses, Revocations};
+use super::{Addresses, Revocations, Tended};
 use crate::config::Config;
 
 /// What every part of a running server may use.
@@ -59,6 +59,8 @@ pub struct System {
     pub edge_limits: Option<Limits>,
     /// What is done about clones.
     pub clones: Clones,
+    /// What housekeeping did since the start.
+    pub tended: Tended,
     /// Counters of the consumers, if there is a cluster.
     pub cluster: Option<Arc<ClusterMetrics>>,
 }

@@ -170,6 +170,7 @@ pub(super) async fn query(site: &mut Site) -> anyhow::Result<String> {
             devices.to_string(),
         ]);
     }
+    let signals = rows.len() + waveforms(site, &mut table).await?;
     ensure!(
         site.rows == site.readings,
         "{} readings were acknowledged, SQL answers {}",
@@ -198,9 +199,26 @@ pub(super) async fn query(site: &mut Site) -> anyhow::Result<String> {
     Ok(format!(
         "{} rows over {} signals, every reading accounted for; heart rate and pulse waveform are \
          recordings, the others simulated\n{table}",
-        site.rows,
-        rows.len()
+        site.rows, signals
     ))
+}
+
+/// Sampled signals, which stand in a table of their own; how many there are.
+async fn waveforms(site: &mut Site, table: &mut Table) -> anyhow::Result<usize> {
+    let sql = "SELECT display, unit, CAST(sum(cardinality(samples)) AS BIGINT), count(DISTINCT device) FROM waveforms \
+               GROUP BY display, unit ORDER BY display";
+    let client = site.sql().await?;
+    let rows = client.query(sql, &[]).await.context("asking SQL")?;
+    for row in &rows {
+        let samples: i64 = row.try_get(2)?;
+        site.rows += u64::try_from(samples)?;
+        let (display, unit): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let devices: i64 = row.try_get(3)?;
+        let (samples, devices) = (samples.to_string(), devices.to_string());
+        let none = String::new;
+        table.add_row([display, unit, samples, none(), none(), none(), devices]);
+    }
+    Ok(rows.len())
 }
 
 fn per_second(count: u64, elapsed_s: f64) -> f64 {

@@ -386,6 +386,16 @@ pub enum AuditEvent {
         messages: u64,
         readings: u64,
     },
+    /// Data files were merged into others, message for message.
+    FilesCompacted {
+        files_in: u64,
+        files_out: u64,
+        messages: u64,
+        readings: u64,
+    },
+    /// Damaged data files were set aside, and what could be read of them was written anew; `losses` counts the rows and
+    /// files that could not.
+    DamageSetAside { files: Vec<String>, losses: u64 },
     /// A new envelope key of the server.
     RecipientEpochStarted { epoch: KeyEpoch, kid: Kid },
     /// The private part of an ended envelope key is gone.
