@@ -6,20 +6,24 @@
 
 mod bucket;
 mod device;
+mod envelope;
 mod listeners;
 mod quarantine;
 mod store;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::TypedValueParser as _;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use jiff::Timestamp;
 use vitalseal_crypto::{DeviceId, SubjectPseudonym};
 use vitalseal_storage::ports::{Role, UserName, Ward};
 
 pub use self::bucket::BucketArgs;
 pub use self::device::{DeviceCommand, DeviceSendArgs};
+pub use self::envelope::{EnvelopeCommand, EnvelopeFile, EnvelopeVerifyArgs};
 pub use self::listeners::{
     AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand, SubscriberRoleArg,
 };
@@ -95,6 +99,9 @@ pub enum Command {
     /// Messages that were refused, and why.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
+    /// A single message in hand: what it says, and whether its device signed it.
+    #[command(subcommand)]
+    Envelope(EnvelopeCommand),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -208,6 +215,9 @@ pub struct SimulateArgs {
     /// Seed of the simulated signals.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Play a minute of a simulated pulse waveform on every device instead, sampled so many times a second; 5000 at most.
+    #[arg(long, value_name = "HZ", value_parser = value_parser!(u32).range(1..=5_000).try_map(NonZeroU32::try_from))]
+    pub waveforms: Option<NonZeroU32>,
 }
 
 /// `vitalseal ca …`

@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 mod device;
+pub(crate) mod envelope;
 mod listeners;
 mod quarantine;
 mod reserved;
@@ -226,6 +227,7 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
         | Command::Serve(_)
         | Command::Demo(_)
         | Command::Simulate(_)
+        | Command::Envelope(_)
         | Command::Store(_)
         | Command::Backup(_)
         | Command::Restore(_)

@@ -1,9 +1,11 @@
 //! Devices that play recordings: what `simulate` and `demo` run, on the SDK that firmware would link.
 //!
 //! Heart rate and pulse waveform are real recordings, moved in time so that they end now. `SpO2`, blood
-//! pressure, temperature and respiration are simulated, and are called simulated wherever they show.
+//! pressure, temperature and respiration are simulated, and are called simulated wherever they show;
+//! so is a pulse waveform of a rate that somebody asks for.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use vitalseal_crypto::{DeviceId, RecipientCertificate, SubjectPseudonym};
 use vitalseal_device::recording::{HeartRateRecording, PulseRecording};
-use vitalseal_device::simulated::SimulatedPatient;
+use vitalseal_device::simulated::{SimulatedPatient, SimulatedPulse};
 use vitalseal_device::{
     AgreementMode, Batcher, DeviceIdentity, Endpoint, Outbox, Publisher, PublisherSettings, Sealer,
 };
@@ -35,6 +37,9 @@ const MESSAGE_SPAN: Duration = Duration::from_secs(60);
 const SAMPLES_PER_MESSAGE: usize = 250;
 /// Minutes that a simulated patient is measured for, one step of five signals a second.
 const SIMULATED_MINUTES: i64 = 10;
+/// Seconds of a simulated pulse in one message, and such messages a device: a minute.
+const PULSE_MESSAGE_SECONDS: i64 = 2;
+const PULSE_MESSAGES: i64 = 30;
 /// Recordings end now, and are shorter than this: their devices measured their patients since then.
 const RECORDED_WITHIN: SignedDuration = SignedDuration::from_hours(24);
 /// Messages per session key of a device in `ss` mode.
@@ -53,6 +58,13 @@ pub enum Source {
     Simulated {
         /// The same seed gives the same patient.
         seed: u64,
+    },
+    /// Simulated pulse waveform, a minute of it.
+    SimulatedPulse {
+        /// The same seed gives the same wave.
+        seed: u64,
+        /// Samples a second.
+        rate_hz: NonZeroU32,
     },
 }
 
@@ -142,6 +154,18 @@ impl Player {
                     .flat_map(|second| patient.step(start + SignedDuration::from_secs(second)))
                     .collect();
                 self.record_readings(readings, now)
+            }
+            Source::SimulatedPulse { seed, rate_hz } => {
+                let mut pulse = SimulatedPulse::new(seed, rate_hz);
+                let start = now - SignedDuration::from_secs(PULSE_MESSAGES * PULSE_MESSAGE_SECONDS);
+                let samples = rate_hz.get() * u32::try_from(PULSE_MESSAGE_SECONDS)?;
+                for _ in 0..PULSE_MESSAGES {
+                    let waveform = pulse.next(start, samples)?;
+                    let message = self.sealer.seal_waveform(&waveform, now)?;
+                    self.outbox.push(&message)?;
+                    self.readings += u64::from(samples);
+                }
+                Ok(())
             }
         }
     }
@@ -253,13 +277,16 @@ pub async fn run(args: &SimulateArgs) -> anyhow::Result<Summary> {
     };
     let mut playing = tokio::task::JoinSet::new();
     for index in 0..args.devices {
-        let (source, plays) = match index % 3 {
-            0 => (Source::HeartRate, "recorded heart rate"),
-            1 => (Source::PulseWaveform, "recorded pulse waveform"),
-            _ => (
-                Source::Simulated {
-                    seed: args.seed + u64::from(index),
-                },
+        let seed = args.seed + u64::from(index);
+        let (source, plays) = match (args.waveforms, index % 3) {
+            (Some(rate_hz), _) => (
+                Source::SimulatedPulse { seed, rate_hz },
+                "simulated pulse waveform",
+            ),
+            (None, 0) => (Source::HeartRate, "recorded heart rate"),
+            (None, 1) => (Source::PulseWaveform, "recorded pulse waveform"),
+            (None, _) => (
+                Source::Simulated { seed },
                 "simulated SpO2, blood pressure, temperature, respiration",
             ),
         };

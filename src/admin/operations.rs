@@ -77,6 +77,7 @@ pub(super) async fn perform(
         } => devices::assign(&act, device, patient, since).await,
         Request::DeviceAssignments { device } => devices::assignments(&act, &device).await,
         Request::DeviceList => devices::list(&act).await,
+        Request::DeviceCertificates => devices::certificates(&act).await,
         Request::DeviceRevoke { device, reason } => devices::revoke(&act, device, &reason).await,
         Request::DeviceSuspend { device, reason } => devices::suspend(&act, device, &reason).await,
         Request::DeviceReinstate { device, reason } => {

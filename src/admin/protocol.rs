@@ -62,6 +62,7 @@ pub enum Request {
         device: DeviceId,
         reason: String,
     },
+    DeviceCertificates,
     DeviceChain {
         device: DeviceId,
     },

@@ -53,6 +53,15 @@ pub(super) struct EnrolledView<'a> {
 }
 
 #[derive(Serialize)]
+pub(super) struct CertificateView<'a> {
+    pub(super) device: &'a DeviceId,
+    pub(super) certificate: String,
+    pub(super) not_before: Timestamp,
+    pub(super) not_after: Timestamp,
+    pub(super) pem: String,
+}
+
+#[derive(Serialize)]
 pub(super) struct AssignedView<'a> {
     pub(super) device: &'a DeviceId,
     pub(super) patient: &'a str,

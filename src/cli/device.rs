@@ -54,6 +54,8 @@ pub enum DeviceCommand {
     },
     /// List devices.
     List(DataArgs),
+    /// Print every certificate that a device ever had (PEM), for whoever verifies what they signed.
+    Certificates(DataArgs),
     /// Suspend a device until it is reinstated: its session ends, it cannot connect, and what still comes from it is kept
     /// aside.
     Suspend {

@@ -58,6 +58,15 @@ pub(super) async fn run(command: DeviceCommand, json: bool) -> anyhow::Result<()
             relay(&at, Request::DeviceAssignments { device }, json).await
         }
         DeviceCommand::List(at) => relay(&at, Request::DeviceList, json).await,
+        DeviceCommand::Certificates(at) => {
+            let certificates = send(&at, Request::DeviceCertificates).await?;
+            if json {
+                return output::print(&certificates, true);
+            }
+            let each = certificates.as_array().into_iter().flatten();
+            let pems: Vec<_> = each.map(|one| text(one, "pem")).collect::<Result<_, _>>()?;
+            output::line(&pems.concat())
+        }
         DeviceCommand::Revoke { at, device, reason } => {
             relay(&at, Request::DeviceRevoke { device, reason }, json).await
         }
@@ -133,7 +142,7 @@ fn verified_clone_proof(file: &Path, ca: &Path) -> anyhow::Result<Value> {
     }))
 }
 
-fn hexadecimal(hash: [u8; 32]) -> String {
+pub(super) fn hexadecimal(hash: [u8; 32]) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

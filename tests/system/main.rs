@@ -34,6 +34,7 @@ mod crash;
 mod demo;
 mod disk;
 mod documents;
+mod envelope;
 mod external;
 mod faults;
 mod interop;

@@ -6,13 +6,14 @@ use std::ops::RangeInclusive;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
-use vitalseal_crypto::{DeviceId, SubjectPseudonym};
+use vitalseal_crypto::{DeviceCertificate, DeviceId, SubjectPseudonym};
 use vitalseal_storage::ports::AuditEvent;
 use vitalseal_storage::{BootChain, DeviceState};
 
 use super::{Act, json, reason_text};
 use crate::admin::views::{
-    AssignedView, AssignmentView, BootView, CloneProofView, DeviceView, EnrolledView, StandingView,
+    AssignedView, AssignmentView, BootView, CertificateView, CloneProofView, DeviceView,
+    EnrolledView, StandingView,
 };
 
 pub(super) async fn enroll(
@@ -43,6 +44,21 @@ pub(super) async fn enroll(
         pem: issued.pem,
         ca_pem: authority.bundle_pem(),
     })
+}
+
+/// Of revoked devices and replaced ones too: what was signed under them stays verifiable.
+pub(super) async fn certificates(act: &Act<'_>) -> anyhow::Result<Value> {
+    let certificates = act.system.store.registry.device_certificates().await?;
+    let view = |certificate: &DeviceCertificate| {
+        json(&CertificateView {
+            device: certificate.device(),
+            certificate: certificate.thumbprint().to_string(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+            pem: certificate.to_pem(),
+        })
+    };
+    certificates.iter().map(view).collect()
 }
 
 pub(super) async fn assign(
