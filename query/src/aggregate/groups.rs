@@ -7,6 +7,7 @@ use datafusion::arrow::array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, StringViewArray,
     TimestampMicrosecondArray,
 };
+use datafusion::arrow::compute::cast;
 use datafusion::error::Result;
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_storage::chunk::{Series, Stats};
@@ -145,6 +146,8 @@ impl Groups {
     }
 
     fn batch(&self, rows: &[Row<'_>]) -> Result<RecordBatch> {
+        let schema = Arc::clone(&self.shape.schema);
+        let fields = schema.fields().iter();
         let key = |at: usize| -> ArrayRef {
             let before = self.shape.keys.iter().take(at);
             let text = before.filter(|key| matches!(key, Key::Text(_))).count();
@@ -188,8 +191,10 @@ impl Groups {
             Fold::Key(at) => key(*at),
         });
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let schema = Arc::clone(&self.shape.schema);
-        let arrays = keys.chain(folds).collect();
+        // A step may be asked for in a finer unit.
+        let arrays = keys.chain(folds).zip(fields);
+        let arrays = arrays.map(|(array, field)| cast(&array, field.data_type()));
+        let arrays = arrays.collect::<Result<_, _>>()?;
         Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
     }
 

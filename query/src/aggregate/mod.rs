@@ -25,8 +25,11 @@ use datafusion::error::Result;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 
-pub(crate) use fold::FoldExec;
+use fold::FoldExec;
 use shape::Shape;
+
+use crate::decrypt::DecryptExec;
+use crate::table::Scan;
 
 /// The rule.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ impl PhysicalOptimizerRule for FoldAggregates {
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_down(|node| {
-            Ok(match Shape::of(&node) {
+            Ok(match Shape::of(&node, all_readings) {
                 Some((shape, scan)) => Transformed::yes(Arc::new(FoldExec::new(shape, scan))),
                 None => Transformed::no(node),
             })
@@ -54,4 +57,12 @@ impl PhysicalOptimizerRule for FoldAggregates {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// The scan of a leaf that gives all readings of its patients.
+fn all_readings(plan: &Arc<dyn ExecutionPlan>) -> Option<Scan> {
+    let decrypt = plan.downcast_ref::<DecryptExec>()?;
+    decrypt
+        .yields_all_readings()
+        .then(|| decrypt.scan().clone())
 }
