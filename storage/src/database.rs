@@ -189,6 +189,20 @@ impl Database {
         Ok(content == 0)
     }
 
+    /// Removes every table from a server's schema, which has no others: see [`Database::is_empty`].
+    pub(crate) async fn remove(&self) -> Result<(), sqlx::Error> {
+        if !matches!(*self.place, Place::Postgres(_)) {
+            return Ok(());
+        }
+        let mut tx = self.begin().await?;
+        let conn = tx.connection();
+        for table in tables(conn).await? {
+            run(format!("DROP TABLE \"{table}\" CASCADE"), conn).await?;
+        }
+        run("DROP DOMAIN IF EXISTS blob".to_owned(), conn).await?;
+        tx.commit().await
+    }
+
     pub(crate) async fn close(&self) {
         self.pool.close().await;
         self.claim.let_go().await;
@@ -252,19 +266,6 @@ pub(crate) async fn tables(conn: &mut Connection) -> Result<Vec<String>, sqlx::E
         false => "SELECT name FROM sqlite_schema WHERE type = 'table'",
     };
     sqlx::query_scalar(names).fetch_all(conn).await
-}
-
-/// Removes every table of a server's schema: of a registry that was being made, and now is not to be.
-pub(crate) async fn remove(place: &Place) -> Result<(), sqlx::Error> {
-    if !matches!(place, Place::Postgres(_)) {
-        return Ok(());
-    }
-    let mut conn = connect(place).await?;
-    for table in tables(&mut conn).await? {
-        run(format!("DROP TABLE \"{table}\" CASCADE"), &mut conn).await?;
-    }
-    run("DROP DOMAIN IF EXISTS blob".to_owned(), &mut conn).await?;
-    conn.close().await
 }
 
 /// Statements that are put together here, from nothing but what stands in this program.

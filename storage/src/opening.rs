@@ -5,12 +5,14 @@
 //! never changed once it was released; `tests/migrations.rs` opens a store of each version. What a step cannot do in SQL,
 //! whoever needs it does when it finds nothing there, as [`crate::keys::store_keys::ensure`].
 
+use sqlx::Connection as _;
+
 use crate::backup;
 use crate::database::copy::{self, Table};
 use crate::database::{self, Database, Place, sqlite};
+use crate::durable;
 use crate::paths::StorePaths;
 use crate::store::StoreError;
-use sqlx::Connection as _;
 
 /// Version of the registry's tables that this program reads and writes.
 pub(crate) const VERSION: i64 = 4;
@@ -41,6 +43,27 @@ pub(crate) async fn create(paths: &StorePaths) -> Result<Database, StoreError> {
     Ok(db)
 }
 
+/// Brings the registry of an unpacked backup, which is a file, to where this store is to have it.
+///
+/// # Errors
+/// As [`open`] and [`create`]; then nothing is at that place, and the file is as it was.
+pub(crate) async fn bring_in(paths: &StorePaths) -> Result<(), StoreError> {
+    let place = paths.registry_place();
+    let file = paths.registry();
+    if !matches!(place, Place::Postgres(_)) {
+        return Ok(());
+    }
+    let unpacked = Place::Sqlite(file.clone());
+    let db = connect(&unpacked).await?;
+    settle(&db, &unpacked, paths).await?;
+    db.close().await;
+    // Claimed until the copy is there.
+    let server = create(paths).await?;
+    copy(&unpacked, &place).await?;
+    server.close().await;
+    Ok(durable::remove(&file)?)
+}
+
 /// Whether the directory holds a store: the registry, or the part that is a file in any case.
 pub(crate) fn is_there(paths: &StorePaths) -> bool {
     match paths.registry_place() {
@@ -57,14 +80,17 @@ pub(crate) fn is_there(paths: &StorePaths) -> bool {
 pub(crate) async fn open(paths: &StorePaths) -> Result<Database, StoreError> {
     let place = paths.registry_place();
     let db = connect(&place).await?;
+    settle(&db, &place, paths).await?;
+    Ok(db)
+}
+
+/// Sees that the tables are those of [`VERSION`], or makes them so.
+async fn settle(db: &Database, place: &Place, paths: &StorePaths) -> Result<(), StoreError> {
     let version = db.schema_version().await;
-    match version.map_err(|cause| unusable(&place, cause))? {
+    match version.map_err(|cause| unusable(place, cause))? {
         0 => Err(StoreError::Incomplete(paths.data().to_path_buf())),
-        VERSION => Ok(db),
-        found @ EARLIEST..VERSION => {
-            migrate(&db, found).await?;
-            Ok(db)
-        }
+        VERSION => Ok(()),
+        found @ EARLIEST..VERSION => Ok(migrate(db, found).await?),
         found => Err(StoreError::Version {
             place: place.to_string(),
             found,
@@ -92,6 +118,24 @@ fn unusable(place: &Place, cause: sqlx::Error) -> StoreError {
             registry: server.to_string(),
             cause,
         },
+    }
+}
+
+/// Removes what [`create`] or [`bring_in`] put on a server, for a store that is not to be.
+pub(crate) async fn remove(paths: &StorePaths) {
+    let place = paths.registry_place();
+    if !matches!(place, Place::Postgres(_)) {
+        return;
+    }
+    let removing = async {
+        // Nobody else's, who may have come in between.
+        let db = connect(&place).await?;
+        let removed = db.remove().await;
+        db.close().await;
+        Ok::<_, StoreError>(removed?)
+    };
+    if let Err(error) = removing.await {
+        tracing::error!(%error, registry = %place, "removing the tables of a store that was not completed");
     }
 }
 

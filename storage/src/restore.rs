@@ -34,6 +34,7 @@ use crate::catalog::DataFile;
 use crate::database::{at_opt, parsed};
 use crate::durable::FileError;
 use crate::keys::{JoinRefused, KeyCustody};
+use crate::opening;
 use crate::paths::StorePaths;
 use crate::registry::PatientState;
 use crate::schema;
@@ -160,15 +161,29 @@ impl Store {
         };
         let backup = tokio::task::spawn_blocking(unpack).await;
         let backup = backup.map_err(StoreError::from)??;
-        let opened = Self::open_alone(paths, custody, now).await;
-        let store = opened.map_err(refused)?;
+        opening::bring_in(paths).await?;
+        let store = match Self::open_alone(paths, custody, now).await {
+            Ok(store) => store,
+            Err(cause) => {
+                opening::remove(paths).await;
+                return Err(refused(cause));
+            }
+        };
         match finish(&store, backup, now).await {
             Ok(restored) => Ok((store, restored)),
             Err(error) => {
-                store.close().await;
+                store.abandon().await;
                 Err(error)
             }
         }
+    }
+
+    /// Closes a store that was only just made, by [`Store::create`] or [`Store::restore`], and that is not to be: what
+    /// it put on a server is removed. The directories are left to the caller, who made them.
+    pub async fn abandon(self) {
+        let paths = self.paths().clone();
+        self.close().await;
+        opening::remove(&paths).await;
     }
 }
 

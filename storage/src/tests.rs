@@ -23,12 +23,11 @@ mod opening;
 mod order;
 mod peers;
 mod places;
-#[path = "../../tests/common/postgres.rs"]
-mod postgres;
 mod restore;
 mod review;
 mod rotation;
 mod sealed;
+mod server;
 mod snapshot;
 mod standing;
 mod subscribers;
@@ -45,9 +44,9 @@ use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
 
 use errors::chain;
 use files::{copy_tree, files_below};
-use postgres::Schema;
+use server::Schema;
 
-use crate::database::{Database, PostgresPlace, RegistryPlace};
+use crate::database::{Database, RegistryPlace};
 use crate::inbox::{Admission, Required};
 use crate::keys::{FileRootProvider, KeySlot, RootProvider};
 use crate::paths::StorePaths;
@@ -105,10 +104,7 @@ impl Site {
 
     fn registry(&self) -> RegistryPlace {
         match &self.schema {
-            Some(schema) => {
-                let place = PostgresPlace::new(&schema.address(), None);
-                RegistryPlace::Postgres(place.unwrap())
-            }
+            Some(schema) => RegistryPlace::Postgres(schema.place()),
             None => RegistryPlace::File,
         }
     }

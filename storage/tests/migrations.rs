@@ -9,23 +9,29 @@ mod errors;
 #[path = "../../tests/common/files.rs"]
 mod files;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::{AsArray as _, RecordBatch};
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use vitalseal_crypto::{
     Agreement, AtRest, CertificateAuthority, ContentType, DeviceId, DeviceSigner, KeyEpoch,
-    NoSenderKeys, Received, RecipientCertificate, SealRequest, SubjectPseudonym, default_backend,
+    NoSenderKeys, Received, RecipientCertificate, SealRequest, default_backend,
     new_device_key_and_csr, seal,
 };
 use vitalseal_storage::inbox::Required;
 use vitalseal_storage::{
-    Admission, FileRootProvider, KeyCustody, NewUser, Role, Store, StorePaths,
+    Admission, Authorized, FileRootProvider, KeyCustody, NewUser, PatientState, Role, Store,
+    StorePaths, schema,
 };
 use vitalseal_vitals::{Period, Reading, Waveform, senml, signal, waveform};
 
-use files::copy_tree;
+use errors::chain;
+use files::{copy_tree, files_below};
 
 /// Messages of each device: the first two are in one file, the third is in another, the others are in the inbox.
 const SEQUENCES: std::ops::RangeInclusive<u64> = 1..=6;
@@ -89,6 +95,142 @@ struct Sender {
     signer: DeviceSigner,
     certificate: vitalseal_crypto::DeviceCertificate,
     previous: Option<[u8; 32]>,
+}
+
+/// Versions that left a fixture.
+const VERSIONS: [u32; 1] = [3];
+
+#[tokio::test]
+async fn a_store_of_every_earlier_version_opens_and_gives_back_everything() {
+    for version in VERSIONS {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site(dir.path().join("site"));
+        copy_tree(&fixture(version), &site.0);
+        // A checkout keeps no permissions, and keys that others may read are refused.
+        for file in files_below(&site.0) {
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let old: Vec<String> = names(&site);
+        let opened = Store::open(&site.paths(), site.custody(), at(600)).await;
+        let store = opened.unwrap_or_else(|e| panic!("version {version}: {}", chain(&e)));
+        assert_intact(&store).await;
+        let files = store.catalog.files().await.unwrap();
+        assert_eq!(files.len(), 2);
+        assert!(files.iter().all(|file| !file.encrypted));
+
+        // What is written from now on is of the present version, beside what is there.
+        store.flush(at(601)).await.unwrap();
+        assert_intact(&store).await;
+        let files = store.catalog.files().await.unwrap();
+        let new = || files.iter().filter(|file| file.encrypted);
+        assert!(new().count() > 0);
+        assert!(old.iter().all(|name| names(&site).contains(name)));
+        let kid = store
+            .keys
+            .store_keys()
+            .await
+            .unwrap()
+            .current()
+            .kid()
+            .clone();
+        store.close().await;
+
+        let store = Store::open(&site.paths(), site.custody(), at(700))
+            .await
+            .unwrap();
+        assert_intact(&store).await;
+        let again = store.keys.store_keys().await.unwrap();
+        assert_eq!(again.current().kid(), &kid, "drawn once");
+        store.keys.rotate_root(at(701)).await.unwrap();
+        store.close().await;
+        let store = Store::open(&site.paths(), site.custody(), at(702))
+            .await
+            .unwrap();
+        assert_eq!(store.keys.store_keys().await.unwrap().current().kid(), &kid);
+        assert_intact(&store).await;
+        store.close().await;
+    }
+}
+
+fn names(site: &Site) -> Vec<String> {
+    let files = files_below(&site.paths().parquet()).into_iter();
+    let names = files.map(|file| file.file_name().unwrap().to_string_lossy().into_owned());
+    names.collect()
+}
+
+/// Patients, keys, people, and every message of those who were not erased, once.
+async fn assert_intact(store: &Store) {
+    let patients = store.registry.patients().await.unwrap();
+    let name = |n: usize| patients[n].identity.as_ref()?.name.as_deref();
+    assert_eq!(
+        [name(0), name(1), name(2)],
+        [Some("Ada"), Some("Ben"), None]
+    );
+    assert_eq!(patients[2].state, PatientState::Erased);
+    let ledger = store.keys.erasure_ledger().await.unwrap();
+    assert_eq!(
+        (ledger.len(), ledger[0].erasure_id.as_str()),
+        (1, "erasure-of-cleo")
+    );
+    let secret = store.keys.secret("tls").await.unwrap().unwrap();
+    assert_eq!(secret.as_slice(), b"server key");
+    let nora = "nora".parse().unwrap();
+    let granted = store.registry.grants_of(&nora, at(10)).await.unwrap();
+    assert_eq!(granted.len(), 2);
+    assert!(store.registry.user(&nora).await.unwrap().is_some());
+    assert_eq!(store.keys.recipients().await.unwrap().len(), 1);
+    for n in 0..3 {
+        let device = store.registry.device(&device(n)).await.unwrap().unwrap();
+        assert_eq!(device.patient(), Some(&patients[n].subject));
+    }
+
+    let living = patients[..2].iter().map(|patient| patient.subject.clone());
+    let cut = store.cut(&Authorized::new(living.collect())).await.unwrap();
+    let mut batches = vec![cut.hot];
+    for file in cut.files.iter() {
+        let read = store
+            .files
+            .batches(file, &[schema::SUBJECT, schema::ENVELOPE], 100);
+        batches.extend(read.try_collect::<Vec<_>>().await.unwrap());
+    }
+    let mut found = BTreeMap::new();
+    for (subject, envelope) in batches.iter().flat_map(envelopes) {
+        let Some(n) = patients[..2]
+            .iter()
+            .position(|p| p.subject.as_str() == subject)
+        else {
+            continue;
+        };
+        let keys = store
+            .keys
+            .patient_keys(&patients[n].subject)
+            .await
+            .unwrap()
+            .unwrap();
+        let at_rest = AtRest::decode(&envelope).unwrap();
+        let kek = keys.find(at_rest.kek_kid()).unwrap();
+        let header = at_rest.header();
+        let opened = at_rest.open(kek, default_backend()).unwrap();
+        let (content_type, expected) = payload(n, header.sequence);
+        assert_eq!((header.content_type, &*opened), (content_type, &expected));
+        *found.entry((n, header.sequence)).or_insert(0) += 1;
+    }
+    let all = (0..2).flat_map(|n| SEQUENCES.map(move |sequence| ((n, sequence), 1)));
+    assert_eq!(found, all.collect());
+}
+
+fn envelopes(batch: &RecordBatch) -> Vec<(String, Vec<u8>)> {
+    let column = |name| batch.column_by_name(name).unwrap();
+    let (subjects, envelopes) = (column(schema::SUBJECT), column(schema::ENVELOPE));
+    let (subjects, envelopes) = (subjects.as_string::<i32>(), envelopes.as_binary::<i32>());
+    (0..batch.num_rows())
+        .map(|row| {
+            (
+                subjects.value(row).to_owned(),
+                envelopes.value(row).to_vec(),
+            )
+        })
+        .collect()
 }
 
 #[tokio::test]
@@ -211,7 +353,8 @@ async fn the_present_version_leaves_a_store_behind() {
         .unwrap();
     store.close().await;
     fs::remove_file(site.paths().lock()).unwrap();
-    copy_tree(&site.0, &fixture(3));
+    let version = VERSIONS[VERSIONS.len() - 1] + 1;
+    copy_tree(&site.0, &fixture(version));
     fs::remove_dir_all(site.0).unwrap();
 }
 

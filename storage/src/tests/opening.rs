@@ -33,6 +33,34 @@ async fn one_process_at_a_time() {
     ));
 }
 
+/// The data directory is locked by a file; a registry that two directories name is claimed on its server.
+#[tokio::test]
+async fn one_server_at_a_time_has_a_registry_and_none_is_planted_among_tables() {
+    let site = Site::new();
+    let Some(schema) = &site.schema else { return };
+    let store = site.create().await;
+    let other = Site::with_file();
+    copy_tree(&site.data(), &other.data());
+    let place = RegistryPlace::Postgres(schema.place());
+    let paths = StorePaths::new(&other.data(), None).with_registry(place.clone());
+    let refused = Store::open(&paths, site.roots(), at(1)).await.unwrap_err();
+    assert!(
+        matches!(refused, StoreError::RegistryInUse(_)),
+        "{refused:?}"
+    );
+    store.close().await;
+    let fresh = Site::with_file();
+    let paths = StorePaths::new(&fresh.data(), None).with_registry(place);
+    let refused = Store::create(&paths, fresh.roots(), at(1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, StoreError::RegistryTaken(_)),
+        "{refused:?}"
+    );
+    site.open().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_store_dropped_without_a_word_lets_go_of_its_lock() {
     let site = Site::new();
@@ -129,6 +157,35 @@ async fn what_is_no_whole_store_of_ours_is_refused_by_name() {
         let refused = copy.open().await.unwrap_err();
         assert!(refused.to_string().contains(expected), "{refused}");
     }
+}
+
+/// Tables, columns and indexes of a registry, one a line.
+async fn shape(db: &Database) -> Vec<String> {
+    let tables = "SELECT m.name || '.' || c.name || ' ' || c.type || ' ' || c.\"notnull\" || c.pk \
+                  FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' \
+                  UNION SELECT 'index ' || name || ' on ' || tbl_name FROM sqlite_schema WHERE type = 'index' \
+                  ORDER BY 1";
+    sqlx::query_scalar(tables)
+        .fetch_all(db.pool())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_registry_of_an_earlier_version_gets_the_tables_of_a_new_one() {
+    let (site, new) = (Site::with_file(), Site::with_file());
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v3/data");
+    copy_tree(&fixture, &site.data());
+    crate::opening::open(&site.paths())
+        .await
+        .unwrap()
+        .close()
+        .await;
+    new.create().await.close().await;
+    assert_eq!(
+        shape(&site.database().await).await,
+        shape(&new.database().await).await
+    );
 }
 
 pub(super) fn certificate(id: &DeviceId) -> DeviceCertificate {

@@ -159,3 +159,57 @@ async fn two_first_backups_at_once_are_both_the_stores_own() {
         unpack(&site, out, &out.with_extension("new")).unwrap();
     }
 }
+
+/// Where there is no server, from a file to a file, which is what all others do as well.
+#[tokio::test]
+async fn a_backup_of_either_registry_is_restored_to_either() {
+    for server in [false, true] {
+        let site = Site::new();
+        let store = create(&site).await;
+        let (ada, gone) = (patient(&store).await, patient(&store).await);
+        let from = backup(&site, &store).await;
+        store.keys.erase(&gone, "e", at(20)).await.unwrap();
+        store.close().await;
+        let target = if server {
+            Site::new()
+        } else {
+            Site::with_file()
+        };
+        let data = site.dir.path().join("new");
+        let paths =
+            StorePaths::new(&data, Some(&site.roots_dir())).with_registry(target.registry());
+        let restored = Store::restore(&from, &paths, custody(&site), at(50)).await;
+        let (store, restored) = restored.unwrap();
+        assert_eq!((restored.erased, restored.erasures_replayed), (1, 1));
+        assert!(store.keys.patient_keys(&gone).await.unwrap().is_none());
+        assert!(store.keys.patient_keys(&ada).await.unwrap().is_some());
+        let held = paths.registry().exists();
+        assert_eq!(held, target.schema.is_none(), "in one place only");
+        store.close().await;
+        Store::open(&paths, custody(&site), at(60)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_leaves_nothing_on_the_server() {
+    let site = Site::new();
+    let store = create(&site).await;
+    let subject = patient(&store).await;
+    store.inbox.admit(admission(&subject, 1)).await.unwrap();
+    let from = backup(&site, &store).await;
+    store.close().await;
+    let target = Site::new();
+    let data = site.dir.path().join("new");
+    let paths = StorePaths::new(&data, Some(&site.roots_dir())).with_registry(target.registry());
+    // What a device sent is no envelope: it does not open.
+    let refused = Store::restore(&from, &paths, custody(&site), at(50)).await;
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(refused, RestoreError::Unopened { .. }),
+        "{refused:?}"
+    );
+    if target.schema.is_some() {
+        let db = target.database().await;
+        assert!(db.is_empty().await.unwrap());
+    }
+}
