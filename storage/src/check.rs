@@ -187,7 +187,13 @@ impl<'a> Check<'a> {
         let found = self.store.files.names().await?;
         // After the listing: what was planned meanwhile is known by now.
         known.extend(catalog.ended().await?.into_iter().map(|ended| ended.file));
-        known.extend(catalog.left_planned().await?);
+        known.extend(
+            catalog
+                .left_planned()
+                .await?
+                .into_iter()
+                .map(|(name, _)| name),
+        );
         known.extend(
             catalog
                 .files()

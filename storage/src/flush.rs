@@ -18,7 +18,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use vitalseal_crypto::{AtRest, Backend};
 
 use crate::catalog::{
@@ -38,6 +38,9 @@ const MAX_BYTES: usize = 128 * 1024 * 1024;
 
 /// Rows that are laid out at a time.
 const BATCH: usize = 4096;
+
+/// After this long, no PUT is answered that nobody waits for: several times what a request may take.
+const LATE: SignedDuration = SignedDuration::from_mins(30);
 
 /// What a flush did.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -78,7 +81,7 @@ pub(crate) async fn flush(
 ) -> Result<FlushReport, StoreError> {
     // Whatever is planned now was left by a flush that failed: its files must not eat the space that the
     // inbox needs.
-    clear_planned(catalog, files).await?;
+    clear_planned(catalog, files, now).await?;
     // A flush that failed after step 4 left rows behind that are in a file already.
     inbox.delete_flushed(catalog.current().await?.high).await?;
     let (rows, more) = rows::oldest(MAX_ROWS, MAX_BYTES, inbox.database().pool()).await?;
@@ -128,7 +131,7 @@ pub(crate) async fn recover(
         files: live, high, ..
     } = catalog.current().await?;
     inbox.delete_flushed(high).await?;
-    match clear_planned(catalog, files).await {
+    match clear_planned(catalog, files, Timestamp::MIN).await {
         Ok(()) => {}
         Err(error @ StoreError::Files(_)) => {
             tracing::error!(
@@ -172,15 +175,19 @@ async fn compare(
     Ok(())
 }
 
-/// Removes the files that interrupted flushes planned and never published.
+/// Removes the files that were planned and never published. A bucket may complete a PUT after its client gave up on it, so
+/// there a plan is kept for a while, and what comes late is removed the next time.
 pub(crate) async fn clear_planned(
     catalog: &Catalog,
     files: &SealedFiles,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
-    for name in catalog.left_planned().await? {
+    for (name, planned_at) in catalog.left_planned().await? {
         files.remove(&name).await?;
-        catalog.unplan(&name).await?;
-        tracing::info!(file = %name, "removed a file that an interrupted flush left; its rows are in the inbox");
+        if files.is_local() || now.duration_since(planned_at) > LATE {
+            catalog.unplan(&name).await?;
+            tracing::info!(file = %name, "removed a file that an interrupted flush or compaction left; its rows are where they were");
+        }
     }
     Ok(())
 }

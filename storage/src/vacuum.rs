@@ -68,7 +68,7 @@ impl Store {
         let files = {
             // A flush that read the inbox before it was purged is over then.
             let _quiet = self.hold_flushes().await;
-            flush::clear_planned(&self.catalog, &self.files).await?;
+            flush::clear_planned(&self.catalog, &self.files, now).await?;
             self.catalog.files().await?
         };
         let suspects: Vec<&DataFile> = files

@@ -17,7 +17,7 @@ use vitalseal_crypto::{Backend, BackendError};
 
 use super::{Catalog, DataFile, Loss, SnapshotId, losses};
 use crate::catalog::file::own;
-use crate::database::{count, number, us};
+use crate::database::{at, count, number, us};
 use crate::store::StoreError;
 
 /// The inbox whose rows the watermark counts. Nodes that share a registry would have one each.
@@ -195,14 +195,15 @@ impl Catalog {
         Ok(snapshot)
     }
 
-    /// Files that were planned by whoever did not come to an end.
-    pub(crate) async fn left_planned(&self) -> Result<Vec<String>, sqlx::Error> {
-        let names = sqlx::query_scalar("SELECT file FROM data_files WHERE state = 'planned'");
-        let names: Vec<String> = names.fetch_all(self.db.pool()).await?;
-        let mut left = Vec::with_capacity(names.len());
-        for name in names {
+    /// Files that were planned by whoever did not come to an end, and when.
+    pub(crate) async fn left_planned(&self) -> Result<Vec<(String, Timestamp)>, sqlx::Error> {
+        let planned =
+            sqlx::query_as("SELECT file, written_at_us FROM data_files WHERE state = 'planned'");
+        let planned: Vec<(String, i64)> = planned.fetch_all(self.db.pool()).await?;
+        let mut left = Vec::with_capacity(planned.len());
+        for (name, planned_at) in planned {
             if !self.written_now().contains(&name) {
-                left.push(own(name)?);
+                left.push((own(name)?, at(planned_at)?));
             }
         }
         Ok(left)

@@ -194,6 +194,12 @@ impl SealedFiles {
         self.inner.objects.keeps_versions()
     }
 
+    /// Whether they are on this machine's disk.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.inner.objects.is_local()
+    }
+
     pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
         self.inner.objects.store()
     }

@@ -106,6 +106,10 @@ impl Objects {
         self.versions.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
     pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.store)
     }

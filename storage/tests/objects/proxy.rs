@@ -19,15 +19,18 @@ pub(crate) enum Fault {
     LostAnswer,
     /// Passed on a little later.
     Slow(Duration),
+    /// Taken whole, and passed on only when [`Proxy::release`] says so, whoever waits for it or not.
+    Held,
     /// So many bytes of the request are passed on, and then nothing more happens.
     Stall(usize),
 }
 
-/// Its faults are used up in order; then it passes everything on.
+/// Its faults are used up in order, each by a request of its method; whatever finds none is passed on.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    faults: Arc<Mutex<Vec<Fault>>>,
+    faults: Arc<Mutex<Vec<(&'static str, Fault)>>>,
     stalled: Arc<Notify>,
+    released: Arc<Notify>,
 }
 
 impl Proxy {
@@ -37,32 +40,47 @@ impl Proxy {
             address: listener.local_addr().unwrap(),
             faults: Arc::default(),
             stalled: Arc::default(),
+            released: Arc::default(),
         };
         let (faults, stalled) = (Arc::clone(&proxy.faults), Arc::clone(&proxy.stalled));
+        let released = Arc::clone(&proxy.released);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let fault = {
-                    let mut faults = faults.lock().unwrap();
-                    (!faults.is_empty()).then(|| faults.remove(0))
-                };
-                let stalled = Arc::clone(&stalled);
+                let faults = Arc::clone(&faults);
+                let (stalled, released) = (Arc::clone(&stalled), Arc::clone(&released));
                 tokio::spawn(async move {
+                    let mut begins = [0; 8];
+                    let read = client.peek(&mut begins).await.unwrap_or(0);
+                    let fault = {
+                        let mut faults = faults.lock().unwrap();
+                        let fits = |(method, _): &(&str, Fault)| {
+                            begins[..read].starts_with(method.as_bytes())
+                        };
+                        let first = faults.iter().position(fits);
+                        first.map(|first| faults.remove(first).1)
+                    };
                     // A peer that went away is what many of these tests are about.
-                    let _ = pass(client, server, fault, &stalled).await;
+                    let _ = pass(client, server, fault, &stalled, &released).await;
                 });
             }
         });
         proxy
     }
 
-    /// The next connections.
-    pub(crate) fn fail(&self, faults: &[Fault]) {
-        self.faults.lock().unwrap().extend_from_slice(faults);
+    /// The next requests with this method; an empty one stands for any.
+    pub(crate) fn fail(&self, method: &'static str, faults: &[Fault]) {
+        let faults = faults.iter().map(|fault| (method, *fault));
+        self.faults.lock().unwrap().extend(faults);
     }
 
     /// How many faults nothing befell yet.
     pub(crate) fn left(&self) -> usize {
         self.faults.lock().unwrap().len()
+    }
+
+    /// What was held goes on.
+    pub(crate) fn release(&self) {
+        self.released.notify_one();
     }
 
     /// Until a connection stalls.
@@ -76,6 +94,7 @@ async fn pass(
     server: SocketAddr,
     fault: Option<Fault>,
     stalled: &Notify,
+    released: &Notify,
 ) -> std::io::Result<()> {
     match fault {
         Some(Fault::Reset) => return Ok(()),
@@ -94,6 +113,12 @@ async fn pass(
             let mut answer = [0; 1];
             server.read_exact(&mut answer).await?;
             Ok(())
+        }
+        Some(Fault::Held) => {
+            let request = request(&mut client).await?;
+            released.notified().await;
+            server.write_all(&request).await?;
+            server.read_to_end(&mut Vec::new()).await.map(drop)
         }
         Some(Fault::Stall(bytes)) => {
             let mut begun = vec![0; bytes];

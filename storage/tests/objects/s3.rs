@@ -164,7 +164,7 @@ async fn a_flush_survives_errors_resets_slowness_and_a_lost_answer() {
     {
         let sequence = u64::try_from(sequence).unwrap();
         admit(&store, &subject, sequence).await;
-        proxy.fail(faults);
+        proxy.fail("PUT", faults);
         // Which requests are repeated is the client's to know; a flush that fails is taken up by the next.
         let mut flushed = store.flush(at(50)).await;
         while flushed.is_err() && proxy.left() > 0 {
@@ -182,6 +182,43 @@ async fn a_flush_survives_errors_resets_slowness_and_a_lost_answer() {
 }
 
 #[tokio::test]
+async fn an_upload_that_the_server_completes_when_nobody_waits_for_it_any_more_leaves_no_orphan() {
+    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+    let proxy = Proxy::before(server.address).await;
+    let hasty = ObjectsPlace::S3(S3Place {
+        timeout_s: 1,
+        retries: 0,
+        ..place(proxy.address, dir.path())
+    });
+    let paths = StorePaths::new(&dir.path().join("data"), None).with_objects(hasty);
+    let store = create(&paths).await;
+    let subject = patient(&store).await;
+    admit(&store, &subject, 1).await;
+    proxy.fail("PUT", &[Fault::Held]);
+    store.flush(at(50)).await.unwrap_err();
+    // The next flush clears away what is not there yet, and writes its own file.
+    store.flush(at(51)).await.unwrap();
+    assert_eq!(server.objects().await, 1);
+    proxy.release();
+    while server.objects().await != 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    admit(&store, &subject, 2).await;
+    store.flush(at(60)).await.unwrap();
+    let names: Vec<_> = store.files.names().await.unwrap();
+    let mut live: Vec<_> = {
+        let files = store.catalog.files().await.unwrap();
+        files
+            .iter()
+            .map(|file| (file.path.to_string(), file.size))
+            .collect()
+    };
+    live.sort();
+    assert_eq!(names, live);
+    assert_eq!(visible(&store, &subject).await, [1, 2]);
+}
+
+#[tokio::test]
 async fn a_bucket_that_is_gone_keeps_what_was_acknowledged_and_says_where_it_was_looked_for() {
     let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
     let proxy = Proxy::before(server.address).await;
@@ -190,7 +227,7 @@ async fn a_bucket_that_is_gone_keeps_what_was_acknowledged_and_says_where_it_was
     let subject = patient(&store).await;
     admit(&store, &subject, 1).await;
     // More often than the client tries.
-    proxy.fail(&[Fault::Error; 40]);
+    proxy.fail("", &[Fault::Error; 40]);
     let error = chain(&store.flush(at(50)).await.unwrap_err());
     assert!(
         error.contains("s3://ward/north/store at http://127.0.0.1"),
@@ -240,8 +277,7 @@ async fn a_process_that_is_killed_in_the_middle_of_an_upload_loses_doubles_and_l
     store.close().await;
     let all: Vec<i64> = (0..40).collect();
     for bytes in [1, 2000, 100_000, 300_000] {
-        // Opening lists the bucket first.
-        proxy.fail(&[Fault::Slow(Duration::ZERO), Fault::Stall(bytes)]);
+        proxy.fail("PUT", &[Fault::Stall(bytes)]);
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "s3::child"])
             .env(CHILD, format!("{}@{}", dir.path().display(), proxy.address))
