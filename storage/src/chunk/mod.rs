@@ -1,5 +1,16 @@
 //! Sealed chunks: what compaction makes of the messages of one patient in one bucket of time.
 //!
+//! ```text
+//! ChunkRow ── said of it, encrypted with the file: patient, bucket, times, counts, signals, devices
+//!    ├─ sealed    under the patient's key    readings: messages │ series: what they amount to │ values │ times │ messages
+//!    │                                       or waveforms: messages │ stretches │ samples
+//!    └─ evidence  under the store's key      the at-rest envelopes, bit for bit
+//! ```
+//!
+//! Each file draws what it writes: `readings.rs`, `waveforms.rs`, `evidence.rs`, `devices.rs`. The parts of a plaintext are
+//! `messages.rs`, and columns of `values.rs`, `times.rs` and `runs.rs`, all of them integers that `pack.rs` packs. How a
+//! plaintext is sealed, and what its AAD binds, is drawn in `keys/blob.rs` of the crypto crate.
+//!
 //! What stands here are formats, as pure functions: bytes in, bytes out, no key, no file, no clock. What never may is an
 //! error, a `Debug` text or a panic with a value in it.
 
@@ -21,9 +32,6 @@ mod times;
 mod values;
 mod waveforms;
 
-/// Version of the layouts in a chunk's sealed columns: bound into each of them.
-pub const SCHEMA_VERSION: u8 = 1;
-
 #[cfg(test)]
 mod tests;
 
@@ -37,3 +45,6 @@ pub use self::readings::{Readings, Series};
 pub use self::row::ChunkRow;
 pub use self::stats::Stats;
 pub use self::waveforms::{WaveformRow, Waveforms, WaveformsBuilder};
+
+/// Version of the layouts in a chunk's sealed columns: bound into each of them.
+pub const SCHEMA_VERSION: u8 = 1;

@@ -323,6 +323,8 @@ impl<'a> Column<'a> {
             let mut off = [0; BLOCK];
             lanes::unpack(width, packed, &mut off);
             rule.apply(off.iter().map(|off| u64::from(*off)), out);
+        } else if width <= 8 {
+            rule.apply(small(width, with_slack, count), out);
         } else {
             rule.apply(narrow(width, with_slack, count), out);
         }
@@ -376,6 +378,22 @@ fn narrow(width: u32, bytes: &[u8], count: usize) -> impl Iterator<Item = u64> {
         let bit = index * width;
         let eight = bytes.get(bit / 8..).and_then(<[u8]>::first_chunk);
         (eight.map_or(0, |eight| u64::from_le_bytes(*eight)) >> (bit % 8)) & mask
+    })
+}
+
+/// The same of 1 to 8 bits a value: eight values are as many bytes as one is bits, and are read at once.
+fn small(width: u32, mut bytes: &[u8], count: usize) -> impl Iterator<Item = u64> {
+    let (mask, mut eight) = (u64::MAX >> (64 - width), 0_u64);
+    (0..count).map(move |index| {
+        if index % 8 == 0 {
+            eight = bytes
+                .first_chunk()
+                .map_or(0, |eight| u64::from_le_bytes(*eight));
+            bytes = bytes.get(width as usize..).unwrap_or_default();
+        }
+        let value = eight & mask;
+        eight >>= width;
+        value
     })
 }
 

@@ -258,14 +258,7 @@ impl Waveforms {
     /// # Errors
     /// [`ChunkError::Damaged`]. What was appended until then is of no use.
     pub fn samples(&self, row: &WaveformRow, out: &mut Vec<i32>) -> Result<(), ChunkError> {
-        let mut samples: Vec<i64> = Vec::new();
-        let bytes = self.bytes.get(row.samples.start..).unwrap_or_default();
-        Column::new(bytes, row.samples.len(), row.count)?.decode(&mut samples)?;
-        out.reserve(samples.len());
-        for sample in samples {
-            out.push(i32::try_from(sample).map_err(|_| DAMAGED)?);
-        }
-        Ok(())
+        self.each_sample(row, out, |sample| sample)
     }
 
     /// Appends the values of a stretch, in the signal's unit.
@@ -273,11 +266,26 @@ impl Waveforms {
     /// # Errors
     /// As for [`Waveforms::samples`].
     pub fn values(&self, row: &WaveformRow, out: &mut Vec<f64>) -> Result<(), ChunkError> {
-        let mut samples = Vec::new();
-        self.samples(row, &mut samples)?;
-        let value = |sample| row.origin + row.factor * f64::from(sample);
-        out.extend(samples.into_iter().map(value));
-        Ok(())
+        let (origin, factor) = (row.origin, row.factor);
+        self.each_sample(row, out, |sample| origin + factor * f64::from(sample))
+    }
+
+    fn each_sample<T>(
+        &self,
+        row: &WaveformRow,
+        out: &mut Vec<T>,
+        of: impl Fn(i32) -> T,
+    ) -> Result<(), ChunkError> {
+        let mut samples: Vec<i64> = Vec::new();
+        let bytes = self.bytes.get(row.samples.start..).unwrap_or_default();
+        Column::new(bytes, row.samples.len(), row.count)?.decode(&mut samples)?;
+        let mut fits = true;
+        out.extend(samples.into_iter().map(|sample| {
+            let sample = i32::try_from(sample);
+            fits &= sample.is_ok();
+            of(sample.unwrap_or_default())
+        }));
+        if fits { Ok(()) } else { Err(DAMAGED) }
     }
 }
 
