@@ -92,3 +92,58 @@ impl Rates {
 fn length_us(seconds: u32) -> i64 {
     i64::from(seconds.max(1)) * 1_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rates(per_quarter: u64, quarters: i64) -> Rates {
+        let mut rates = Rates::default();
+        for quarter in 0..quarters {
+            rates.add("p", quarter * length_us(QUARTER), QUARTER, per_quarter);
+        }
+        rates
+    }
+
+    #[test]
+    fn a_patients_buckets_are_the_shortest_that_hold_enough_of_those_that_the_level_allows() {
+        for (per_quarter, hour, day) in [
+            (10_000, QUARTER, QUARTER),
+            (9_999, HOUR, HOUR),
+            (2_500, HOUR, HOUR),
+            (2_499, HOUR, DAY),
+            (1, HOUR, DAY),
+        ] {
+            let rates = rates(per_quarter, 96);
+            assert_eq!(rates.width("p", 1), QUARTER);
+            assert_eq!(rates.width("p", 2), hour, "{per_quarter}");
+            assert_eq!(rates.width("p", 3), day, "{per_quarter}");
+        }
+    }
+
+    #[test]
+    fn empty_stretches_do_not_count_and_what_is_long_already_is_never_split() {
+        // A busy quarter on each of two days: enough in each.
+        let mut rates = Rates::default();
+        for start in [0, i64::from(DAY)] {
+            rates.add("p", start * 1_000_000, QUARTER, 10_000);
+        }
+        assert_eq!(rates.width("p", 3), QUARTER);
+        rates.add("p", 0, HOUR, 10_000);
+        assert_eq!(rates.width("p", 3), HOUR);
+    }
+
+    #[test]
+    fn buckets_are_aligned_to_the_epoch_on_either_side_of_it() {
+        let quarter = i64::from(QUARTER) * 1_000_000;
+        for (at_us, start_us) in [
+            (0, 0),
+            (quarter - 1, 0),
+            (quarter, quarter),
+            (-1, -quarter),
+            (-quarter, -quarter),
+        ] {
+            assert_eq!(Bucket::around(at_us, QUARTER).start_us, start_us, "{at_us}");
+        }
+    }
+}

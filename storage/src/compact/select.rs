@@ -150,3 +150,85 @@ fn ended<'a>(
     chosen.extend(there.iter().filter(along));
     chosen
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{FileKind, SnapshotId};
+
+    /// A file whose last message came at this second.
+    fn file(name: &str, level: u8, received_s: i64, size: u64) -> DataFile {
+        let at = Timestamp::from_second(received_s).unwrap();
+        DataFile {
+            path: name.into(),
+            table: TableKind::Vitals,
+            kind: FileKind::Rows,
+            level,
+            encrypted: true,
+            size,
+            sha256: None,
+            footer: [].into(),
+            rows: 1,
+            messages: 1,
+            readings: 1,
+            subjects: None,
+            first_at: at,
+            last_at: at,
+            received_first_at: at,
+            received_last_at: at,
+            written_at: at,
+            begin: SnapshotId::default(),
+        }
+    }
+
+    fn chosen(files: &[DataFile], now_s: i64) -> Option<(u8, Vec<String>)> {
+        let now = Timestamp::from_second(now_s).unwrap();
+        let settings = CompactionSettings::default();
+        let job = next(files, &HashSet::new(), &settings, now)?;
+        let names = job.files.iter().map(|file| file.path.to_string());
+        Some((job.level, names.collect()))
+    }
+
+    #[test]
+    fn flushed_files_wait_until_they_are_many_or_old() {
+        let one = [file("a", 0, 1000, 1)];
+        assert_eq!(chosen(&one, 1000 + 899), None);
+        assert_eq!(chosen(&one, 1000 + 900), Some((1, vec!["a".into()])));
+        let many: Vec<_> = (0..15).map(|n| file(&n.to_string(), 0, 1000, 1)).collect();
+        assert_eq!(chosen(&many, 1001).map(|(_, names)| names.len()), Some(15));
+        assert_eq!(chosen(&many[1..], 1001), None);
+    }
+
+    #[test]
+    fn an_hour_is_merged_once_it_has_ended_and_settled_and_the_oldest_goes_first() {
+        let files = [
+            file("second", 1, 7200 + 10, 1),
+            file("first", 1, 3600 + 10, 1),
+            file("first too", 1, 3600 + 900, 1),
+            file("there", 2, 3600 + 20, 1),
+            file("large", 2, 3600 + 20, SMALL_BYTES),
+            file("other hour", 2, 10, 1),
+        ];
+        assert_eq!(chosen(&files, 7200 + 299), None);
+        let first = ["first", "first too", "there"].map(str::to_owned).to_vec();
+        assert_eq!(chosen(&files, 7200 + 300), Some((2, first)));
+    }
+
+    #[test]
+    fn a_day_is_merged_once_it_has_ended_and_nothing_beyond() {
+        let files = [file("a", 2, 86_399, 1), file("b", 3, 100, 1)];
+        assert_eq!(chosen(&files, 86_400 + 299), None);
+        let both = ["a", "b"].map(str::to_owned).to_vec();
+        assert_eq!(chosen(&files, 86_400 + 300), Some((3, both)));
+        assert_eq!(chosen(&files[1..], 200_000_000_000), None);
+    }
+
+    #[test]
+    fn no_more_files_are_merged_at_once_than_memory_is_meant_for() {
+        let many: Vec<_> = (0..200).map(|n| file(&n.to_string(), 0, 1000, 1)).collect();
+        assert_eq!(
+            chosen(&many, 5000).map(|(_, names)| names.len()),
+            Some(MAX_INPUTS)
+        );
+    }
+}

@@ -15,6 +15,7 @@ use crate::compact::{CompactionReport, CompactionSettings};
 use crate::crash::CrashPoint;
 use crate::ports::Actor;
 use crate::progress::Unwatched;
+use crate::registry::PatientState;
 
 pub(super) fn forced() -> CompactionSettings {
     CompactionSettings {
@@ -419,4 +420,41 @@ async fn an_ended_file_stays_for_the_grace_and_while_a_backup_copies() {
         site.parquet_files().into_iter().collect()
     );
     assert_eq!(site.parquet_files().len(), 1);
+}
+
+#[tokio::test]
+async fn what_version_3_left_in_the_clear_and_in_one_file_is_sorted_and_sealed() {
+    let site = Site::new();
+    copy_tree(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v3"),
+        site.dir.path(),
+    );
+    let store = site.open().await.unwrap();
+    let states = store.registry.patient_states().await.unwrap();
+    let active = states
+        .into_iter()
+        .filter(|row| row.state == PatientState::Active);
+    let patients: Vec<SubjectPseudonym> = active.map(|row| row.subject).collect();
+    let patients: Vec<&SubjectPseudonym> = patients.iter().collect();
+    let before = found(&store, &patients).await;
+    let plain = store.catalog.files().await.unwrap();
+    assert!(plain.iter().any(|file| !file.encrypted) && !before.is_empty());
+    store.flush(at(2_000)).await.unwrap();
+    let reports = compact_all(&store, 3_000).await;
+    assert!(
+        reports.iter().all(|report| report.sealed == 0),
+        "{reports:?}"
+    );
+    assert_eq!(
+        envelopes(&found(&store, &patients).await),
+        envelopes(&before)
+    );
+    let files = store.catalog.files().await.unwrap();
+    assert!(
+        files
+            .iter()
+            .all(|file| file.encrypted && file.kind == FileKind::Chunks)
+    );
+    let tables: Vec<&str> = files.iter().map(|file| file.table.as_str()).collect();
+    assert_eq!(tables.len(), 2, "{tables:?}");
 }
