@@ -429,7 +429,8 @@ async fn what_version_3_left_in_the_clear_and_in_one_file_is_sorted_and_sealed()
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v3"),
         site.dir.path(),
     );
-    let store = site.open().await.unwrap();
+    let paths = StorePaths::new(&site.data(), None);
+    let store = Store::open(&paths, site.roots(), at(1_000)).await.unwrap();
     let states = store.registry.patient_states().await.unwrap();
     let active = states
         .into_iter()
