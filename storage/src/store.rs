@@ -11,7 +11,6 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use jiff::Timestamp;
-use object_store::ObjectStore;
 use parquet::errors::ParquetError;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{JoinError, JoinHandle};
@@ -505,18 +504,6 @@ impl Store {
             hot: rows::record_batch(&hot)?,
             files,
         })
-    }
-
-    /// The directory of [`DataFile::path`].
-    #[must_use]
-    pub fn parquet_root(&self) -> PathBuf {
-        self.shared.paths.parquet()
-    }
-
-    /// Reads the files; [`DataFile::path`] is relative to it.
-    #[must_use]
-    pub fn object_store(&self) -> Arc<dyn ObjectStore> {
-        self.files.object_store()
     }
 
     /// Where this store lives.

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use object_store::ObjectStore;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
@@ -198,10 +197,6 @@ impl SealedFiles {
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.inner.objects.is_local()
-    }
-
-    pub(crate) fn object_store(&self) -> Arc<dyn ObjectStore> {
-        self.inner.objects.store()
     }
 
     /// The keys that files, and the evidence in them, are sealed under.

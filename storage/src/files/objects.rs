@@ -110,10 +110,6 @@ impl Objects {
         self.local.is_some()
     }
 
-    pub(super) fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.store)
-    }
-
     /// Writes a file that must not exist yet; it is durable when this returns.
     pub(super) async fn create(
         &self,

@@ -4,7 +4,9 @@ use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt as _;
 
+use super::sealed::Monitor;
 use super::*;
+use crate::catalog::TableKind;
 use crate::crash::CrashPoint;
 use crate::inbox::Judgement;
 
@@ -260,10 +262,39 @@ async fn a_flush_that_failed_leaves_no_file_for_the_next_one_to_stumble_over() {
     store.inbox.admit(admission(&subject, 1)).await.unwrap();
     store.crash().arm(CrashPoint::FileRenamed);
     store.flush(at(5)).await.unwrap_err();
-    assert_eq!(fs::read_dir(store.parquet_root()).unwrap().count(), 1);
+    assert_eq!(site.parquet_files().len(), 1);
     // The store lives on: the same process flushes again, past the point where it failed.
     store.crash().arm(CrashPoint::TreeCommitted);
     assert_eq!(store.flush(at(6)).await.unwrap().files[0].messages, 1);
-    assert_eq!(fs::read_dir(store.parquet_root()).unwrap().count(), 1);
+    assert_eq!(site.parquet_files().len(), 1);
     assert_eq!(visible(&store, &subject).await, [1]);
+}
+
+#[tokio::test]
+async fn a_flush_writes_a_file_for_each_table() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    let monitor = Monitor::enrol(&store, 1).await;
+    let vitals = monitor.vitals(&store, &subject, 1, (0, 61), 60).await;
+    let wave = monitor.wave(&store, &subject, 2, (0, 2)).await;
+    for message in [vitals, wave] {
+        store.inbox.admit(message).await.unwrap();
+    }
+    let report = store.flush(at(100)).await.unwrap();
+    assert_eq!(
+        (report.files.len(), report.messages(), report.more),
+        (2, 2, false)
+    );
+    let files = store.catalog.files().await.unwrap();
+    let mut tables: Vec<_> = files
+        .iter()
+        .map(|file| (file.table, file.readings))
+        .collect();
+    tables.sort();
+    assert_eq!(
+        tables,
+        [(TableKind::Vitals, 60), (TableKind::Waveforms, 100)]
+    );
+    assert_eq!(visible(&store, &subject).await, [1, 2]);
 }
