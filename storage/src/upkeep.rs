@@ -27,6 +27,7 @@ use crate::catalog::{
 };
 use crate::columns;
 use crate::crash::CrashPoint;
+use crate::flush;
 use crate::paths::data_file;
 use crate::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
 use crate::schema;
@@ -98,6 +99,7 @@ impl Store {
         audit: &dyn AuditSink,
     ) -> Result<GarbageReport, StoreError> {
         let _alone = self.upkeep_alone().await;
+        flush::clear_planned(&self.catalog, &self.files, now).await?;
         let mut report = GarbageReport::default();
         let held = self.upkeep().garbage.try_write();
         for ended in self.catalog.ended().await? {
