@@ -46,7 +46,9 @@ impl BucketArgs {
             region: self.s3_region.unwrap_or(defaults.region),
             prefix: self.s3_prefix.unwrap_or(defaults.prefix),
             virtual_host: self.s3_virtual_host,
-            credentials_file: credentials.transpose().context("resolving --s3-credentials-file")?,
+            credentials_file: credentials
+                .transpose()
+                .context("resolving --s3-credentials-file")?,
             ..defaults
         }))
     }

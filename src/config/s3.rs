@@ -105,7 +105,10 @@ impl S3 {
             lines.push_str(&format!("endpoint = {}\n", text(endpoint)));
         }
         if let Some(file) = &self.credentials_file {
-            lines.push_str(&format!("credentials_file = {}\n", text(&file.display().to_string())));
+            lines.push_str(&format!(
+                "credentials_file = {}\n",
+                text(&file.display().to_string())
+            ));
         }
         lines
     }
