@@ -8,7 +8,9 @@ mod bucket;
 mod device;
 mod envelope;
 mod listeners;
+mod provenance;
 mod quarantine;
+mod registry;
 mod store;
 
 use std::net::SocketAddr;
@@ -27,7 +29,9 @@ pub use self::envelope::{EnvelopeCommand, EnvelopeFile, EnvelopeVerifyArgs};
 pub use self::listeners::{
     AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand, SubscriberRoleArg,
 };
+pub use self::provenance::ProvenanceCommand;
 pub use self::quarantine::{QuarantineCommand, SettleArgs};
+pub use self::registry::RegistryArgs;
 pub use self::store::{CheckArgs, StoreCommand};
 
 /// Sealed vital signs: signed by the device, one key per patient, answered under policy.
@@ -102,6 +106,9 @@ pub enum Command {
     /// A single message in hand: what it says, and whether its device signed it.
     #[command(subcommand)]
     Envelope(EnvelopeCommand),
+    /// Where stored messages came from.
+    #[command(subcommand)]
+    Provenance(ProvenanceCommand),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -159,6 +166,9 @@ pub struct InitArgs {
     /// Where Parquet files go.
     #[command(flatten)]
     pub bucket: BucketArgs,
+    /// Where the registry goes.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// `vitalseal serve`

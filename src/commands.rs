@@ -4,6 +4,7 @@ pub(crate) mod backup;
 mod device;
 pub(crate) mod envelope;
 mod listeners;
+pub(crate) mod provenance;
 mod quarantine;
 mod reserved;
 mod server;
@@ -56,6 +57,7 @@ pub(crate) async fn init(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
             _ => None,
         },
         bucket: args.bucket.settings()?,
+        registry: args.registry.settings()?,
     };
     let created = init::create(new, SystemClock.now()).await?;
     if as_json {
@@ -228,6 +230,7 @@ pub(crate) async fn administer(command: Command, json: bool) -> anyhow::Result<(
         | Command::Demo(_)
         | Command::Simulate(_)
         | Command::Envelope(_)
+        | Command::Provenance(_)
         | Command::Store(_)
         | Command::Backup(_)
         | Command::Restore(_)

@@ -43,6 +43,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve(args, json).await?,
         Command::Demo(args) => return demo::run(args, json).await,
         Command::Envelope(command) => return Ok(commands::envelope::run(command, json)),
+        Command::Provenance(command) => return commands::provenance::run(command, json).await,
         Command::Simulate(args) => commands::simulate(args, json).await?,
         Command::Store(command) => return commands::store::run(command, json).await,
         Command::Backup(args) => commands::backup::backup(args, json).await?,

@@ -34,14 +34,7 @@ pub(crate) async fn run(command: StoreCommand, as_json: bool) -> anyhow::Result<
         StoreCommand::Compact { at, force } => (at, Request::StoreCompact { force }),
         StoreCommand::Vacuum(at) => (at, Request::StoreVacuum),
     };
-    let mut answer = {
-        let shown = Shown::new(as_json);
-        let asked = ask_watched(&super::socket(&at), &request, &shown).await;
-        match asked {
-            Err(error) if is_unserved(&error) => alone(&at, request, &shown).await?,
-            answer => answer?,
-        }
-    };
+    let mut answer = answer(&at, request, as_json).await?;
     let is_damaged = answer["sound"] == false && answer["repaired"].is_null();
     if as_json {
         output::print(&answer, true)?;
@@ -62,6 +55,19 @@ pub(crate) async fn run(command: StoreCommand, as_json: bool) -> anyhow::Result<
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// Asks the server, or does it here while none runs; a person sees how far it is.
+pub(super) async fn answer(
+    at: &DataArgs,
+    request: Request,
+    as_json: bool,
+) -> anyhow::Result<Value> {
+    let shown = Shown::new(as_json);
+    match ask_watched(&super::socket(at), &request, &shown).await {
+        Err(error) if is_unserved(&error) => alone(at, request, &shown).await,
+        answer => answer,
+    }
 }
 
 fn take(answer: &mut Value, name: &str) -> Option<Value> {

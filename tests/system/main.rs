@@ -43,6 +43,7 @@ mod load;
 mod negotiation;
 mod outbox;
 mod pkcs11;
+mod provenance;
 mod quarantine;
 mod reload;
 mod revocation;
