@@ -20,12 +20,15 @@ mod common;
 mod interposer;
 #[path = "../common/mosquitto.rs"]
 mod mosquitto;
+#[path = "../../storage/tests/objects/bucket.rs"]
+mod moto;
 #[path = "../interop/python.rs"]
 mod python;
 #[path = "../common/token.rs"]
 mod token;
 
 mod backup;
+mod bucket;
 mod clients;
 mod clones;
 mod closed;

@@ -1,5 +1,10 @@
 //! An S3 server on a port of its own: moto, a Python package.
 
+#![allow(
+    dead_code,
+    reason = "each test binary uses its own part of the fixture"
+)]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
