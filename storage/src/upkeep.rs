@@ -115,7 +115,7 @@ impl Store {
         }
         let before = now.checked_sub(CHANGES_KEPT).unwrap_or(Timestamp::MIN);
         self.catalog.forget_changes(before).await?;
-        if self.files.keeps_versions() {
+        if self.keeps_what_is_removed().await? {
             return Ok(report);
         }
         let gone = self.catalog.gone().await?;
@@ -138,6 +138,19 @@ impl Store {
             self.catalog.note_dropped(subject, now).await?;
         }
         Ok(report)
+    }
+
+    /// Whether a removal may not be the end: a bucket that keeps versions says so of every file, and one without a file to
+    /// ask about is not believed.
+    async fn keeps_what_is_removed(&self) -> Result<bool, StoreError> {
+        if self.files.is_local() {
+            return Ok(false);
+        }
+        let Some(file) = self.catalog.files().await?.first().cloned() else {
+            return Ok(true);
+        };
+        let there = self.files.size(file.path.as_ref()).await?;
+        Ok(there.is_none() || self.files.keeps_versions())
     }
 
     /// Replaces a file by one with these rows of it, in their order, or by none; `losses` are recorded along. The caller

@@ -1,7 +1,8 @@
 //! Data files as they lie on a disk or in a bucket: what they tell a thief, what damage costs, who else can read them.
 //!
 //! `damage` and `secrecy` work on files that are written here, `pyarrow` has another reader open them, `s3` drives a whole
-//! store against an S3 server, with a proxy between them that fails in every way that a network does.
+//! store against an S3 server, with a proxy between them that fails in every way that a network does, `forgetting` asks
+//! what a bucket keeps of the erased.
 
 #![allow(
     clippy::disallowed_methods,
@@ -18,6 +19,8 @@ mod bucket;
 mod damage;
 #[path = "../../tests/common/errors.rs"]
 mod errors;
+#[path = "objects/forgetting.rs"]
+mod forgetting;
 #[path = "objects/pages.rs"]
 mod pages;
 #[path = "objects/proxy.rs"]

@@ -41,7 +41,7 @@ pub(super) struct Objects {
     /// The directory, if they are on the local disk.
     local: Option<PathBuf>,
     place: Arc<str>,
-    /// Whether a PUT was answered with a version.
+    /// Whether a PUT or a HEAD was answered with a version.
     versions: Arc<AtomicBool>,
 }
 
@@ -164,7 +164,12 @@ impl Objects {
     /// Bytes of a file; `None` if there is none of this name.
     pub(super) async fn size(&self, name: &str) -> Result<Option<u64>, FilesError> {
         match self.store.head(&ObjectPath::from(name)).await {
-            Ok(found) => Ok(Some(found.size)),
+            Ok(found) => {
+                if found.version.is_some() {
+                    self.versions.store(true, Ordering::Relaxed);
+                }
+                Ok(Some(found.size))
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(cause) => Err(self.failed("looking for", name)(cause)),
         }

@@ -23,7 +23,7 @@ use crate::proxy::{Fault, Proxy};
 use crate::site::{Site, at, name, put, read, rows};
 
 /// A store in `dir`, its files in the bucket behind `address`.
-fn paths(dir: &Path, address: std::net::SocketAddr) -> StorePaths {
+pub(crate) fn paths(dir: &Path, address: std::net::SocketAddr) -> StorePaths {
     StorePaths::new(&dir.join("data"), None).with_objects(s3(address, dir))
 }
 
@@ -31,16 +31,16 @@ fn roots(paths: &StorePaths) -> Arc<dyn RootProvider> {
     Arc::new(FileRootProvider::new(paths.root_keys()))
 }
 
-async fn create(paths: &StorePaths) -> Store {
+pub(crate) async fn create(paths: &StorePaths) -> Store {
     Store::create(paths, roots(paths), at(0)).await.unwrap()
 }
 
-async fn open(paths: &StorePaths) -> Result<Store, StoreError> {
+pub(crate) async fn open(paths: &StorePaths) -> Result<Store, StoreError> {
     Store::open(paths, roots(paths), at(100)).await
 }
 
 /// A message; storage looks at no envelope.
-async fn admit(store: &Store, subject: &SubjectPseudonym, sequence: u64) {
+pub(crate) async fn admit(store: &Store, subject: &SubjectPseudonym, sequence: u64) {
     let n = i64::try_from(sequence).unwrap();
     let message = MessageId {
         device: "monitor-1".parse().unwrap(),
@@ -81,7 +81,7 @@ async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
     seen
 }
 
-async fn patient(store: &Store) -> SubjectPseudonym {
+pub(crate) async fn patient(store: &Store) -> SubjectPseudonym {
     store.registry.add_patient(None, None, at(1)).await.unwrap()
 }
 
