@@ -141,6 +141,15 @@ impl Catalog {
         Ok(self.current().await?.files)
     }
 
+    /// The names of all files, planned, live and ended.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub(crate) async fn names(&self) -> Result<Vec<String>, sqlx::Error> {
+        let names = sqlx::query_scalar("SELECT file FROM data_files");
+        names.fetch_all(self.db.pool()).await
+    }
+
     fn known(&self) -> MutexGuard<'_, Option<Snapshot>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -38,7 +38,6 @@ use self::messages::Messages;
 pub use self::place::Place;
 pub use self::repair::RepairReport;
 use self::signatures::Signatures;
-use crate::catalog::DataFile;
 use crate::keys::StoreKeys;
 use crate::progress::Progress;
 use crate::store::{Store, StoreError};
@@ -145,7 +144,7 @@ impl Store {
         let snapshot = self.catalog.current().await?;
         check.report.snapshot = snapshot.id.0;
         check.count_hot(hot, snapshot.high);
-        check.unknown(&snapshot.files).await?;
+        check.unknown().await?;
         let all = snapshot.files.iter().map(|file| file.size).sum();
         let mut done = 0;
         for file in snapshot.files.iter() {
@@ -180,27 +179,13 @@ impl<'a> Check<'a> {
         })
     }
 
-    /// Objects that no row of the catalog names, whatever its state.
-    async fn unknown(&mut self, live: &[DataFile]) -> Result<(), StoreError> {
+    /// Objects that the catalog does not name, whatever their state. It is asked before and after: what is written or
+    /// removed meanwhile is known by one of the two.
+    async fn unknown(&mut self) -> Result<(), StoreError> {
         let catalog = &self.store.catalog;
-        let mut known: HashSet<String> = live.iter().map(|file| file.path.to_string()).collect();
+        let mut known: HashSet<String> = catalog.names().await?.into_iter().collect();
         let found = self.store.files.names().await?;
-        // After the listing: what was planned meanwhile is known by now.
-        known.extend(catalog.ended().await?.into_iter().map(|ended| ended.file));
-        known.extend(
-            catalog
-                .left_planned()
-                .await?
-                .into_iter()
-                .map(|(name, _)| name),
-        );
-        known.extend(
-            catalog
-                .files()
-                .await?
-                .iter()
-                .map(|file| file.path.to_string()),
-        );
+        known.extend(catalog.names().await?);
         let names = found.into_iter().map(|(name, _)| name);
         self.report.unknown = names.filter(|name| !known.contains(name)).collect();
         Ok(())

@@ -10,6 +10,11 @@ use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord};
 
 use super::*;
 
+#[path = "../../../tests/common/data_model.rs"]
+mod document;
+#[path = "../../../tests/common/sqlite.rs"]
+mod sqlite;
+
 const ORIGIN: &str = "test.example/vitalseal/audit";
 
 struct Bench {
@@ -91,6 +96,13 @@ fn record(n: u64) -> AuditRecord {
             version: format!("v{n}"),
         },
     }
+}
+
+#[tokio::test]
+async fn every_table_of_the_log_is_documented_and_no_other() {
+    let bench = Bench::with_records(1).await;
+    let tables = sqlite::tables_of(&bench.path()).await;
+    assert_eq!(tables, document::tables("Audit log"));
 }
 
 #[tokio::test]

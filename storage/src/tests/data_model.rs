@@ -1,45 +1,18 @@
 //! `docs/DATA_MODEL.md` against the databases, the Arrow schemas and the contexts of every sealed value, both ways.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use arrow::datatypes::{DataType, Schema};
-use sqlx::sqlite::SqlitePool;
 
 use super::*;
 use crate::schema;
 
 #[path = "../../../tests/common/data_model.rs"]
 mod document;
+#[path = "../../../tests/common/sqlite.rs"]
+mod sqlite;
 
-/// What SQLite says of the tables of a file: those of the registry are the same on PostgreSQL, from the same text.
-async fn tables_of(file: &Path) -> BTreeMap<String, document::Columns> {
-    let pool = SqlitePool::connect(&format!("sqlite://{}?mode=ro", file.display()))
-        .await
-        .unwrap();
-    let names: Vec<String> = sqlx::query_scalar(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
-    )
-    .fetch_all(&pool)
-    .await
-    .unwrap();
-    let mut tables = BTreeMap::new();
-    for name in names {
-        let columns: Vec<(String, String, bool)> = sqlx::query_as(
-            "SELECT name, type, \"notnull\" = 1 OR pk > 0 FROM pragma_table_info($1) ORDER BY cid",
-        )
-        .bind(&name)
-        .fetch_all(&pool)
-        .await
-        .unwrap();
-        let columns = columns.into_iter().map(|(name, kind, never_null)| {
-            let null = if never_null { "" } else { "?" };
-            (name, format!("{kind}{null}"))
-        });
-        tables.insert(name, columns.collect());
-    }
-    pool.close().await;
-    tables
-}
+use sqlite::tables_of;
 
 #[tokio::test]
 async fn every_table_of_the_databases_is_documented_and_no_other() {
