@@ -176,6 +176,7 @@ async fn a_flush_survives_errors_resets_slowness_and_a_lost_answer() {
         };
         assert_eq!((flushed.messages(), proxy.left()), (1, 0), "{faults:?}");
         let all: Vec<i64> = (0..=sequence).map(u64::cast_signed).collect();
+        proxy.fail("GET", &[Fault::Error, slow, Fault::Reset][..faults.len()]);
         assert_eq!(visible(&store, &subject).await, all, "{faults:?}");
         assert_eq!(server.objects().await, all.len(), "{faults:?}: an orphan");
     }
