@@ -1,8 +1,8 @@
 //! The end of what was kept long enough.
 //!
 //! What counts is when the server took a message, by its own clock, never what a device says. A file ends whole, once the
-//! last message in it is old enough: it holds at most a day of arrivals, so a message goes at most a day late, and its
-//! bytes go as all ended files do.
+//! last message in it is old enough: files of two days are never merged, so a message goes at most a day late, or as much
+//! later as it waited in the inbox of a server that did not flush. The bytes go as those of all ended files do.
 //!
 //! Nothing ends unless it is said how long to keep it, and nothing of a patient who is held.
 

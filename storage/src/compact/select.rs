@@ -124,7 +124,16 @@ fn flushed<'a>(
 ) -> Vec<&'a DataFile> {
     let waited = |file: &&DataFile| now.duration_since(file.written_at) >= settings.wait;
     let due = settings.force || files.len() >= settings.flushed_files || files.iter().any(waited);
-    if due { files } else { Vec::new() }
+    // Of one day: retention ends whole files.
+    let day = files.first().map(|file| window(file, DAY));
+    let of_day = |file: &&DataFile| due && Some(window(file, DAY)) == day;
+    files.into_iter().filter(of_day).collect()
+}
+
+/// The hour or day in which the last message of a file came, counted from the Unix epoch.
+fn window(file: &DataFile, seconds: u32) -> i64 {
+    let last = file.received_last_at.as_second();
+    last.div_euclid(seconds.into())
 }
 
 /// The files of the oldest hour or day that has ended.
@@ -135,18 +144,18 @@ fn ended<'a>(
     settings: &CompactionSettings,
     now: Timestamp,
 ) -> Vec<&'a DataFile> {
-    let seconds = i64::from(if level == 2 { HOUR } else { DAY });
-    let window = |file: &DataFile| file.received_last_at.as_second().div_euclid(seconds);
+    let seconds = if level == 2 { HOUR } else { DAY };
     let mut windows: BTreeMap<i64, Vec<&DataFile>> = BTreeMap::new();
     for file in below {
-        windows.entry(window(file)).or_default().push(file);
+        windows.entry(window(file, seconds)).or_default().push(file);
     }
     let settled = now.as_second().saturating_sub(settings.settle.as_secs());
-    let over = |window: i64| settings.force || settled >= (window + 1).saturating_mul(seconds);
+    let over =
+        |window: i64| settings.force || settled >= (window + 1).saturating_mul(seconds.into());
     let Some((of, mut chosen)) = windows.into_iter().find(|(of, _)| over(*of)) else {
         return Vec::new();
     };
-    let along = |file: &&&DataFile| window(file) == of && file.size < SMALL_BYTES;
+    let along = |file: &&&DataFile| window(file, seconds) == of && file.size < SMALL_BYTES;
     chosen.extend(there.iter().filter(along));
     chosen
 }
@@ -197,6 +206,8 @@ mod tests {
         let many: Vec<_> = (0..15).map(|n| file(&n.to_string(), 0, 1000, 1)).collect();
         assert_eq!(chosen(&many, 1001).map(|(_, names)| names.len()), Some(15));
         assert_eq!(chosen(&many[1..], 1001), None);
+        let days = [file("new", 0, 90_000, 1), file("old", 0, 80_000, 1)];
+        assert_eq!(chosen(&days, 100_000), Some((1, vec!["old".into()])));
     }
 
     #[test]

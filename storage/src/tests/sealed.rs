@@ -8,6 +8,7 @@ use vitalseal_crypto::{
     NoSenderKeys, Received, RecipientCertificate, SealRequest, blob_kid, default_backend,
     new_device_key_and_csr, open_blob, seal,
 };
+use vitalseal_vitals::signal::PULSE_WAVEFORM;
 use vitalseal_vitals::{Period, Reading, Waveform, senml, signal, waveform};
 
 use super::*;
@@ -96,10 +97,7 @@ impl Monitor {
         let samples = (0..100)
             .map(|n| (n * 37 + i32::try_from(sequence).unwrap()) % 500)
             .collect();
-        let signal = vitalseal_vitals::signals()
-            .iter()
-            .find(|s| s.code == "76522-4");
-        let signal = signal.unwrap_or(signal_of("8867-4"));
+        let signal = signal(PULSE_WAVEFORM).unwrap();
         let wave = Waveform::new(signal, at(first_s), period, 0.5, 0.0, samples).unwrap();
         let payload = waveform::encode(&wave);
         let content = (ContentType::Waveform, payload.as_slice());
@@ -163,10 +161,6 @@ impl Monitor {
             envelope: at_rest.into_bytes(),
         }
     }
-}
-
-fn signal_of(code: &str) -> &'static vitalseal_vitals::Signal {
-    signal(code).unwrap()
 }
 
 /// A message by its device and sequence.
