@@ -17,7 +17,9 @@
 //! | `ack_p50_ms`, `ack_p99_ms` | from sending to the PUBACK at half of that load |
 //! | `mosquitto` | its acknowledged messages per second, the same clients |
 //!
-//! `cargo bench --bench ingest_throughput [-- --quick] [--readings 60] [--connections 100]`
+//! `cargo bench --bench ingest_throughput [-- --quick] [--readings 60] [--waveforms 250] [--connections 100]`
+//!
+//! With `--waveforms HZ` a message is two seconds of a pulse wave, and what is called readings are its samples.
 
 #![allow(
     clippy::cast_lossless,
@@ -41,6 +43,7 @@ mod mosquitto;
 #[path = "common/site.rs"]
 mod site;
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -53,7 +56,8 @@ use vitalseal_crypto::{
     Agreement, ContentType, DeviceCertificate, Received, SealRequest, SessionKey, default_backend,
     seal,
 };
-use vitalseal_vitals::senml;
+use vitalseal_device::simulated::SimulatedPulse;
+use vitalseal_vitals::{senml, waveform};
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -82,7 +86,9 @@ async fn run(figures: &mut Figures) {
     for index in 0..connections.iter().copied().max().unwrap_or(0) {
         fleet.push(Device::enrol(&site, index).await);
     }
-    for count in chosen("--readings").unwrap_or_else(|| vec![1, 60, 300]) {
+    let samples = rate_hz().map(|rate| vec![2 * rate.get() as usize]);
+    let counts = samples.or_else(|| chosen("--readings"));
+    for count in counts.unwrap_or_else(|| vec![1, 60, 300]) {
         for &connections in &connections {
             let total = match (count, quick()) {
                 (1, false) => 60_000,
@@ -279,6 +285,11 @@ struct Device {
     sequence: u64,
 }
 
+/// Samples a second of the waveforms that are asked for.
+fn rate_hz() -> Option<NonZeroU32> {
+    argument("--waveforms").and_then(|rate| NonZeroU32::new(rate as u32))
+}
+
 impl Device {
     async fn enrol(site: &Site, index: usize) -> Self {
         Self {
@@ -290,11 +301,19 @@ impl Device {
 
     fn seal(&mut self, messages: usize, count: usize, site: &Site) -> Vec<Vec<u8>> {
         let now = jiff::Timestamp::now();
-        let payload = senml::encode(&readings(count, now));
+        let (content_type, payload) = match rate_hz() {
+            Some(rate) => {
+                let wave = SimulatedPulse::new(1, rate)
+                    .next(now, count as u32)
+                    .unwrap();
+                (ContentType::Waveform, waveform::encode(&wave))
+            }
+            None => (ContentType::SenmlCbor, senml::encode(&readings(count, now))),
+        };
         let mut sealed = Vec::with_capacity(messages);
         for _ in 0..messages {
             let request = SealRequest {
-                content_type: ContentType::SenmlCbor,
+                content_type,
                 device: &self.enrolled.id,
                 subject: &site.patient,
                 issued_at: now,
