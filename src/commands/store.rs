@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use vitalseal_storage::ports::{Actor, SystemClock};
 
 use crate::admin::client::{ask_watched, is_unserved};
@@ -40,7 +40,7 @@ pub(crate) async fn run(command: StoreCommand, as_json: bool) -> anyhow::Result<
         output::print(&answer, true)?;
     } else {
         let tables = TABLES.map(|name| (name, take(&mut answer, name)));
-        output::print(&answer, false)?;
+        output::print(&flat(&answer), false)?;
         for (name, table) in tables {
             if let Some(rows) =
                 table.filter(|rows| rows.as_array().is_some_and(|rows| !rows.is_empty()))
@@ -68,6 +68,25 @@ pub(super) async fn answer(
         Err(error) if is_unserved(&error) => alone(at, request, &shown).await,
         answer => answer,
     }
+}
+
+/// The fields of objects inside, beside the others: a line each.
+fn flat(answer: &Value) -> Value {
+    let mut fields = Map::new();
+    for (name, field) in answer.as_object().into_iter().flatten() {
+        match field.as_object() {
+            Some(inside) => {
+                let named = inside
+                    .iter()
+                    .map(|(of, it)| (format!("{name}.{of}"), it.clone()));
+                fields.extend(named);
+            }
+            None => {
+                fields.insert(name.clone(), field.clone());
+            }
+        }
+    }
+    Value::Object(fields)
 }
 
 fn take(answer: &mut Value, name: &str) -> Option<Value> {
