@@ -332,6 +332,7 @@ impl KeyStore {
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
             let _alone = inner.turning.lock().await;
+            erasure::catch_up(&inner).await?;
             snapshot::refuse_if_overtaken(&inner).await?;
             erasure::finish(&inner, now).await
         })

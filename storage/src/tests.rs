@@ -10,6 +10,7 @@ mod backup;
 mod chain;
 mod check;
 mod compact;
+mod cut;
 mod data_model;
 mod erasure;
 #[path = "../../tests/common/errors.rs"]

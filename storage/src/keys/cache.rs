@@ -59,6 +59,16 @@ impl PatientKeyCache {
         halves.old.remove(subject);
     }
 
+    /// Whoever they are of.
+    pub(crate) fn purge_all(&self) {
+        let mut halves = self.lock();
+        let purges = halves.purges + 1;
+        *halves = Halves {
+            purges,
+            ..Halves::default()
+        };
+    }
+
     fn lock(&self) -> MutexGuard<'_, Halves> {
         // Every change is one map operation: a panic elsewhere cannot leave half of one.
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)

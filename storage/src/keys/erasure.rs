@@ -17,6 +17,9 @@
 //! or backup holds wraps that lead to root *e* or to one before it. The service page key turns too:
 //! whoever once held it learns nothing of what is sealed from here on.
 //!
+//! Whether 2 was committed is not known when a server's answer to it is lost. The tree in memory is then read again, at
+//! once or before the next turn.
+//!
 //! Before 1 the root is loaded anew and the places are looked at. If another copy of the store turned the tree meanwhile,
 //! nothing is done: a tree without that copy's erasures, under a later root, would pass for the newest.
 //!
@@ -46,6 +49,7 @@ pub(super) async fn erase(
     now: Timestamp,
 ) -> Result<KeyErasure, KeyError> {
     let _alone = inner.turning.lock().await;
+    catch_up(&inner).await?;
     snapshot::refuse_if_overtaken(&inner).await?;
     finish(&inner, now).await?;
     if let Some(done) = ledger::find(&erasure_id, &inner.db)
@@ -67,6 +71,7 @@ pub(super) async fn erase(
 /// Moves everything under a new root and destroys the old one, without erasing anybody.
 pub(super) async fn rotate(inner: Arc<Inner>, now: Timestamp) -> Result<RootRotation, KeyError> {
     let _alone = inner.turning.lock().await;
+    catch_up(&inner).await?;
     snapshot::refuse_if_overtaken(&inner).await?;
     finish(&inner, now).await?;
     let root = new_root(&inner).await?;
@@ -197,7 +202,13 @@ async fn turn(
         _ => None,
     };
     let service = new_service.ok_or(KeyError::ReadBack("there is no service page"))?;
-    tx.commit().await?;
+    if let Err(cause) = tx.commit().await {
+        drop(tree);
+        if let Err(error) = catch_up(inner).await {
+            tracing::error!(%error, "whether an erasure or a rotation was stored is not known yet");
+        }
+        return Err(cause.into());
+    }
 
     let quarantine = Arc::clone(&tree.quarantine);
     *tree = Tree::new(root, service, quarantine);
@@ -205,6 +216,21 @@ async fn turn(
         inner.patients.purge(subject);
     }
     Ok(Turned { rotation, erased })
+}
+
+/// Brings the tree in memory to that of the registry, after a turn of which it is not known whether it was stored. For
+/// whoever has the turn.
+pub(super) async fn catch_up(inner: &Inner) -> Result<(), KeyError> {
+    let mut conn = inner.db.pool().acquire().await?;
+    let (epoch, blob) = current_root(&mut conn).await?;
+    if inner.tree.read().await.root.epoch() == epoch {
+        return Ok(());
+    }
+    let root = inner.load_current_root(epoch, blob).await?;
+    let mut tree = inner.tree.write().await;
+    *tree = Tree::under(root, &mut conn).await?;
+    inner.patients.purge_all();
+    Ok(())
 }
 
 /// The patient's row becomes a tombstone and the KEK rows go; says on which page they were.

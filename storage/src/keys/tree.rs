@@ -70,6 +70,11 @@ impl Tree {
     ) -> Result<Self, KeyError> {
         let (epoch, blob) = current_root(conn).await?;
         let root = roots.load(KeySlot::Root(epoch), &blob)?;
+        Self::under(root, conn).await
+    }
+
+    /// Opens the tree that is stored under this root.
+    pub(crate) async fn under(root: RootKey, conn: &mut Connection) -> Result<Self, KeyError> {
         let service = only_page(PagePurpose::Service, &root, conn).await?;
         let quarantine = only_page(PagePurpose::Quarantine, &root, conn).await?;
         Ok(Self::new(root, service, Arc::new(quarantine)))

@@ -81,8 +81,9 @@ impl Registry {
             .bind(subject.as_str())
             .execute(conn)
             .await?;
-        tx.commit().await?;
+        let committed = tx.commit().await;
         self.changed(device);
+        committed?;
         Ok(())
     }
 }

@@ -130,8 +130,9 @@ impl Registry {
         .bind(us(now))
         .execute(conn)
         .await?;
-        tx.commit().await?;
+        let committed = tx.commit().await;
         self.changed(device);
+        committed?;
         Ok(())
     }
 
@@ -267,7 +268,7 @@ impl Registry {
         self.changes.subscribe()
     }
 
-    /// After the commit: whoever asks from here on reads the new state.
+    /// After the commit, and if it failed too, since it may have happened: whoever asks from here on reads what is stored.
     pub(super) fn changed(&self, device: &DeviceId) {
         let mut cached = self.devices.lock();
         cached.changes += 1;

@@ -56,8 +56,9 @@ impl Registry {
             .bind(subject.as_str())
             .execute(tx.connection())
             .await?;
-        tx.commit().await?;
+        let committed = tx.commit().await;
         self.keys.forget(subject);
+        committed?;
         Ok(KekRotation {
             retired: keys.current().kid().clone(),
             current: fresh.kid().clone(),

@@ -67,8 +67,9 @@ impl Registry {
             DeviceState::Suspended => return Ok(false),
             DeviceState::Revoked => return Err(RegistryError::DeviceRevoked(device.clone())),
         }
-        tx.commit().await?;
+        let committed = tx.commit().await;
         self.changed(device);
+        committed?;
         Ok(true)
     }
 
@@ -90,8 +91,9 @@ impl Registry {
             DeviceState::Suspended => set(device, DeviceState::Active, reason, now, conn).await?,
             DeviceState::Revoked => return Err(RegistryError::DeviceRevoked(device.clone())),
         }
-        tx.commit().await?;
+        let committed = tx.commit().await;
         self.changed(device);
+        committed?;
         Ok(())
     }
 
@@ -112,8 +114,9 @@ impl Registry {
             set(device, DeviceState::Revoked, reason, now, conn).await?;
             assignments::end(device, now, conn).await?;
         }
-        tx.commit().await?;
+        let committed = tx.commit().await;
         self.changed(device);
+        committed?;
         Ok(())
     }
 

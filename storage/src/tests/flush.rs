@@ -11,7 +11,7 @@ use crate::crash::CrashPoint;
 use crate::inbox::Judgement;
 
 /// Sequences that a reader sees: hot ones, and those in files.
-async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
+pub(super) async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
     let cut = store.cut(&authorized(&[subject])).await.unwrap();
     let column = |batch: &arrow::record_batch::RecordBatch| {
         batch

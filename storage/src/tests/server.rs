@@ -3,6 +3,7 @@
 //!
 //! No `psql` here: a process that is being started holds every file lock of ours for a moment.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
@@ -28,9 +29,28 @@ impl Schema {
         Some(schema)
     }
 
+    /// The server's Unix socket.
+    pub(super) fn socket(&self) -> PathBuf {
+        let url = url::Url::parse(&self.server).unwrap();
+        let dir = url.host_str().unwrap().replace("%2F", "/");
+        PathBuf::from(dir).join(".s.PGSQL.5432")
+    }
+
+    /// The same schema, by a socket in another directory.
+    pub(super) fn place_behind(&self, dir: &Path) -> PostgresPlace {
+        let mut url = url::Url::parse(&self.server).unwrap();
+        let host = dir.to_str().unwrap().replace('/', "%2F");
+        url.set_host(Some(&host)).unwrap();
+        self.place_on(url.as_str())
+    }
+
     pub(super) fn place(&self) -> PostgresPlace {
-        let joined = if self.server.contains('?') { '&' } else { '?' };
-        let address = format!("{}{joined}options[search_path]={}", self.server, self.name);
+        self.place_on(&self.server)
+    }
+
+    fn place_on(&self, server: &str) -> PostgresPlace {
+        let joined = if server.contains('?') { '&' } else { '?' };
+        let address = format!("{server}{joined}options[search_path]={}", self.name);
         PostgresPlace::new(&address, None).unwrap()
     }
 
