@@ -10,6 +10,7 @@ mod envelope;
 mod listeners;
 mod provenance;
 mod quarantine;
+mod registry;
 mod store;
 
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ pub use self::listeners::{
 };
 pub use self::provenance::ProvenanceCommand;
 pub use self::quarantine::{QuarantineCommand, SettleArgs};
+pub use self::registry::RegistryArgs;
 pub use self::store::{CheckArgs, StoreCommand};
 
 /// Sealed vital signs: signed by the device, one key per patient, answered under policy.
@@ -164,6 +166,9 @@ pub struct InitArgs {
     /// Where Parquet files go.
     #[command(flatten)]
     pub bucket: BucketArgs,
+    /// Where the registry goes.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// `vitalseal serve`

@@ -57,6 +57,7 @@ pub(crate) async fn init(args: InitArgs, as_json: bool) -> anyhow::Result<()> {
             _ => None,
         },
         bucket: args.bucket.settings()?,
+        registry: args.registry.settings()?,
     };
     let created = init::create(new, SystemClock.now()).await?;
     if as_json {

@@ -6,6 +6,7 @@ mod cluster;
 mod commented;
 mod housekeeping;
 mod limits;
+mod registry;
 mod s3;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,6 +27,7 @@ use vitalseal_storage::StorePaths;
 pub use self::cluster::Cluster;
 pub use self::housekeeping::{Housekeeping, Retention};
 pub use self::limits::Limits;
+pub use self::registry::Registry;
 pub use self::s3::S3;
 
 /// The whole file.
@@ -46,6 +48,8 @@ pub struct Config {
     /// Health and metrics.
     #[serde(default)]
     pub http: Http,
+    /// The server of the registry; with none it is a file in the data directory.
+    pub registry: Option<Registry>,
     /// The inbox and its flush to Parquet.
     #[serde(default)]
     pub storage: Storage,
@@ -314,13 +318,18 @@ const TABLES: [&str; 7] = [
 
 impl Config {
     /// Where the parts of the store in `data` are, by these settings.
-    #[must_use]
-    pub fn paths(&self, data: &Path) -> StorePaths {
-        let paths = StorePaths::new(data, Some(&self.root_keys));
-        match &self.storage.s3 {
-            Some(s3) => paths.with_objects(s3.objects()),
-            None => paths,
+    ///
+    /// # Errors
+    /// The registry's address or password is of no use.
+    pub fn paths(&self, data: &Path) -> anyhow::Result<StorePaths> {
+        let mut paths = StorePaths::new(data, Some(&self.root_keys));
+        if let Some(s3) = &self.storage.s3 {
+            paths = paths.with_objects(s3.objects());
         }
+        if let Some(registry) = &self.registry {
+            paths = paths.with_registry(registry.place()?);
+        }
+        Ok(paths)
     }
 
     /// Every setting at its default; the server is called `localhost` and by `further_names`.
@@ -334,6 +343,7 @@ impl Config {
             mqtt: Mqtt::default(),
             sql: Sql::default(),
             http: Http::default(),
+            registry: None,
             storage: Storage::default(),
             housekeeping: Housekeeping::default(),
             retention: Retention::default(),

@@ -12,7 +12,7 @@ use vitalseal_crypto::default_backend;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _, Role, UserName};
 use vitalseal_storage::{Store, StorePaths};
 
-use crate::config::{Config, Pkcs11, S3};
+use crate::config::{Config, Pkcs11, Registry, S3};
 use crate::custody;
 use crate::files;
 use crate::recipient;
@@ -32,6 +32,8 @@ pub struct NewStore {
     pub token: Option<NewToken>,
     /// The bucket for Parquet files; with none they are in the data directory.
     pub bucket: Option<S3>,
+    /// The server for the registry; with none it is in the data directory.
+    pub registry: Option<Registry>,
 }
 
 /// A token for a new store.
@@ -97,6 +99,7 @@ pub async fn create(new: NewStore, now: Timestamp) -> anyhow::Result<Created> {
     let mut config = Config::new(root_keys.clone(), snapshots, new.names.clone());
     config.keys.pkcs11 = new.token.as_ref().map(on_token).transpose()?;
     config.storage.s3.clone_from(&new.bucket);
+    config.registry.clone_from(&new.registry);
     let made = build(&new, &building, &config, now).await;
     let (administrator, root_provider) = match made {
         Ok(made) => made,
@@ -147,13 +150,29 @@ async fn build(
     config: &Config,
     now: Timestamp,
 ) -> anyhow::Result<(NewCredentials, String)> {
-    let paths = config.paths(building);
+    let paths = config.paths(building)?;
     let store = Store::create(&paths, custody::open(config), now)
         .await
         .context("creating the store")?;
+    let furnished = furnish(new, config, &paths, &store, now).await;
+    match furnished {
+        Ok(_) => store.close().await,
+        // Directories are for the caller; what is on a server is not.
+        Err(_) => store.abandon().await,
+    }
+    furnished
+}
 
-    let authority = custody::create_authority(config, &store, &paths, now).await?;
-    let audit = custody::create_audit(config, &store, &paths).await?;
+/// Authority, audit log, first envelope key, first administrator, configuration.
+async fn furnish(
+    new: &NewStore,
+    config: &Config,
+    paths: &StorePaths,
+    store: &Store,
+    now: Timestamp,
+) -> anyhow::Result<(NewCredentials, String)> {
+    let authority = custody::create_authority(config, store, paths, now).await?;
+    let audit = custody::create_audit(config, store, paths).await?;
 
     let local = Actor::Local {
         uid: files::own_uid(),
@@ -166,14 +185,13 @@ async fn build(
             event,
         })
         .await?;
-    recipient::start_epoch(&store, &authority, &audit, &config.recipient, now).await?;
+    recipient::start_epoch(store, &authority, &audit, &config.recipient, now).await?;
 
     let (registry, name) = (&store.registry, new.administrator.clone());
     let administrator = access::add_user(registry, &audit, local, name, Role::Admin, now).await?;
     files::write_public(&paths.config(), config.commented().as_bytes())?;
     let root_provider = store.keys.status().await?.root_provider;
     audit.close().await;
-    store.close().await;
     Ok((administrator, root_provider))
 }
 

@@ -33,7 +33,7 @@ impl Opened {
     pub(crate) async fn open(data: &Path, clock: &dyn Clock) -> anyhow::Result<Self> {
         let data = std::path::absolute(data).context("resolving the data directory")?;
         let config = Config::load(&StorePaths::new(&data, None).config())?;
-        let paths = config.paths(&data);
+        let paths = config.paths(&data)?;
         let store = Store::open(&paths, custody::open(&config), clock.now())
             .await
             .with_context(|| format!("opening the store {}", data.display()))?;

@@ -109,25 +109,30 @@ pub(crate) async fn restore(restore: Restore, now: Timestamp) -> anyhow::Result<
 
 async fn build(restore: &Restore, building: &Path, now: Timestamp) -> anyhow::Result<Report> {
     let told = told(restore)?;
-    let paths = StorePaths::new(building, Some(&told.root_keys));
+    let paths = told.paths(building)?;
     let (store, restored) =
         Store::restore(&restore.from, &paths, custody::open(&told), now).await?;
     let report = match configure(&told, &paths) {
         Ok(config) => report(&config, &store, &paths, restored, now).await,
         Err(error) => Err(error),
     };
-    store.close().await;
+    match report {
+        Ok(_) => store.close().await,
+        // The directory is for the caller; what is on a server is not.
+        Err(_) => store.abandon().await,
+    }
     report
 }
 
-/// Where the keys are, as whoever restores says; no other setting of this configuration is used.
+/// Where keys and registry are, as whoever restores says; no other setting of this configuration is used.
 fn told(restore: &Restore) -> anyhow::Result<Config> {
     let own = restore.config.as_deref();
     let own = own
         .map(|file| own_config(file, &restore.from))
         .transpose()?;
-    let (root_keys, mut keys) =
-        own.map_or_else(Default::default, |own| (Some(own.root_keys), own.keys));
+    let (root_keys, mut keys, registry) = own.map_or_else(Default::default, |own| {
+        (Some(own.root_keys), own.keys, own.registry)
+    });
     if !restore.snapshots.is_empty() {
         keys.snapshots.clone_from(&restore.snapshots);
     }
@@ -147,6 +152,7 @@ fn told(restore: &Restore) -> anyhow::Result<Config> {
     keys.snapshots = places.collect::<Result<_, _>>()?;
     let mut told = Config::new(absolute(&root_keys)?, PathBuf::new(), Vec::new());
     told.keys = keys;
+    told.registry = registry;
     Ok(told)
 }
 
@@ -181,9 +187,11 @@ fn said_by(backup: &Path) -> String {
 /// comments go only if these are others.
 fn configure(told: &Config, paths: &StorePaths) -> anyhow::Result<Config> {
     let mut config = Config::load(&paths.config())?;
-    if (&config.root_keys, &config.keys) != (&told.root_keys, &told.keys) {
+    let places = |of: &Config| (of.root_keys.clone(), of.keys.clone(), of.registry.clone());
+    if places(&config) != places(told) {
         config.root_keys.clone_from(&told.root_keys);
         config.keys.clone_from(&told.keys);
+        config.registry.clone_from(&told.registry);
         let text = toml::to_string_pretty(&config).context("encoding the configuration")?;
         files::keep_document(&paths.config(), text.as_bytes())?;
     }

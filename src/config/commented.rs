@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use vitalseal_ingest::OnClone;
 use vitalseal_ingest::cluster::SHARED_FILTER;
 
-use super::{Cluster, Config, Pkcs11, s3};
+use super::{Cluster, Config, Pkcs11, registry, s3};
 
 impl Config {
     /// The commented file that `init` writes.
@@ -17,6 +17,7 @@ impl Config {
             mqtt,
             sql,
             http,
+            registry,
             storage,
             housekeeping,
             retention,
@@ -82,6 +83,7 @@ deadline_s = {deadline}
 # /healthz and /metrics: no TLS, so keep it local; they show counts only.
 listen = "{http_listen}"
 
+{registry}
 [storage]
 # The inbox becomes a Parquet file this often, or as soon as it holds this much.
 flush_interval_s = {interval}
@@ -151,6 +153,7 @@ overlap_h = {overlap}
             interval = storage.flush_interval_s,
             flush_mib = storage.flush_mib,
             reserve = storage.reserve_mib,
+            registry = registry::commented(registry.as_ref()),
             s3 = s3::commented(storage.s3.as_ref()),
             epoch = recipient.epoch_h,
             overlap = recipient.overlap_h,

@@ -27,6 +27,7 @@ pub(super) async fn start(site: &mut Site) -> anyhow::Result<String> {
         administrator: "admin".parse()?,
         token: None,
         bucket: None,
+        registry: None,
     };
     init::create(new, SystemClock.now()).await?;
     let any = Some(any_port());
