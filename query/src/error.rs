@@ -51,6 +51,12 @@ pub enum QueryError {
         /// Width of the bucket, s.
         seconds: i32,
     },
+    /// A stored file cannot be read, or a page of it does not open.
+    #[error(
+        "reading stored files: one of them is damaged or out of reach; have `vitalseal store check` run, and leave it \
+         out by another patient or range of ts"
+    )]
+    DamagedFile(#[source] Box<DataFusionError>),
     /// A stored row cannot even be attributed to a message.
     #[error("a stored row is malformed: {0}")]
     Malformed(&'static str),
@@ -93,7 +99,9 @@ impl QueryError {
                 start,
                 seconds,
             } => ("XX001", damaged_chunk(&patient.as_str(), *start, *seconds)),
-            Self::Damaged(_) | Self::Malformed(_) => ("XX001", self.to_string()),
+            Self::Damaged(_) | Self::DamagedFile(_) | Self::Malformed(_) => {
+                ("XX001", self.to_string())
+            }
             Self::Deadline(_) | Self::Cancelled => ("57014", self.to_string()),
             Self::Policy(_) => ("XX000", "the access policy could not decide".to_owned()),
             Self::Audit(_) => ("XX000", "the access could not be recorded".to_owned()),

@@ -124,6 +124,7 @@ impl Pieces {
             }
             let at = self.next;
             self.next += 1;
+            self.sealed.renew();
             match &self.rows {
                 Rows::Messages(rows) => {
                     let piece = rows.open(at, &self.sealed, &self.run, self.backend)?;

@@ -97,6 +97,8 @@ pub(crate) struct Sealed {
     pub(crate) wanted: Arc<Test>,
     /// Grows by what is opened of the rows; it ends with them.
     pub(crate) memory: MemoryReservation,
+    /// What is wanted may change while they are opened.
+    scan: Scan,
     visible: HashMap<String, (SubjectPseudonym, Arc<PatientKeys>)>,
 }
 
@@ -287,6 +289,7 @@ impl Scan {
             rows,
             wanted: self.wanted(),
             memory,
+            scan: self.clone(),
             visible,
         })
     }
@@ -330,6 +333,13 @@ impl Scan {
 }
 
 impl Sealed {
+    /// Takes over what is wanted by now.
+    pub(crate) fn renew(&mut self) {
+        if !self.scan.dynamic.is_empty() {
+            self.wanted = self.scan.wanted();
+        }
+    }
+
     /// The patient of this pseudonym and his keys; `None` when this query may know nothing of him.
     pub(crate) fn visible(&self, subject: &str) -> Option<&(SubjectPseudonym, Arc<PatientKeys>)> {
         self.visible.get(subject)
@@ -423,11 +433,7 @@ pub(crate) fn codes(test: &Test) -> Option<i64> {
 fn unreadable(error: DataFusionError) -> DataFusionError {
     match error {
         DataFusionError::ResourcesExhausted(_) => error,
-        other => QueryError::Storage {
-            what: "sealed readings",
-            cause: Box::new(other),
-        }
-        .into(),
+        other => QueryError::DamagedFile(Box::new(other)).into(),
     }
 }
 

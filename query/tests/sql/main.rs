@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod chunks;
 mod door;
 mod refusals;
 mod stored;

@@ -6,6 +6,13 @@
 //!
 //! `WHOLE_PATH_SEED` and `WHOLE_PATH_CASES` choose others than the usual few.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fixture that fails is a failed test"
+)]
+
 #[allow(dead_code, reason = "made for the tests of SQL, which use more of it")]
 #[path = "../sql/ward.rs"]
 mod ward;

@@ -1,6 +1,6 @@
 //! Numbers that are the same for the same seed, everywhere.
 
-/// SplitMix64.
+/// `SplitMix64`.
 pub(crate) struct Random(u64);
 
 impl Random {
