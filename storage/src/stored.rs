@@ -11,7 +11,6 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::statistics::Statistics;
 use vitalseal_crypto::{
     AtRest, BlobKey, Kid, MessageId, PatientKeys, SubjectPseudonym, blob_kid, default_backend,
     open_blob,
@@ -22,6 +21,7 @@ use crate::chunk::{ChunkRow, Devices};
 use crate::columns;
 use crate::compact::{context, open_evidence};
 use crate::database::number;
+use crate::files::may_hold;
 use crate::inbox::rows::SealedRow;
 use crate::ports::Authorized;
 use crate::schema;
@@ -151,7 +151,7 @@ impl Store {
                 .map(|of| Some(of == Some(wanted.as_str())))
                 .collect())
         };
-        let groups = |group: &RowGroupMetaData| group_may_hold(group, subject);
+        let groups = |group: &RowGroupMetaData| may_hold(group, subject.as_str());
         let on = &[schema::SUBJECT];
         // One chunk brings as many envelopes as are wanted.
         let limit = match file.kind {
@@ -274,19 +274,4 @@ impl Store {
 fn sample_of(envelope: &[u8]) -> Option<StoredSample> {
     let decoded = AtRest::decode(envelope).ok()?;
     Some(StoredSample::Envelope(Box::new(decoded)))
-}
-
-/// Rows are sorted by patient, so the statistics rule out nearly every group.
-fn group_may_hold(group: &RowGroupMetaData, subject: &SubjectPseudonym) -> bool {
-    let is_subject = |path: &str| path == schema::SUBJECT;
-    let mut columns = group.columns().iter();
-    let column = columns.find(|column| is_subject(&column.column_path().string()));
-    let Some(Statistics::ByteArray(range)) = column.and_then(|column| column.statistics()) else {
-        return true;
-    };
-    let below = |min: &[u8]| min <= subject.as_bytes();
-    range.min_opt().is_none_or(|min| below(min.data()))
-        && range
-            .max_opt()
-            .is_none_or(|max| max.data() >= subject.as_bytes())
 }

@@ -95,7 +95,8 @@ impl Catalog {
             FileKind::Rows => (MESSAGES, 8192),
             FileKind::Chunks => (CHUNKS, 1024),
         };
-        let mut batches = self.data.batches(file, counted, rows).boxed();
+        let subjects = wanted.subjects.as_ref();
+        let mut batches = self.data.batches_of(file, counted, rows, subjects).boxed();
         let mut cut_through = false;
         while let Some(batch) = batches.try_next().await? {
             match file.kind {
@@ -109,7 +110,7 @@ impl Catalog {
         // Chunks that came partly before the window or after it: their envelopes say what came when.
         let schema = file.kind.schema();
         let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-        let mut batches = self.data.batches(file, &columns, 8).boxed();
+        let mut batches = self.data.batches_of(file, &columns, 8, subjects).boxed();
         while let Some(batch) = batches.try_next().await? {
             for row in 0..batch.num_rows() {
                 let chunk = ChunkRow::read(&batch, row)?;

@@ -15,6 +15,7 @@ mod place;
 mod read;
 mod write;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::statistics::Statistics;
 use vitalseal_crypto::default_backend;
 
 pub use self::error::FilesError;
@@ -36,6 +38,7 @@ use self::objects::Objects;
 use crate::catalog::{DataFile, FileKind};
 use crate::crash::CrashHook;
 use crate::keys::StoreKeys;
+use crate::schema;
 use crate::store::StoreError;
 
 /// The store's data files; clones share them.
@@ -132,12 +135,31 @@ impl SealedFiles {
         columns: &[&str],
         rows: usize,
     ) -> impl Stream<Item = Result<RecordBatch, StoreError>> + Send + use<> {
+        self.batches_of(file, columns, rows, None)
+    }
+
+    /// The same, of those row groups only that may have rows of one of these patients; `None`: of all.
+    pub(crate) fn batches_of(
+        &self,
+        file: &DataFile,
+        columns: &[&str],
+        rows: usize,
+        subjects: Option<&BTreeSet<String>>,
+    ) -> impl Stream<Item = Result<RecordBatch, StoreError>> + Send + use<> {
+        let subjects = subjects.cloned();
         let (reader, name) = (self.reader(file), file.path.to_string());
         let columns: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
         let opened = async move {
             let builder = ParquetRecordBatchStreamBuilder::new(reader).await?;
             let wanted = columns.iter().map(String::as_str);
             let mask = ProjectionMask::columns(builder.parquet_schema(), wanted);
+            let groups = builder.metadata().row_groups().iter().enumerate();
+            let groups = groups.filter(|(_, group)| {
+                let subjects = subjects.as_ref();
+                subjects.is_none_or(|s| s.iter().any(|subject| may_hold(group, subject)))
+            });
+            let groups = groups.map(|(group, _)| group).collect();
+            let builder = builder.with_row_groups(groups);
             builder.with_projection(mask).with_batch_size(rows).build()
         };
         let batches = futures::stream::once(opened).try_flatten();
@@ -209,6 +231,19 @@ impl SealedFiles {
     pub fn place(&self) -> &str {
         self.inner.objects.place()
     }
+}
+
+/// Whether a row group may have rows of a patient. Rows are sorted by patient, so its statistics rule out nearly every one.
+pub(crate) fn may_hold(group: &RowGroupMetaData, subject: &str) -> bool {
+    let is_subject = |path: &str| path == schema::SUBJECT;
+    let mut columns = group.columns().iter();
+    let column = columns.find(|column| is_subject(&column.column_path().string()));
+    let Some(Statistics::ByteArray(range)) = column.and_then(|column| column.statistics()) else {
+        return true;
+    };
+    let subject = subject.as_bytes();
+    range.min_opt().is_none_or(|min| min.data() <= subject)
+        && range.max_opt().is_none_or(|max| max.data() >= subject)
 }
 
 /// An error of Parquet, with the file's name. What this module said itself stays as it is.
