@@ -15,6 +15,10 @@ pub struct Housekeeping {
     pub interval_s: u64,
     /// Whether sealed rows become sealed chunks unasked.
     pub compact: bool,
+    /// So many flushed files of a table are merged.
+    pub merge_files: usize,
+    /// Fewer are merged once the oldest is this old, in seconds.
+    pub merge_wait_s: u32,
     /// Whether the ciphertext of erased patients is dropped unasked.
     pub vacuum: bool,
     /// How long a file that others replaced stays for queries that still read it, in seconds; longer than any query.
@@ -26,6 +30,8 @@ impl Default for Housekeeping {
         Self {
             interval_s: 60,
             compact: true,
+            merge_files: 15,
+            merge_wait_s: 15 * 60,
             vacuum: true,
             grace_s: 30 * 60,
         }
@@ -39,6 +45,10 @@ impl Housekeeping {
         anyhow::ensure!(
             self.interval_s > 0,
             "housekeeping.interval_s must be at least 1"
+        );
+        anyhow::ensure!(
+            self.merge_files > 0,
+            "housekeeping.merge_files must be at least 1"
         );
         anyhow::ensure!(
             u64::from(self.grace_s) > longest_query_s,
@@ -63,7 +73,11 @@ impl Housekeeping {
     /// When compaction is due.
     #[must_use]
     pub fn compaction(&self) -> CompactionSettings {
-        CompactionSettings::default()
+        CompactionSettings {
+            flushed_files: self.merge_files,
+            wait: SignedDuration::from_secs(i64::from(self.merge_wait_s)),
+            ..CompactionSettings::default()
+        }
     }
 
     /// The table as it stands in the file.
@@ -71,6 +85,8 @@ impl Housekeeping {
         let Self {
             interval_s,
             compact,
+            merge_files,
+            merge_wait_s,
             vacuum,
             grace_s,
         } = self;
@@ -80,6 +96,9 @@ impl Housekeeping {
 # dropped, files that nobody reads any more. With neither, `vitalseal store compact` and `vitalseal store vacuum` do it.
 interval_s = {interval_s}
 compact = {compact}
+# So many flushed files of a table are merged, or fewer once the oldest is this old.
+merge_files = {merge_files}
+merge_wait_s = {merge_wait_s}
 vacuum = {vacuum}
 # A file that others replaced stays this long for queries that still read it: longer than sql.deadline_s.
 grace_s = {grace_s}
@@ -149,6 +168,12 @@ impl Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_store() {
+        let settings = Housekeeping::default().compaction();
+        assert_eq!(settings, CompactionSettings::default());
+    }
 
     #[test]
     fn no_file_goes_while_a_query_may_read_it() {

@@ -124,8 +124,8 @@ pub(super) fn commented(s3: Option<&S3>) -> String {
         "# Parquet files in a bucket instead of on this disk. Chosen at `vitalseal init`: files do not move by a change. The\n\
          # server must know conditional PUT (If-None-Match), TLS is required but on this machine, and its certificate must\n\
          # come from an authority that this system trusts (SSL_CERT_FILE names others). Turn versions of objects off in the\n\
-         # bucket, or what is dropped stays there. The credentials file has the lines aws_access_key_id = … and\n\
-         # aws_secret_access_key = …; without it, the environment has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.\n{lines}"
+         # bucket, or what is dropped stays there. The credentials file has the lines aws_access_key_id = ID and\n\
+         # aws_secret_access_key = SECRET; without it, the environment has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.\n{lines}"
     )
 }
 

@@ -370,6 +370,8 @@ fn help_reads_well() {
         ("help_simulate", &["simulate", "--help"]),
         ("help_envelope_verify", &["envelope", "verify", "--help"]),
         ("help_provenance_verify", &["provenance", "verify", "--help"]),
+        ("help_store", &["store", "--help"]),
+        ("help_store_check", &["store", "check", "--help"]),
         ("help_display", &["display", "--help"]),
         ("help_display_enroll", &["display", "enroll", "--help"]),
         ("help_display_revoke", &["display", "revoke", "--help"]),

@@ -221,6 +221,19 @@ fn the_ciphertext_of_the_erased_goes_unasked() {
 }
 
 #[test]
+fn sealed_rows_become_chunks_unasked() {
+    let ward = Ward::new(|text| impatient(text).replace("merge_files = 15", "merge_files = 1"));
+    let before = ward.answers();
+    ward.site.json(&["flush"]);
+    let is_merged = || ward.site.metric("compactions_total") > 0;
+    wait_until(is_merged, "what was flushed stays as it is");
+    let status = ward.site.json(&["store", "status"]);
+    assert_eq!(status["files"][0]["kind"], "chunks", "{status}");
+    assert_eq!(ward.answers(), before);
+    assert_eq!(ward.site.metric("housekeeping_failures_total"), 0);
+}
+
+#[test]
 fn what_can_wait_never_eats_the_reserve_of_messages() {
     let mut ward = Ward::new(|text| text);
     ward.site.json(&["flush"]);
