@@ -9,6 +9,7 @@
 #   clippy       all targets, warnings are errors
 #   docs         cargo doc, warnings are errors
 #   tests        unit, integration and doc tests
+#   postgres     the storage tests and a whole system once more, with the registry on a server that is started for them
 #   portable     crypto and vitals alone and without aws-lc, as a small device would build them
 #   fuzz         each fuzz target for some seconds, where a nightly toolchain is installed
 #
@@ -59,6 +60,13 @@ trap 'printf "\ntest.sh: %s failed (see above)\n" "$check" >&2' ERR
 
 # --------------------------------------------------------------------------------------------------- the single checks
 
+# Where initdb and pg_ctl are; Debian keeps them out of PATH.
+postgres_programs() {
+    local initdb
+    initdb="$({ command -v initdb; ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null; } | sort -V | tail -n 1)" || true
+    [ -z "$initdb" ] || dirname "$(readlink -f "$initdb")"
+}
+
 # Installs the Debian packages whose commands are missing.
 install_packages() {
     local missing=()
@@ -66,6 +74,7 @@ install_packages() {
         missing+=(build-essential)                                                  # aws-lc, SQLite, zstd; libFuzzer
     command -v openssl >/dev/null || missing+=(openssl)                             # tests make keys and CSRs with it
     command -v psql >/dev/null || missing+=(postgresql-client)                      # tests query through it
+    [ -n "$(postgres_programs)" ] || missing+=(postgresql)                          # the registry's other database
     command -v python3 >/dev/null || missing+=(python3)                             # the device that is not our code
     [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)                              # the broker of the cluster tests
     command -v softhsm2-util >/dev/null || missing+=(softhsm2)                      # the token of the PKCS#11 tests
@@ -171,6 +180,33 @@ check_vectors() {
     export VITALSEAL_VECTORS="$venv/vectors.json"
 }
 
+# A server of its own in a temporary directory, on a Unix socket only, stopped when this ends. Its language sorts otherwise
+# than bytes do, as that of most servers does.
+with_postgres() (
+    server="$(mktemp -d)"
+    as_owner=()
+    if [ "$(id -u)" -eq 0 ]; then # PostgreSQL refuses root
+        chown postgres "$server"
+        as_owner=(runuser -u postgres --)
+    fi
+    programs="$(postgres_programs)"
+    cd "$server"
+    trap '"${as_owner[@]}" "$programs/pg_ctl" -D "$server/data" -s -m immediate stop || true; rm -rf "$server"' EXIT
+    "${as_owner[@]}" "$programs/initdb" -D "$server/data" -U postgres -A trust -E UTF8 --no-sync \
+        --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US >"$cache/postgres.log" 2>&1 ||
+        { cat "$cache/postgres.log" >&2; exit 1; }
+    "${as_owner[@]}" "$programs/pg_ctl" -D "$server/data" -l "$server/log" -s -w \
+        -o "-k $server -c listen_addresses= -c fsync=off -c max_connections=200" start
+    cd - >/dev/null
+    export VITALSEAL_TEST_POSTGRES="postgres://postgres@${server//\//%2F}/postgres"
+    "$@"
+)
+
+# The workspace's test programs are there already; what cargo would build for one package alone has other features.
+check_postgres() {
+    with_postgres cargo test --locked --workspace --lib --test system -- tests:: registry::
+}
+
 # In a target directory of its own: beside the workspace's it would not show what a feature of another package hides.
 check_portable() {
     CARGO_TARGET_DIR="$cache/portable" \
@@ -221,6 +257,7 @@ run vectors check_vectors
 run clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 run docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 run tests cargo test --locked --workspace
+run postgres check_postgres
 run portable check_portable
 run fuzz smoke_fuzz
 

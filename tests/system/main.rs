@@ -49,6 +49,7 @@ mod outbox;
 mod pkcs11;
 mod provenance;
 mod quarantine;
+mod registry;
 mod reload;
 mod revocation;
 mod secrecy;
