@@ -379,6 +379,12 @@ impl Inbox {
         Ok(())
     }
 
+    /// The highest number that a row of this inbox ever had; 0 when there was none.
+    pub(crate) async fn last_number(&self) -> Result<i64, InboxError> {
+        let last = "SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'inbox'";
+        Ok(sqlx::query_scalar(last).fetch_one(self.db.pool()).await?)
+    }
+
     pub(crate) fn database(&self) -> &SqliteFile {
         &self.db
     }

@@ -108,6 +108,12 @@ pub enum StoreError {
     /// A new registry must not be planted among somebody's tables.
     #[error("there are tables at {0} already; a new store needs an empty schema of its own")]
     RegistryTaken(String),
+    /// The inbox is from another day than the registry: its next messages would pass for flushed.
+    #[error(
+        "{0} is older than the registry, which knows of messages that came later: a message that is taken now could be \
+         lost; restore both from one backup"
+    )]
+    InboxBehind(PathBuf),
     /// Another server has the registry open.
     #[error("the registry at {0} is in use by another vitalseal process; stop that one first")]
     RegistryInUse(String),
@@ -572,6 +578,9 @@ async fn recover(
     }
     let files = SealedFiles::open(&paths.objects(), keys.store_keys().await?, crash.clone())?;
     let catalog = Catalog::new(db.clone(), inbox.clone(), files.clone());
+    if inbox.last_number().await? < catalog.current().await?.high {
+        return Err(StoreError::InboxBehind(paths.inbox()));
+    }
     flush::recover(inbox, &catalog, &files).await?;
     Ok((files, catalog))
 }

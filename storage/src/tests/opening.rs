@@ -33,6 +33,25 @@ async fn one_process_at_a_time() {
     ));
 }
 
+#[tokio::test]
+async fn an_inbox_from_before_what_the_catalog_knows_takes_no_message_that_would_be_lost() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    store.close().await;
+    let older = fs::read(site.paths().inbox()).unwrap();
+    let store = site.open().await.unwrap();
+    store.inbox.admit(admission(&subject, 1)).await.unwrap();
+    store.flush(at(10)).await.unwrap();
+    store.close().await;
+    let newer = fs::read(site.paths().inbox()).unwrap();
+    fs::write(site.paths().inbox(), older).unwrap();
+    let refused = site.open().await.unwrap_err();
+    assert!(matches!(refused, StoreError::InboxBehind(_)), "{refused:?}");
+    fs::write(site.paths().inbox(), newer).unwrap();
+    site.open().await.unwrap();
+}
+
 /// The data directory is locked by a file; a registry that two directories name is claimed on its server.
 #[tokio::test]
 async fn one_server_at_a_time_has_a_registry_and_none_is_planted_among_tables() {
