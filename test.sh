@@ -202,9 +202,23 @@ with_postgres() (
     "$@"
 )
 
-# The workspace's test programs are there already; what cargo would build for one package alone has other features.
+# The program that holds a test target, as the check before has built it: for one package alone, cargo would build
+# everything once more, with other features.
+test_program() {
+    cargo test --locked --workspace --no-run --message-format=json 2>/dev/null | python3 -c '
+import json, sys
+for message in map(json.loads, sys.stdin):
+    if message.get("executable") and message["profile"]["test"] and message["target"]["name"] == sys.argv[1]:
+        print(message["executable"])' "$1"
+}
+
+test_on_postgres() {
+    (cd storage && "$1" tests::)
+    "$2" registry::
+}
+
 check_postgres() {
-    with_postgres cargo test --locked --workspace --lib --test system -- tests:: registry::
+    with_postgres test_on_postgres "$(test_program vitalseal_storage)" "$(test_program system)"
 }
 
 # In a target directory of its own: beside the workspace's it would not show what a feature of another package hides.

@@ -4,6 +4,14 @@
 //! keys, key snapshots. The root keys in it are test material. A version whose tables differ leaves one more behind:
 //! `cargo test -p vitalseal-storage --test migrations -- --ignored`, once, before they are changed.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test argues with panics"
+)]
+
 #[path = "../../tests/common/errors.rs"]
 mod errors;
 #[path = "../../tests/common/files.rs"]
@@ -179,9 +187,9 @@ async fn assert_intact(store: &Store) {
     assert_eq!(granted.len(), 2);
     assert!(store.registry.user(&nora).await.unwrap().is_some());
     assert_eq!(store.keys.recipients().await.unwrap().len(), 1);
-    for n in 0..3 {
+    for (n, patient) in patients.iter().enumerate() {
         let device = store.registry.device(&device(n)).await.unwrap().unwrap();
-        assert_eq!(device.patient(), Some(&patients[n].subject));
+        assert_eq!(device.patient(), Some(&patient.subject));
     }
 
     let living = patients[..2].iter().map(|patient| patient.subject.clone());

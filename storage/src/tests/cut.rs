@@ -15,7 +15,6 @@ use crate::registry::PatientState;
 struct Wire {
     dir: TempDir,
     state: Arc<Mutex<State>>,
-    cut: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -33,8 +32,8 @@ impl Wire {
         let listener = listener.unwrap();
         listener.set_nonblocking(true).unwrap();
         let state = Arc::new(Mutex::new(State::default()));
-        let cut = watch::Sender::new(0);
-        let (shared, cutting) = (Arc::clone(&state), cut.clone());
+        let cutting = watch::Sender::new(0);
+        let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_io()
@@ -47,7 +46,7 @@ impl Wire {
                 }
             });
         });
-        Self { dir, state, cut }
+        Self { dir, state }
     }
 
     /// Counts from here on, and cuts at request `at`.
