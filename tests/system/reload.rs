@@ -97,7 +97,7 @@ fn a_reload_of_what_is_wrong_changes_nothing_and_says_so() {
             "packets_per_s",
         ),
         (
-            limited[..limited.len() / 2].to_owned(),
+            limited[..limited.find("[sql]").unwrap()].to_owned(),
             "is the file whole?",
         ),
         (renamed("n\u{f6}t a name"), "certificate"),

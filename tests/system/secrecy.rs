@@ -73,7 +73,27 @@ fn nothing_planted_rests_in_the_clear() {
         site.psql("nora", "vs_not-the-token", "SELECT 1")
             .unwrap_err(),
     );
+    // What follows searches files as they are, which proves something only where a search finds what is there: until the
+    // flush, the inbox holds the message as it is.
+    let header = &known[..96];
+    assert!(header.windows(10).any(|window| window == b"planted-01"));
+    let holding = |ending: &str| {
+        files_below(&site.data)
+            .into_iter()
+            .filter(|file| file.to_str().unwrap().contains(ending))
+            .filter(|file| holds(&std::fs::read(file).unwrap(), header))
+            .count()
+    };
+    assert!(
+        holding("inbox") > 0,
+        "no file holds the signed header of a message"
+    );
     site.json(&["flush"]);
+    assert_eq!(
+        holding(".parquet"),
+        0,
+        "a data file tells of a device in the clear"
+    );
     site.psql("nora", &token, &asked).unwrap();
     let shown = site.json(&["patient", "show", &patient]);
     assert_eq!(shown["name"], NAME);
@@ -83,19 +103,6 @@ fn nothing_planted_rests_in_the_clear() {
     );
     said.push(site.json(&["quarantine", "list"]).to_string());
     said.push(site.json(&["audit", "tail", "-n", "500"]).to_string());
-
-    // What follows searches files as they are, which proves something only where an envelope lies as it
-    // is: in a compressed column nothing would ever be found.
-    let header = &known[..96];
-    assert!(header.windows(10).any(|window| window == b"planted-01"));
-    let searchable = files_below(&site.data)
-        .iter()
-        .filter(|file| file.extension().is_some_and(|e| e == "parquet"))
-        .any(|file| holds(&std::fs::read(file).unwrap(), header));
-    assert!(
-        searchable,
-        "no Parquet file holds the signed header of a message"
-    );
 
     let planted = planted(&site, &clinician, &token, &directory);
     let live = site.log_text();
