@@ -24,7 +24,8 @@
 //!
 //! `cargo bench --bench query_latency [-- --quick] [--readings 20000000] [--patients 400] [--runs 7] [--curves 1]`
 //!
-//! `--curves 1` measures a tenth of the readings and patients, and a tenth of the patients only, beside the whole.
+//! `--curves 1` measures a tenth of the readings and patients, and a tenth of the patients only, before the whole: their
+//! figures end in `_READINGS_PATIENTS`.
 
 #![allow(
     clippy::cast_lossless,
@@ -95,7 +96,7 @@ async fn run(figures: &mut Figures) {
     let patients = argument("--patients").unwrap_or(patients);
     if argument("--curves").is_some() {
         for (readings, patients) in [(readings / 10, patients / 10), (readings, patients / 10)] {
-            let label = format!("_of_{}k_readings_{patients}_patients", readings / 1_000);
+            let label = format!("_{}k_{patients}", readings / 1_000);
             measure(
                 &Workload::new(readings, patients, PER_MESSAGE),
                 &label,
