@@ -24,6 +24,7 @@
 
 mod aggregate;
 mod decrypt;
+mod engine;
 mod error;
 pub mod pg;
 mod redact;

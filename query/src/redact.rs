@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer, Whitespace, Word};
 use sha2::{Digest, Sha256};
 
-use crate::session::DATABASE;
+use crate::engine::DATABASE;
 use crate::table;
 
 /// Longest text kept: room for the queries that BI tools write, small enough for an audit record.

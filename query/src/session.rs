@@ -5,22 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionStateDefaults;
-use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
-use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion::prelude::SQLOptions;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement;
-use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
-use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, Identity, Purpose, QueryOutcome};
 
-use crate::aggregate::FoldAggregates;
+use crate::engine::Engine;
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::service::{QueryDeps, QueryService};
@@ -28,25 +23,19 @@ use crate::statement::{Verdict, verdict};
 use crate::stream::{EndOfQuery, Limits, supervised};
 use crate::table;
 
-/// The one database that there is.
-pub(crate) const DATABASE: &str = "vitalseal";
-
 /// Longest statement read. BI tools write a few kilobytes.
 pub(crate) const MAX_SQL_BYTES: usize = 256 * 1024;
 
-/// Concurrent partitions of one query: the machines we build for have two cores.
-const PARTITIONS: usize = 2;
-
-/// A session: an identity, a purpose and an engine context that nobody else has.
+/// A session: an identity, a purpose and an [`Engine`] that nobody else has.
 ///
-/// The context holds table names and functions, no data. Each query gets its own access decision, its
+/// Each query gets its own access decision, its
 /// own cut of the store and its own two audit records.
 pub struct QuerySession {
     deps: Arc<QueryDeps>,
     who: Identity,
     purpose: Purpose,
     deadline: Duration,
-    context: SessionContext,
+    engine: Engine,
     parser: PostgresCompatibilityParser,
 }
 
@@ -60,37 +49,12 @@ impl QuerySession {
             .runtime
             .clone()
             .map_err(DataFusionError::Configuration)?;
-        let config = SessionConfig::new()
-            .with_default_catalog_and_schema(DATABASE, "public")
-            .with_create_default_catalog_and_schema(true)
-            .with_information_schema(true)
-            .with_target_partitions(PARTITIONS);
-        let mut rules = PhysicalOptimizer::new().rules;
-        rules.insert(0, Arc::new(FoldAggregates));
-        // No table factories and no file formats: CREATE EXTERNAL TABLE and COPY have nothing to stand on
-        // even if a plan for one got past every other check.
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime)
-            .with_expr_planners(SessionStateDefaults::default_expr_planners())
-            .with_scalar_functions(SessionStateDefaults::default_scalar_functions())
-            .with_higher_order_functions(SessionStateDefaults::default_higher_order_functions())
-            .with_aggregate_functions(SessionStateDefaults::default_aggregate_functions())
-            .with_window_functions(SessionStateDefaults::default_window_functions())
-            .with_table_function_list(SessionStateDefaults::default_table_functions())
-            .with_physical_optimizer_rules(rules)
-            .build();
-        let context = SessionContext::new_with_state(state);
-        for (name, provider) in table::all() {
-            context.register_table(name, provider)?;
-        }
-        setup_pg_catalog(&context, DATABASE, EmptyContextProvider).map_err(|error| *error)?;
         Ok(Self {
             deps: Arc::clone(&service.deps),
             who,
             purpose,
             deadline: service.limits.deadline,
-            context,
+            engine: Engine::new(runtime)?,
             parser: PostgresCompatibilityParser::new(),
         })
     }
@@ -136,7 +100,7 @@ impl QuerySession {
 
     /// Resolves a query against the tables. Reads no data.
     pub(crate) async fn plan(&self, statement: Statement) -> Result<LogicalPlan, QueryError> {
-        let state = self.context.state();
+        let state = self.engine.state();
         let statement = EngineStatement::Statement(Box::new(statement));
         let plan = state.statement_to_plan(statement).await?;
         match verified(&plan) {
@@ -162,7 +126,7 @@ impl QuerySession {
             cancel,
         };
         let run = QueryRun::begin(Arc::clone(&self.deps), self.who.clone(), self.purpose)?;
-        let mut state = self.context.state();
+        let mut state = self.engine.state();
         state.config_mut().set_extension(Arc::clone(&run));
         state.mark_start_execution();
         let planning = state.create_physical_plan(&plan);

@@ -25,8 +25,8 @@ use zeroize::Zeroizing;
 use super::cancel::{Cancels, Current};
 use super::connection::Connection;
 use super::{SERVER_VERSION, error, fatal};
+use crate::engine::DATABASE;
 use crate::service::QueryService;
-use crate::session::DATABASE;
 
 /// How long a wrong token is made to wait. With the connection limit it bounds guesses (and audit
 /// records) per second; tokens are 256 bits, so it need not be longer.
