@@ -124,14 +124,14 @@ async fn build(restore: &Restore, building: &Path, now: Timestamp) -> anyhow::Re
     report
 }
 
-/// Where keys and registry are, as whoever restores says; no other setting of this configuration is used.
+/// Where keys, registry and data files are to be, as whoever restores says; no other setting of this configuration is used.
 fn told(restore: &Restore) -> anyhow::Result<Config> {
     let own = restore.config.as_deref();
     let own = own
         .map(|file| own_config(file, &restore.from))
         .transpose()?;
-    let (root_keys, mut keys, registry) = own.map_or_else(Default::default, |own| {
-        (Some(own.root_keys), own.keys, own.registry)
+    let (root_keys, mut keys, registry, bucket) = own.map_or_else(Default::default, |own| {
+        (Some(own.root_keys), own.keys, own.registry, own.storage.s3)
     });
     if !restore.snapshots.is_empty() {
         keys.snapshots.clone_from(&restore.snapshots);
@@ -153,6 +153,7 @@ fn told(restore: &Restore) -> anyhow::Result<Config> {
     let mut told = Config::new(absolute(&root_keys)?, PathBuf::new(), Vec::new());
     told.keys = keys;
     told.registry = registry;
+    told.storage.s3 = bucket;
     Ok(told)
 }
 
@@ -187,11 +188,20 @@ fn said_by(backup: &Path) -> String {
 /// comments go only if these are others.
 fn configure(told: &Config, paths: &StorePaths) -> anyhow::Result<Config> {
     let mut config = Config::load(&paths.config())?;
-    let places = |of: &Config| (of.root_keys.clone(), of.keys.clone(), of.registry.clone());
+    let places = |of: &Config| {
+        let bucket = of.storage.s3.clone();
+        (
+            of.root_keys.clone(),
+            of.keys.clone(),
+            of.registry.clone(),
+            bucket,
+        )
+    };
     if places(&config) != places(told) {
         config.root_keys.clone_from(&told.root_keys);
         config.keys.clone_from(&told.keys);
         config.registry.clone_from(&told.registry);
+        config.storage.s3.clone_from(&told.storage.s3);
         let text = toml::to_string_pretty(&config).context("encoding the configuration")?;
         files::keep_document(&paths.config(), text.as_bytes())?;
     }

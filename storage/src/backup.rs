@@ -168,12 +168,17 @@ impl Store {
         let keys = keys.map_err(BackupError::Snapshot)?;
 
         let mut files = plain_files(self.paths())?;
-        let parquet = self.paths().parquet();
-        files.extend(
-            data_files
-                .iter()
-                .map(|file| parquet.join(file.path.as_ref())),
-        );
+        let names = data_files.iter().map(|file| file.path.as_ref());
+        if self.files.is_local() {
+            files.extend(names.map(|name| self.paths().parquet().join(name)));
+        } else {
+            // Whole too: what a bucket holds is removed in time, whatever a list of it says.
+            durable::create_dir(&copy.parquet())?;
+            for name in names {
+                let bytes = self.files.bytes(name).await.map_err(StoreError::from)?;
+                durable::write_new(&copy.parquet().join(name), &bytes)?;
+            }
+        }
         let (from, root) = (self.paths().data().to_path_buf(), partial.path.clone());
         let files = tokio::task::spawn_blocking(move || {
             for file in files {

@@ -26,7 +26,7 @@ use crate::catalog::{
 };
 use crate::crash::{CrashHook, CrashPoint};
 use crate::database::{at, count, parsed};
-use crate::files::{SealedFiles, WrittenFile};
+use crate::files::{FilesError, SealedFiles, WrittenFile};
 use crate::inbox::Inbox;
 use crate::inbox::rows::{self, SealedRow};
 use crate::paths::data_file;
@@ -131,12 +131,20 @@ pub(crate) async fn recover(
         files: live, high, ..
     } = catalog.current().await?;
     inbox.delete_flushed(high).await?;
-    match clear_planned(catalog, files, Timestamp::MIN).await {
+    let cleared = async {
+        files.claim(&live).await?;
+        clear_planned(catalog, files, Timestamp::MIN).await
+    };
+    match cleared.await {
         Ok(()) => {}
+        // Another store lives there, and reads what this one would take for its own.
+        Err(error @ StoreError::Files(FilesError::Foreign { .. } | FilesError::Settings(_))) => {
+            return Err(error);
+        }
         Err(error @ StoreError::Files(_)) => {
             tracing::error!(
                 error = &error as &dyn Error,
-                "what an interrupted flush left stays until the next one"
+                "the place of the data files cannot be used; what an interrupted flush left there stays until it can"
             );
             return Ok(());
         }

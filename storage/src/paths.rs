@@ -9,6 +9,7 @@
 //!   audit.vkey            its public verification key
 //!   parquet/r-<id>.parquet  sealed rows; the name is random, never a pseudonym 0600
 //!   parquet/c-<id>.parquet  sealed chunks; likewise. Both are in a bucket instead, if there is one
+//!   parquet.owner         what the place of the data files holds as `owner`: it is this store's. In no backup
 //!   ca-root.pem           certificate of the root certificate authority
 //!   ca-issuing.pem        certificate of the issuing authority (its key is sealed in the registry)
 //!   damaged/              data files that were damaged and set aside; nobody reads them
@@ -137,6 +138,11 @@ impl StorePaths {
         self.objects.clone().unwrap_or_else(local)
     }
 
+    /// What shows that the place of the data files is this store's.
+    pub(crate) fn owner(&self) -> PathBuf {
+        self.data.join("parquet.owner")
+    }
+
     /// Configuration.
     #[must_use]
     pub fn config(&self) -> PathBuf {
@@ -210,6 +216,7 @@ impl StorePaths {
         let others = [
             self.audit_vkey(),
             self.parquet(),
+            self.owner(),
             self.config(),
             self.root_certificate(),
             self.issuing_certificate(),

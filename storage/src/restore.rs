@@ -32,7 +32,7 @@ pub(crate) use self::received::{Authentic, Received};
 use crate::backup;
 use crate::catalog::DataFile;
 use crate::database::{at_opt, parsed};
-use crate::durable::FileError;
+use crate::durable::{self, FileError};
 use crate::keys::{JoinRefused, KeyCustody};
 use crate::opening;
 use crate::paths::StorePaths;
@@ -178,10 +178,24 @@ impl Store {
         }
     }
 
+    /// A store that was only just made, once its files have a place that nobody else has.
+    pub(crate) async fn with_place(self) -> Result<Self, StoreError> {
+        match self.files.claim(&[]).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.abandon().await;
+                Err(error)
+            }
+        }
+    }
+
     /// Closes a store that was only just made, by [`Store::create`] or [`Store::restore`], and that is not to be: what
-    /// it put on a server is removed. The directories are left to the caller, who made them.
+    /// it put on a server or into a bucket is removed. The directories are left to the caller, who made them.
     pub async fn abandon(self) {
         let paths = self.paths().clone();
+        if let Err(error) = self.files.give_up().await {
+            tracing::error!(%error, "emptying the bucket of a store that was not completed");
+        }
         self.close().await;
         opening::remove(&paths).await;
     }
@@ -192,9 +206,29 @@ async fn finish(
     backup: Authentic,
     now: Timestamp,
 ) -> Result<Restored, RestoreError> {
+    bring_in_files(store).await?;
     let restored = prove(store, backup).await?;
     store.keys.resume(now).await.map_err(StoreError::from)?;
     Ok(restored)
+}
+
+/// Moves the unpacked data files to the bucket, if the store is to have them in one: into an empty one, since what is in
+/// any other may be the newer part of a store that lives.
+async fn bring_in_files(store: &Store) -> Result<(), StoreError> {
+    if store.files.is_local() {
+        return Ok(());
+    }
+    store.files.claim(&[]).await?;
+    for file in store.catalog.files().await?.iter() {
+        let unpacked = store.paths().parquet().join(file.path.as_ref());
+        let bytes = durable::read(&unpacked)?;
+        store
+            .files
+            .put_bytes(file.path.as_ref(), bytes.into())
+            .await?;
+        durable::remove(&unpacked)?;
+    }
+    Ok(())
 }
 
 fn refused(cause: StoreError) -> RestoreError {

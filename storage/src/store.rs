@@ -330,12 +330,13 @@ impl Store {
         )
         .await?;
         tx.commit().await?;
-        let store = Self::assemble(paths, custody, db, tree, lock).await?;
-        if let Err(error) = store.files.try_out().await {
-            store.close().await;
-            return Err(error);
+        match Self::assemble(paths, custody, db, tree, lock).await {
+            Ok(store) => store.with_place().await,
+            Err(error) => {
+                opening::remove(paths).await;
+                Err(error)
+            }
         }
-        Ok(store)
     }
 
     /// Opens a store, and first finishes an erasure or a flush that was interrupted; an erasure that waits for a place of
@@ -576,7 +577,7 @@ async fn recover(
             });
         }
     }
-    let files = SealedFiles::open(&paths.objects(), keys.store_keys().await?, crash.clone())?;
+    let files = SealedFiles::open(paths, keys.store_keys().await?, crash.clone())?;
     let catalog = Catalog::new(db.clone(), inbox.clone(), files.clone());
     if inbox.last_number().await? < catalog.current().await?.high {
         return Err(StoreError::InboxBehind(paths.inbox()));

@@ -143,8 +143,11 @@ impl Site {
         names(&self.roots_dir())
     }
 
+    /// Data files, and what is left of some.
     fn parquet_files(&self) -> Vec<String> {
-        names(&self.data().join("parquet"))
+        let mut names = names(&self.data().join("parquet"));
+        names.retain(|name| name != "owner");
+        names
     }
 }
 

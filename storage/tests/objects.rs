@@ -2,7 +2,7 @@
 //!
 //! `damage` and `secrecy` work on files that are written here, `pyarrow` has another reader open them, `s3` drives a whole
 //! store against an S3 server, with a proxy between them that fails in every way that a network does, `forgetting` asks
-//! what a bucket keeps of the erased.
+//! what a bucket keeps of the erased, `owner` whose a place is.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,6 +21,8 @@ mod damage;
 mod errors;
 #[path = "objects/forgetting.rs"]
 mod forgetting;
+#[path = "objects/owner.rs"]
+mod owner;
 #[path = "objects/pages.rs"]
 mod pages;
 #[path = "objects/proxy.rs"]

@@ -68,7 +68,7 @@ fn a_site_with_a_bucket_flushes_compacts_and_answers_and_kills_cost_nothing() {
         .unwrap();
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(
-        !second.status.success() && said.contains("objects already"),
+        !second.status.success() && said.contains("belongs to another store"),
         "{said}"
     );
     assert!(!dir.path().join("second").exists(), "nothing is left of it");

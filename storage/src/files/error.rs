@@ -1,5 +1,7 @@
 //! Why a data file could not be written or read.
 
+use std::path::PathBuf;
+
 use vitalseal_crypto::Kid;
 
 use crate::durable::FileError;
@@ -31,6 +33,29 @@ pub enum FilesError {
         name: String,
         /// Where.
         place: String,
+    },
+    /// The place does not show that it is this store's.
+    #[error(
+        "{place} does not hold the file `owner` that this store put there: is its disk mounted, is it the right bucket and \
+         prefix? Nothing is written or removed there. If it is the right place, and was emptied or restored, put a copy of \
+         {owner} there under the name `owner`"
+    )]
+    Away {
+        /// Where.
+        place: String,
+        /// What must be there.
+        owner: PathBuf,
+    },
+    /// The place is somebody else's.
+    #[error(
+        "{place} belongs to another store, or to another copy of this one: nothing is written or removed there. Each needs a \
+         place of its own; if the other is gone for good, replace the file `owner` there by a copy of {owner}"
+    )]
+    Foreign {
+        /// Where.
+        place: String,
+        /// What would be there.
+        owner: PathBuf,
     },
     /// The local disk failed.
     #[error(transparent)]

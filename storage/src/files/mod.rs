@@ -11,6 +11,7 @@ mod credentials;
 mod error;
 mod key_metadata;
 mod objects;
+mod owner;
 mod place;
 mod read;
 mod write;
@@ -35,9 +36,11 @@ pub use self::write::MAX_FILE_BYTES;
 
 use self::cache::MetadataCache;
 use self::objects::Objects;
+use self::owner::Owner;
 use crate::catalog::{DataFile, FileKind};
 use crate::crash::CrashHook;
 use crate::keys::StoreKeys;
+use crate::paths::StorePaths;
 use crate::schema;
 use crate::store::StoreError;
 
@@ -49,6 +52,7 @@ pub struct SealedFiles {
 
 struct Inner {
     objects: Objects,
+    owner: Owner,
     keys: Arc<StoreKeys>,
     cache: MetadataCache,
     crash: CrashHook,
@@ -69,12 +73,13 @@ pub struct WrittenFile {
 
 impl SealedFiles {
     pub(crate) fn open(
-        place: &ObjectsPlace,
+        paths: &StorePaths,
         keys: Arc<StoreKeys>,
         crash: CrashHook,
-    ) -> Result<Self, FilesError> {
+    ) -> Result<Self, StoreError> {
         let inner = Inner {
-            objects: Objects::open(place)?,
+            objects: Objects::open(&paths.objects())?,
+            owner: Owner::of(&paths.owner())?,
             keys,
             cache: MetadataCache::default(),
             crash,
@@ -84,11 +89,20 @@ impl SealedFiles {
         })
     }
 
-    /// Refuses a place that a new store could not rely on.
-    pub(crate) async fn try_out(&self) -> Result<(), StoreError> {
-        let mut id = [0; 16];
-        default_backend().fill_random(&mut id)?;
-        Ok(self.inner.objects.try_out(&id).await?)
+    /// Takes the place for this store, whose files are `live`, unless it has it already.
+    ///
+    /// # Errors
+    /// [`FilesError::Foreign`] when it is another's, [`FilesError::Away`] when none of the files is there: then nothing is
+    /// written there either. [`FilesError::Settings`] for a bucket that a new store could not rely on.
+    pub(crate) async fn claim(&self, live: &[DataFile]) -> Result<(), StoreError> {
+        let Inner { objects, owner, .. } = &*self.inner;
+        let is_live = |name: &str| live.iter().any(|file| file.path.as_ref() == name);
+        owner.claim(objects, is_live, live.is_empty()).await
+    }
+
+    /// Leaves a bucket as [`SealedFiles::claim`] found it, if that was empty.
+    pub(crate) async fn give_up(&self) -> Result<(), FilesError> {
+        self.inner.owner.give_up(&self.inner.objects).await
     }
 
     /// Writes a file of this kind, whole: the batches have the columns of the kind, in the kind's order. It is built in
@@ -96,7 +110,7 @@ impl SealedFiles {
     ///
     /// # Errors
     /// [`FilesError::TooLarge`] beyond [`MAX_FILE_BYTES`]; [`FilesError::Exists`] when there is such a file, which stays
-    /// as it is; what the batches fail with; others when it is not durable, and then it may be there: plan a name in the
+    /// as it is; [`FilesError::Away`] and [`FilesError::Foreign`]; what the batches fail with; others when it is not durable, and then it may be there: plan a name in the
     /// catalog first.
     pub async fn put(
         &self,
@@ -117,9 +131,23 @@ impl SealedFiles {
             Ok::<_, StoreError>((file.bytes, written))
         })
         .await??;
-        let (objects, crash) = (&self.inner.objects, &self.inner.crash);
-        objects.create(name, bytes.into(), crash).await?;
+        self.put_bytes(name, bytes.into()).await?;
         Ok(written)
+    }
+
+    /// Writes a file that was one of this store's before.
+    ///
+    /// # Errors
+    /// As [`SealedFiles::put`].
+    pub(crate) async fn put_bytes(&self, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let Inner {
+            objects,
+            owner,
+            crash,
+            ..
+        } = &*self.inner;
+        owner.check(objects).await?;
+        objects.create(name, bytes, crash).await
     }
 
     /// Reads a file as `parquet` and DataFusion do.
@@ -185,8 +213,9 @@ impl SealedFiles {
     /// Removes a file, and what an interrupted write left of it; none is no error. Gone for good when this returns.
     ///
     /// # Errors
-    /// When it is not known to be gone.
+    /// When it is not known to be gone; [`FilesError::Away`] and [`FilesError::Foreign`], and nothing was removed.
     pub async fn remove(&self, name: &str) -> Result<(), FilesError> {
+        self.inner.owner.check(&self.inner.objects).await?;
         self.inner.cache.remove(&name.into());
         self.inner.objects.remove(name).await
     }
@@ -208,8 +237,8 @@ impl SealedFiles {
         self.inner.objects.size(name).await
     }
 
-    /// Whether the bucket keeps versions, so that what is removed stays: known from the first file that this process
-    /// wrote.
+    /// Whether the bucket keeps versions, so that what is removed stays: known from the first file that this process wrote
+    /// or removed.
     #[must_use]
     pub fn keeps_versions(&self) -> bool {
         self.inner.objects.keeps_versions()

@@ -7,8 +7,8 @@
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use object_store::{
 };
 
 use super::credentials::S3Credentials;
+use super::owner::OWNER;
 use super::{FilesError, ObjectsPlace, S3Place};
 use crate::crash::{CrashHook, CrashPoint};
 use crate::durable::{self, failed};
@@ -72,32 +73,32 @@ impl Objects {
         &self.place
     }
 
-    /// Refuses a bucket that a new store could not rely on: it must be empty here, and must refuse a name that exists.
-    pub(super) async fn try_out(&self, id: &[u8; 16]) -> Result<(), FilesError> {
+    /// Why this place is not to be used.
+    pub(super) fn refused(&self, why: &str) -> FilesError {
+        FilesError::Settings(format!("{}: {why}", self.place))
+    }
+
+    /// Whether the server replaces what has this name, which is there. On a disk nothing ever is.
+    pub(super) async fn takes_a_name_twice(&self, name: &str) -> Result<bool, FilesError> {
         if self.local.is_some() {
-            return Ok(());
+            return Ok(false);
         }
-        let refuse = |why: &str| Err(FilesError::Settings(format!("{}: {why}", self.place)));
-        if !self.names().await?.is_empty() {
-            return refuse("there are objects already; name a prefix that is this store's own");
+        let path = ObjectPath::from(name);
+        let again = self
+            .store
+            .put_opts(&path, "again".into(), PutMode::Create.into());
+        match again.await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(cause) => Err(self.failed("trying out", name)(cause)),
         }
-        let path = ObjectPath::from(format!("trial-{}", hex::encode(id)));
-        let put = |bytes: &'static [u8]| async {
-            let put = self
-                .store
-                .put_opts(&path, bytes.into(), PutMode::Create.into());
-            put.await
-        };
-        let failed = |cause| self.failed("trying out", path.as_ref())(cause);
-        put(b"1").await.map_err(failed)?;
-        let again = put(b"2").await;
-        self.store.delete(&path).await.map_err(failed)?;
-        match again {
-            Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Ok(_) => refuse(
-                "the server takes a name twice; it must know conditional PUT (If-None-Match)",
-            ),
-            Err(cause) => Err(failed(cause)),
+    }
+
+    /// Removes what an interrupted [`Objects::create`] left of this name.
+    pub(super) fn clear_partial(&self, name: &str) -> Result<(), FilesError> {
+        match &self.local {
+            Some(dir) => Ok(durable::remove(&partial(&dir.join(name)))?),
+            None => Ok(()),
         }
     }
 
@@ -119,8 +120,10 @@ impl Objects {
     ) -> Result<(), StoreError> {
         if let Some(dir) = &self.local {
             let (path, place, crash) = (dir.join(name), self.place.to_string(), crash.clone());
-            return tokio::task::spawn_blocking(move || create_local(&path, &bytes, place, &crash))
-                .await?;
+            let gone = Arc::<Mutex<bool>>::default();
+            let _waiting = Waiting(Arc::clone(&gone));
+            let create = move || create_local(&path, &bytes, place, &crash, &gone);
+            return tokio::task::spawn_blocking(create).await?;
         }
         let path = ObjectPath::from(name);
         let put = self
@@ -179,17 +182,18 @@ impl Objects {
     /// returns.
     pub(super) async fn remove(&self, name: &str) -> Result<(), FilesError> {
         if let Some(dir) = &self.local {
-            let path = dir.join(name);
-            durable::remove(&path)?;
-            return Ok(durable::remove(&partial(&path))?);
+            durable::remove(&dir.join(name))?;
+            return self.clear_partial(name);
         }
+        // Of one that is there, the bucket says whether it will keep it.
+        self.size(name).await?;
         match self.store.delete(&ObjectPath::from(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(cause) => Err(self.failed("removing", name)(cause)),
         }
     }
 
-    /// The names that are there, with their sizes in bytes.
+    /// The names that are there but [`OWNER`], with their sizes in bytes.
     pub(super) async fn names(&self) -> Result<Vec<(String, u64)>, FilesError> {
         let listed = self
             .store
@@ -199,6 +203,7 @@ impl Objects {
             .try_collect()
             .await
             .map_err(self.failed("listing", "files"))?;
+        names.retain(|(name, _)| name != OWNER);
         names.sort_unstable();
         Ok(names)
     }
@@ -227,6 +232,7 @@ fn create_local(
     bytes: &[u8],
     place: String,
     crash: &CrashHook,
+    gone: &Mutex<bool>,
 ) -> Result<(), StoreError> {
     // One process has the store, so nobody takes the name between this look and the renaming.
     if path.exists() {
@@ -239,7 +245,21 @@ fn create_local(
     written.map_err(failed("writing", &partial))?;
     crash.reached(CrashPoint::FileHalfWritten)?;
     file.sync_all().map_err(failed("syncing", &partial))?;
+    // Locked until the file has its name: whoever goes away finds it, or it is never there.
+    let gone = gone.lock().unwrap_or_else(PoisonError::into_inner);
+    if *gone {
+        return Ok(durable::remove(&partial)?);
+    }
     Ok(durable::rename(&partial, path)?)
+}
+
+/// Somebody who waits for a file. Once this is dropped, nobody knows its name, and it does not appear any more.
+struct Waiting(Arc<Mutex<bool>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
 }
 
 fn partial(path: &Path) -> PathBuf {
@@ -297,5 +317,43 @@ fn object(
                 cause: Box::new(cause),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_nobody_waits_for_any_more_does_not_appear() {
+        let dir = tempfile::tempdir().unwrap();
+        let objects = Objects::open(&ObjectsPlace::Local(dir.path().to_path_buf())).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (begin, waiting) = std::sync::mpsc::channel();
+        runtime.block_on(async {
+            // The one thread for files is busy.
+            let busy = tokio::task::spawn_blocking(move || waiting.recv());
+            let hook = CrashHook::default();
+            for keep in [false, true] {
+                let name = format!("r-{keep}.parquet");
+                let mut create = Box::pin(objects.create(&name, "bytes".into(), &hook));
+                assert!((&mut create).now_or_never().is_none());
+                if keep {
+                    begin.send(()).unwrap();
+                    create.await.unwrap();
+                }
+            }
+            busy.await.unwrap().unwrap();
+            // What was queued before this is over.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+        });
+        let there = std::fs::read_dir(dir.path()).unwrap();
+        let there: Vec<_> = there.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(there, ["r-true.parquet"]);
     }
 }

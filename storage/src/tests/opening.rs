@@ -112,8 +112,8 @@ async fn nobody_else_may_read_any_of_it() {
         assert_eq!(mode(&dir), 0o700, "{}", dir.display());
     }
     let files = every_file(site.dir.path());
-    // Two databases with log and index, lock, one Parquet file, one root.
-    let expected = if site.schema.is_some() { 6 } else { 9 };
+    // Two databases with log and index, lock, one Parquet file and, twice, whose it is, one root.
+    let expected = if site.schema.is_some() { 8 } else { 11 };
     assert_eq!(
         files.len(),
         expected,

@@ -48,21 +48,28 @@ impl Server {
 
     /// One request of somebody else than the store, and its answer.
     pub(crate) async fn request(&self, method: &str, path: &str) -> String {
+        self.send(method, path, b"").await
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.address
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
+             Authorization: AWS4-HMAC-SHA256 Credential=another/20260101/us-east-1/s3/aws4_request\r\n\r\n",
+            self.address,
+            body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// How many objects there are, whoever made them.
+    /// How many objects there are, whoever made them, but for what says whose the place is.
     pub(crate) async fn objects(&self) -> usize {
         let listed = self.request("GET", &format!("/{BUCKET}?list-type=2")).await;
-        listed.matches("<Key>").count()
+        listed.matches("<Key>").count() - listed.matches("owner</Key>").count()
     }
 }
 

@@ -1,11 +1,8 @@
 //! What a bucket keeps of the erased, and that nobody is told of an end which was none.
 
-use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use jiff::SignedDuration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use vitalseal_storage::{
     Actor, AuditError, AuditEvent, AuditRecord, AuditSink, GarbageReport, Store, Unwatched,
 };
@@ -15,7 +12,7 @@ use crate::s3::{admit, create, open, paths, patient};
 use crate::site::at;
 
 #[derive(Default, Debug)]
-struct Log(Mutex<Vec<AuditEvent>>);
+pub(crate) struct Log(Mutex<Vec<AuditEvent>>);
 
 #[async_trait::async_trait]
 impl AuditSink for Log {
@@ -31,17 +28,11 @@ async fn collect(store: &Store, log: &Log) -> GarbageReport {
     collected.await.unwrap()
 }
 
-async fn keep_versions(address: SocketAddr) {
+async fn keep_versions(server: &Server) {
     let body = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
                 <Status>Enabled</Status></VersioningConfiguration>";
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "PUT /{BUCKET}?versioning HTTP/1.1\r\nHost: {address}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let path = format!("/{BUCKET}?versioning");
+    let answer = server.send("PUT", &path, body.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
@@ -50,7 +41,7 @@ async fn the_end_of_ciphertext_is_noted_only_where_a_removal_is_one() {
     for versions in [false, true] {
         let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
         if versions {
-            keep_versions(server.address).await;
+            keep_versions(&server).await;
         }
         let paths = paths(dir.path(), server.address);
         let store = create(&paths).await;
@@ -90,4 +81,25 @@ async fn the_end_of_ciphertext_is_noted_only_where_a_removal_is_one() {
         }
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn versions_that_were_turned_on_later_are_seen_before_an_end_is_noted() {
+    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+    let store = create(&paths(dir.path(), server.address)).await;
+    let (gone, stays) = (patient(&store).await, patient(&store).await);
+    admit(&store, &stays, 1).await;
+    store.flush(at(50)).await.unwrap();
+    keep_versions(&server).await;
+    admit(&store, &gone, 2).await;
+    store.flush(at(60)).await.unwrap();
+    store.keys.erase(&gone, "e", at(70)).await.unwrap();
+    store.close().await;
+    let store = open(&paths(dir.path(), server.address)).await.unwrap();
+    let report = store.vacuum(at(100), &Unwatched).await.unwrap();
+    assert_eq!((report.files_in, report.files_out), (1, 0));
+    // What is left is older than the versions, and tells of none.
+    let collected = collect(&store, &Log::default()).await;
+    assert_eq!((collected.files, collected.dropped), (1, vec![]));
+    store.close().await;
 }

@@ -27,7 +27,7 @@ pub(crate) fn paths(dir: &Path, address: std::net::SocketAddr) -> StorePaths {
     StorePaths::new(&dir.join("data"), None).with_objects(s3(address, dir))
 }
 
-fn roots(paths: &StorePaths) -> Arc<dyn RootProvider> {
+pub(crate) fn roots(paths: &StorePaths) -> Arc<dyn RootProvider> {
     Arc::new(FileRootProvider::new(paths.root_keys()))
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn admit(store: &Store, subject: &SubjectPseudonym, sequence: u
 }
 
 /// Sequences that a reader sees, each as often as it does.
-async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
+pub(crate) async fn visible(store: &Store, subject: &SubjectPseudonym) -> Vec<i64> {
     let who = Authorized::new(BTreeSet::from([subject.clone()]));
     let cut = store.cut(&who).await.unwrap();
     let mut batches = vec![cut.hot];
