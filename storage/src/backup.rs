@@ -155,9 +155,8 @@ impl Store {
             return Err(BackupError::NoPlace);
         }
         let copy = StorePaths::new(&partial.path, None);
-        // What is merged meanwhile stays until it was copied.
-        let _kept = self.hold_garbage().await;
         let quiet = (self.hold_flushes().await, self.keys.alone().await);
+        // Held until they are copied: what ends meanwhile stays.
         let data_files = self.catalog.files().await?;
         copy_database(&self.paths().inbox(), &copy.inbox()).await?;
         let (store_id, erasures) =

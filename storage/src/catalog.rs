@@ -21,7 +21,7 @@ mod losses;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use self::change::{Change, ChangeId, ChangeKind, Plan};
 pub(crate) use self::extent::Extent;
@@ -63,6 +63,8 @@ pub struct Catalog {
     data: SealedFiles,
     /// The last snapshot that was read: one never changes, so nothing of it is read again.
     known: Arc<Mutex<Option<Snapshot>>>,
+    /// Every snapshot that somebody may still hold.
+    handed: Arc<Mutex<Vec<Weak<[DataFile]>>>>,
     /// What living [`Plan`]s name.
     writing: Arc<Mutex<HashSet<String>>>,
 }
@@ -74,6 +76,7 @@ impl Catalog {
             inbox,
             data,
             known: Arc::default(),
+            handed: Arc::default(),
             writing: Arc::default(),
         }
     }
@@ -130,6 +133,10 @@ impl Catalog {
         if known.as_ref().is_none_or(|known| known.id < id) {
             *known = Some(snapshot.clone());
         }
+        let mut handed = self.handed();
+        handed.retain(|files| files.strong_count() > 0);
+        handed.push(Arc::downgrade(&snapshot.files));
+        drop(handed);
         Ok(snapshot)
     }
 
@@ -148,6 +155,20 @@ impl Catalog {
     pub(crate) async fn names(&self) -> Result<Vec<String>, sqlx::Error> {
         let names = sqlx::query_scalar("SELECT file FROM data_files");
         names.fetch_all(self.db.pool()).await
+    }
+
+    /// Files of every snapshot that somebody holds, the present one among them.
+    pub(crate) async fn read_now(&self) -> Result<HashSet<String>, StoreError> {
+        // Nothing is held by what is remembered but the present.
+        let present = self.current().await?;
+        let held: Vec<_> = self.handed().iter().filter_map(Weak::upgrade).collect();
+        let held = held.iter().chain([&present.files]);
+        let files = held.flat_map(|files| files.iter());
+        Ok(files.map(|file| file.path.to_string()).collect())
+    }
+
+    fn handed(&self) -> MutexGuard<'_, Vec<Weak<[DataFile]>>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Snapshot>> {

@@ -20,6 +20,7 @@
 //! Never here: a key that outlives its group, a value outside of one, a choice by what was measured.
 
 mod bucket;
+mod content;
 mod merge;
 mod seal;
 mod select;
@@ -43,6 +44,7 @@ use crate::chunk::ChunkRow;
 use crate::columns;
 use crate::crash::CrashPoint;
 use crate::database::{count, parsed};
+use crate::files::FilesError;
 use crate::inbox::rows::{self, SealedRow};
 use crate::progress::Progress;
 use crate::schema;
@@ -50,6 +52,7 @@ use crate::store::{Store, StoreError};
 use crate::upkeep::Written;
 
 pub(crate) use self::bucket::BUCKETS;
+pub(crate) use self::merge::unusable;
 pub(crate) use self::seal::{context, open_evidence};
 
 /// Bytes of chunks that become one file.
@@ -102,7 +105,7 @@ impl Store {
         settings: &CompactionSettings,
     ) -> Result<Option<Due>, StoreError> {
         let files = self.catalog.files().await?;
-        let job = select::next(&files, &self.upkeep().shunned(), settings, now);
+        let job = select::next(&files, &self.upkeep().shunned(now), settings, now);
         Ok(job.map(|job| job.due()))
     }
 
@@ -110,8 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// When a file cannot be read or written, or what was written does not read back as it should; then nothing has
-    /// changed. [`StoreError::Input`] names a file that is damaged: it is left out from then on, until the store is opened
-    /// again or the file repaired.
+    /// changed. [`StoreError::Input`] names a file that is damaged: it is left out for an hour, and the others go on.
     pub async fn compact(
         &self,
         now: Timestamp,
@@ -120,12 +122,20 @@ impl Store {
     ) -> Result<CompactionReport, StoreError> {
         let _alone = self.upkeep_alone().await;
         let files = self.catalog.files().await?;
-        let Some(job) = select::next(&files, &self.upkeep().shunned(), settings, now) else {
+        let Some(job) = select::next(&files, &self.upkeep().shunned(now), settings, now) else {
             return Ok(CompactionReport::default());
         };
         let done = self.carry_out(&job, now, progress).await;
-        if let Err(StoreError::Input { file, .. }) = &done {
-            self.upkeep().shunned().insert(file.as_str().into());
+        match &done {
+            Err(StoreError::Input { file, .. }) => {
+                self.upkeep().shun([file.as_str().into()], now);
+            }
+            // Whichever file it is: the others must not wait for it.
+            Err(error) if is_of_the_files(error) => {
+                let all = job.files.iter().map(|file| file.path.clone());
+                self.upkeep().shun(all, now);
+            }
+            _ => {}
         }
         let report = done?;
         let more = self.compaction_due(now, settings).await?.is_some();
@@ -180,7 +190,7 @@ impl Store {
         }
         let end = job.files.iter().map(|file| file.path.clone()).collect();
         let change = Change::new(ChangeKind::Compaction, &written, end, default_backend())?;
-        self.commit(&change, now).await?;
+        self.commit(change, written, now).await?;
         Ok(report)
     }
 
@@ -202,7 +212,7 @@ impl Store {
             patient,
             backend: default_backend(),
         };
-        spawn_blocking(move || sealer.seal(group)).await?
+        Ok(spawn_blocking(move || sealer.seal(group)).await?)
     }
 
     /// What each patient brings to a job, read from the metadata alone. On the first level there is nothing to choose.
@@ -250,12 +260,16 @@ impl Store {
     }
 }
 
-/// A file that is to be merged cannot be read.
-fn unusable(file: &DataFile, cause: StoreError) -> StoreError {
-    StoreError::Input {
-        file: file.path.to_string(),
-        cause: Box::new(cause),
-    }
+/// Whether a job that failed so would fail again: it is not the disk, the bucket or the registry.
+fn is_of_the_files(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::NotTheSame
+            | StoreError::Chunk(_)
+            | StoreError::Arrow(_)
+            | StoreError::Count(_)
+            | StoreError::Files(FilesError::TooLarge { .. })
+    )
 }
 
 /// The rows of the next patient and bucket.
@@ -264,25 +278,24 @@ async fn next_group(
     rates: &Rates,
     job: &Job,
 ) -> Result<Option<Group>, StoreError> {
-    let Some((subject, start_us)) = merge.peek() else {
+    let Some(first) = merge.peek() else {
         return Ok(None);
     };
-    let subject: SubjectPseudonym = parsed(subject)?;
+    let subject: SubjectPseudonym = parsed(first.subject())?;
     let seconds = rates.width(subject.as_str(), job.level);
-    let bucket = Bucket::around(start_us, seconds);
+    let bucket = Bucket::around(first.start_us(), seconds);
     let (mut rows, mut bytes, mut readings, mut messages) = (Vec::new(), 0, 0, 0);
-    while let Some((next, start_us)) = merge.peek() {
-        let full = bytes >= CHUNK_BYTES || readings >= CHUNK_READINGS || messages >= CHUNK_MESSAGES;
-        if full || next != subject.as_str() || Bucket::around(start_us, seconds) != bucket {
+    while let Some(next) = merge.peek() {
+        bytes += next.bytes();
+        readings += next.readings();
+        messages += next.messages();
+        let full = bytes > CHUNK_BYTES || readings > CHUNK_READINGS || messages > CHUNK_MESSAGES;
+        let another = next.subject() != subject.as_str()
+            || Bucket::around(next.start_us(), seconds) != bucket;
+        if another || (full && !rows.is_empty()) {
             break;
         }
-        let Some(row) = merge.next().await? else {
-            break;
-        };
-        bytes += row.bytes();
-        readings += row.readings();
-        messages += row.messages();
-        rows.push(row);
+        rows.extend(merge.next().await?);
     }
     Ok(Some(Group {
         table: job.table,

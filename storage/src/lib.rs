@@ -83,6 +83,6 @@ pub use restore::{RestoreError, Restored};
 pub use retention::{Retention, RetentionReport};
 pub use space::{NoRoom, Space};
 pub use store::{Cut, Store, StoreError};
-pub use stored::StoredSample;
+pub use stored::{SampleError, StoredSample};
 pub use upkeep::{GRACE, GarbageReport};
 pub use vacuum::VacuumReport;

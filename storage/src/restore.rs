@@ -21,24 +21,21 @@ mod received;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use arrow::array::AsArray as _;
-use arrow::error::ArrowError;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use sqlx::Row as _;
-use vitalseal_crypto::{AtRest, Rejection, SubjectPseudonym, default_backend};
+use vitalseal_crypto::SubjectPseudonym;
 
 pub(crate) use self::received::{Authentic, Received};
 use crate::backup;
-use crate::catalog::DataFile;
 use crate::database::{at_opt, parsed};
 use crate::durable::{self, FileError};
 use crate::keys::{JoinRefused, KeyCustody};
 use crate::opening;
 use crate::paths::StorePaths;
 use crate::registry::PatientState;
-use crate::schema;
 use crate::store::{Store, StoreError};
+use crate::stored::{SampleError, StoredSample};
 
 /// What a restored store holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,7 +123,7 @@ pub enum RestoreError {
         place: String,
         /// Why.
         #[source]
-        cause: Rejection,
+        cause: SampleError,
     },
     /// The file system failed.
     #[error(transparent)]
@@ -273,8 +270,8 @@ async fn prove(store: &Store, backup: Authentic) -> Result<Restored, RestoreErro
         restored.messages += file.messages;
         restored.newest_at = restored.newest_at.max(Some(file.received_last_at));
         let place = format!("{}/{}", store.files.place(), file.path);
-        for (subject, envelope) in samples(store, file).await? {
-            restored.opened += open(store, &states, &subject, &envelope, &place).await?;
+        for (subject, sample) in store.firsts_of(file).await? {
+            restored.opened += open(store, &states, subject, &sample, &place).await?;
         }
     }
     Ok(restored)
@@ -300,48 +297,22 @@ async fn open_hot(
     .fetch(pool);
     while let Some(row) = rows.try_next().await.map_err(StoreError::from)? {
         let subject = row.try_get("subject").map_err(StoreError::from)?;
+        let subject = parsed(subject).map_err(StoreError::from)?;
         let envelope = row.try_get("envelope").map_err(StoreError::from)?;
-        restored.opened += open(store, states, subject, envelope, &place).await?;
+        let sample = StoredSample::Envelope(envelope);
+        restored.opened += open(store, states, subject, &sample, &place).await?;
     }
     Ok(())
 }
 
-/// Rows read at a time.
-const BATCH: usize = 1024;
-
-/// The first envelope of each patient in a file; its rows are sorted by patient.
-async fn samples(store: &Store, file: &DataFile) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-    let columns = [schema::SUBJECT, schema::ENVELOPE];
-    let mut samples: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut batches = store.files.batches(file, &columns, BATCH).boxed();
-    while let Some(batch) = batches.try_next().await? {
-        let wrong = || ArrowError::SchemaError("the columns are not those of the schema".into());
-        let column = |name| batch.column_by_name(name).ok_or_else(wrong);
-        let subjects = column(schema::SUBJECT)?
-            .as_string_opt::<i32>()
-            .ok_or_else(wrong)?;
-        let envelopes = column(schema::ENVELOPE)?
-            .as_binary_opt::<i32>()
-            .ok_or_else(wrong)?;
-        for row in 0..batch.num_rows() {
-            let subject = subjects.value(row);
-            if samples.last().is_none_or(|(last, _)| last != subject) {
-                samples.push((subject.to_owned(), envelopes.value(row).to_vec()));
-            }
-        }
-    }
-    Ok(samples)
-}
-
-/// Opens one stored envelope, and counts it; that of an erased patient is not looked at.
+/// Opens what is stored of a patient, and counts it; that of an erased patient is not looked at.
 async fn open(
     store: &Store,
     states: &HashMap<SubjectPseudonym, PatientState>,
-    subject: &str,
-    envelope: &[u8],
+    subject: SubjectPseudonym,
+    sample: &StoredSample,
     place: &str,
 ) -> Result<u64, RestoreError> {
-    let subject: SubjectPseudonym = parsed(subject).map_err(StoreError::from)?;
     let place = || place.to_owned();
     match states.get(&subject) {
         Some(PatientState::Erased) => return Ok(0),
@@ -360,12 +331,8 @@ async fn open(
         let place = place();
         return Err(RestoreError::Unknown { subject, place });
     };
-    let opened = AtRest::decode(envelope).and_then(|message| {
-        let kek = keys.find(message.kek_kid()).unwrap_or(keys.current());
-        message.open(kek, default_backend())
-    });
-    match opened {
-        Ok(_) => Ok(1),
+    match sample.open(&keys) {
+        Ok(()) => Ok(1),
         Err(cause) => {
             let place = place();
             Err(RestoreError::Unopened {

@@ -132,7 +132,7 @@ impl Store {
             record(table.as_str(), before, whole.len() as u64, messages).await?;
             let end = whole.iter().map(|file| file.path.clone()).collect();
             let change = Change::new(ChangeKind::Retention, &[], end, default_backend())?;
-            self.commit(&change, now).await?;
+            self.commit(change, Vec::new(), now).await?;
             report.files += whole.len() as u64;
             report.bytes += whole.iter().map(|file| file.size).sum::<u64>();
             report.messages += messages;

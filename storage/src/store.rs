@@ -152,10 +152,10 @@ pub enum StoreError {
     /// A database could not be used.
     #[error("using the store's databases")]
     Sql(#[from] sqlx::Error),
-    /// A file that is to be merged is damaged.
+    /// A file that is to be merged or rewritten is damaged.
     #[error(
-        "reading {file}, which is to be merged: it is left out, and the others go on; `vitalseal store check` tells what is \
-         damaged, and with --repair sets it aside"
+        "reading {file}, to merge or rewrite it: it stays as it is for now, and the others go on; `vitalseal store check` \
+         tells what is damaged, and with --repair sets it aside"
     )]
     Input {
         /// The file.

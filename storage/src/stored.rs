@@ -6,21 +6,21 @@
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use arrow::error::ArrowError;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter, RowSelection};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::file::metadata::RowGroupMetaData;
 use vitalseal_crypto::{
-    AtRest, BlobKey, Kid, MessageId, PatientKeys, SubjectPseudonym, blob_kid, default_backend,
-    open_blob,
+    AtRest, BlobKey, Kid, MessageId, PatientKeys, Rejection, SubjectPseudonym, blob_kid,
+    default_backend, open_blob,
 };
 
 use crate::catalog::{DataFile, FileKind, TableKind};
 use crate::chunk::{ChunkRow, Devices};
 use crate::columns;
 use crate::compact::{context, open_evidence};
-use crate::database::number;
+use crate::database::{number, parsed};
 use crate::files::may_hold;
 use crate::inbox::rows::SealedRow;
 use crate::ports::Authorized;
@@ -29,6 +29,9 @@ use crate::store::{Store, StoreError};
 
 /// Rows of a file that are in memory at once.
 const ROWS: usize = 16;
+
+/// Rows whose pseudonyms are read at once.
+const SUBJECTS: usize = 8192;
 
 /// What is taken for a sample from the inbox and from each file that has some: enough to tell a wrong key from a right
 /// one.
@@ -42,9 +45,21 @@ const FILES: usize = 4;
 #[derive(Clone, Debug)]
 pub enum StoredSample {
     /// A message.
-    Envelope(Box<AtRest>),
+    Envelope(Vec<u8>),
     /// The readings of a chunk.
     Chunk(TableKind, Box<ChunkRow>),
+}
+
+/// Why a sample does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SampleError {
+    /// An envelope.
+    #[error("opening a stored message")]
+    Envelope(#[from] Rejection),
+    /// A chunk.
+    #[error("opening a sealed chunk")]
+    Chunk(#[from] vitalseal_crypto::keys::KeyError),
 }
 
 impl StoredSample {
@@ -52,7 +67,7 @@ impl StoredSample {
     #[must_use]
     pub fn kek_kid(&self) -> Option<Kid> {
         match self {
-            Self::Envelope(envelope) => Some(envelope.kek_kid().clone()),
+            Self::Envelope(envelope) => Some(AtRest::decode(envelope).ok()?.kek_kid().clone()),
             Self::Chunk(_, chunk) => blob_kid(&chunk.sealed).ok(),
         }
     }
@@ -60,17 +75,27 @@ impl StoredSample {
     /// Whether one of these keys opens it.
     #[must_use]
     pub fn opens_with(&self, keys: &PatientKeys) -> bool {
-        let Some(kek) = self.kek_kid().and_then(|kid| keys.find(&kid)) else {
-            return false;
-        };
+        self.open(keys).is_ok()
+    }
+
+    /// Opens it with one of these keys, and forgets what is in it.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn open(&self, keys: &PatientKeys) -> Result<(), SampleError> {
+        let held = self.kek_kid().and_then(|kid| keys.find(&kid));
+        let kek = held.unwrap_or(keys.current());
         match self {
-            Self::Envelope(envelope) => envelope.open(kek, default_backend()).is_ok(),
+            Self::Envelope(envelope) => {
+                AtRest::decode(envelope)?.open(kek, default_backend())?;
+            }
             Self::Chunk(table, chunk) => {
                 let context = context(*table, chunk, schema::SEALED);
                 let key = BlobKey::Patient(kek);
-                open_blob(&chunk.sealed, key, &context, default_backend()).is_ok()
+                open_blob(&chunk.sealed, key, &context, default_backend())?;
             }
         }
+        Ok(())
     }
 }
 
@@ -177,6 +202,50 @@ impl Store {
         Ok(samples)
     }
 
+    /// The first thing in a file of each patient who has some in it.
+    pub(crate) async fn firsts_of(
+        &self,
+        file: &DataFile,
+    ) -> Result<Vec<(SubjectPseudonym, StoredSample)>, StoreError> {
+        let (mut ranges, mut count, mut last) = (Vec::new(), 0, None);
+        let mut batches = self
+            .files
+            .batches(file, &[schema::SUBJECT], SUBJECTS)
+            .boxed();
+        while let Some(batch) = batches.try_next().await? {
+            for subject in columns::text(&batch, schema::SUBJECT)?.iter().flatten() {
+                // Rows are sorted by patient.
+                if last.as_deref() != Some(subject) {
+                    ranges.push(count..count + 1);
+                    last = Some(subject.to_owned());
+                }
+                count += 1;
+            }
+        }
+        let builder = ParquetRecordBatchStreamBuilder::new(self.files.reader(file)).await?;
+        let first = RowSelection::from_consecutive_ranges(ranges.into_iter(), count);
+        let mut batches = builder
+            .with_row_selection(first)
+            .with_batch_size(ROWS)
+            .build()?;
+        let mut samples = Vec::new();
+        while let Some(batch) = batches.try_next().await? {
+            for row in 0..batch.num_rows() {
+                let sample = match file.kind {
+                    FileKind::Rows => {
+                        StoredSample::Envelope(SealedRow::of_batch(&batch, row)?.envelope)
+                    }
+                    FileKind::Chunks => {
+                        StoredSample::Chunk(file.table, Box::new(ChunkRow::read(&batch, row)?))
+                    }
+                };
+                let subject = columns::text(&batch, schema::SUBJECT)?.value(row);
+                samples.push((parsed(subject)?, sample));
+            }
+        }
+        Ok(samples)
+    }
+
     async fn find_row(
         &self,
         file: &DataFile,
@@ -272,6 +341,6 @@ impl Store {
 }
 
 fn sample_of(envelope: &[u8]) -> Option<StoredSample> {
-    let decoded = AtRest::decode(envelope).ok()?;
-    Some(StoredSample::Envelope(Box::new(decoded)))
+    AtRest::decode(envelope).ok()?;
+    Some(StoredSample::Envelope(envelope.to_vec()))
 }

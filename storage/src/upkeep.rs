@@ -8,9 +8,12 @@
 //! ```
 //!
 //! Files are made beside flushes and queries; only the commit waits for a flush to end. A file that ended is removed once
-//! the grace is over, which is longer than any query takes, and no backup copies files.
+//! nobody in this process holds a snapshot with it any more, and the grace is over, which is longer than any query takes.
+//!
+//! A caller that goes away leaves nothing half done: each file is written, and each change committed, in a task of its own,
+//! and what nobody commits any more is cleared away as what a crash leaves is.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -19,14 +22,15 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use object_store::path::Path;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::OwnedMutexGuard;
 use vitalseal_crypto::{AtRest, Backend, SubjectPseudonym, default_backend};
 
 use crate::catalog::{
-    Change, ChangeId, ChangeKind, DataFile, Extent, FileKind, Loss, Plan, SnapshotId, TableKind,
+    Change, ChangeId, ChangeKind, DataFile, Extent, FileKind, Loss, Plan, TableKind,
 };
 use crate::columns;
 use crate::crash::CrashPoint;
+use crate::durable;
 use crate::flush;
 use crate::paths::data_file;
 use crate::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
@@ -36,6 +40,9 @@ use crate::store::{Store, StoreError};
 /// How long a file stays after it ended: longer than any query takes.
 pub const GRACE: SignedDuration = SignedDuration::from_mins(30);
 
+/// How long a file is left out that could not be used.
+const SHUNNED: SignedDuration = SignedDuration::from_hours(1);
+
 /// For how long a repeated commit would be known.
 const CHANGES_KEPT: SignedDuration = SignedDuration::from_hours(24 * 7);
 
@@ -43,14 +50,25 @@ const CHANGES_KEPT: SignedDuration = SignedDuration::from_hours(24 * 7);
 #[derive(Default)]
 pub(crate) struct Upkeep {
     working: Arc<tokio::sync::Mutex<()>>,
-    /// Read-locked by whoever reads files for longer than a query may.
-    garbage: Arc<RwLock<()>>,
-    /// Files that a compaction found damaged.
-    shunned: Mutex<HashSet<Path>>,
+    /// Files that a compaction could not use, and until when they are left out.
+    shunned: Mutex<HashMap<Path, Timestamp>>,
 }
 
 impl Upkeep {
-    pub(crate) fn shunned(&self) -> MutexGuard<'_, HashSet<Path>> {
+    /// Files that are left out for now.
+    pub(crate) fn shunned(&self, now: Timestamp) -> HashSet<Path> {
+        let mut shunned = self.lock();
+        shunned.retain(|_, until| *until > now);
+        shunned.keys().cloned().collect()
+    }
+
+    pub(crate) fn shun(&self, files: impl IntoIterator<Item = Path>, now: Timestamp) {
+        let until = now.checked_add(SHUNNED).unwrap_or(Timestamp::MAX);
+        let files = files.into_iter().map(|file| (file, until));
+        self.lock().extend(files);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Path, Timestamp>> {
         self.shunned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,13 +98,9 @@ impl Store {
         Arc::clone(&self.upkeep().working).lock_owned().await
     }
 
-    /// Keeps every file in its place while the guard lives, whether it ended or not.
-    pub async fn hold_garbage(&self) -> OwnedRwLockReadGuard<()> {
-        Arc::clone(&self.upkeep().garbage).read_owned().await
-    }
-
-    /// Removes files that ended longer ago than `grace`, and notes of whom nothing is left then. Whether a bucket keeps
-    /// versions of what was removed is the bucket's to say: as long as it does, nobody is noted.
+    /// Removes files that ended longer ago than `grace` and that nobody reads, and notes of whom nothing is left then. While
+    /// a bucket keeps versions of what was removed, or a copy of a damaged file lies [aside](crate::StorePaths::damaged),
+    /// nobody is noted.
     ///
     /// # Errors
     /// When a file cannot be removed or its end not be noted: the next time takes it up. When the end of an erased
@@ -101,9 +115,9 @@ impl Store {
         let _alone = self.upkeep_alone().await;
         flush::clear_planned(&self.catalog, &self.files, now).await?;
         let mut report = GarbageReport::default();
-        let held = self.upkeep().garbage.try_write();
+        let read = self.catalog.read_now().await?;
         for ended in self.catalog.ended().await? {
-            if held.is_err() || now.duration_since(ended.ended_at) < grace {
+            if read.contains(&ended.file) || now.duration_since(ended.ended_at) < grace {
                 report.waiting += 1;
                 continue;
             }
@@ -115,38 +129,39 @@ impl Store {
         }
         let before = now.checked_sub(CHANGES_KEPT).unwrap_or(Timestamp::MIN);
         self.catalog.forget_changes(before).await?;
-        if self.keeps_what_is_removed().await? {
+        let gone = self.catalog.gone().await?;
+        if gone.is_empty() || self.keeps_what_is_removed().await? {
             return Ok(report);
         }
-        let gone = self.catalog.gone().await?;
         report.dropped = gone.into_iter().map(|stone| stone.subject).collect();
-        if !report.dropped.is_empty() {
-            let event = AuditEvent::CiphertextDropped {
-                patients: report.dropped.clone(),
-                files: report.files,
-                bytes: report.bytes,
-            };
-            audit
-                .record(AuditRecord {
-                    at: now,
-                    actor: by,
-                    event,
-                })
-                .await?;
-        }
+        let event = AuditEvent::CiphertextDropped {
+            patients: report.dropped.clone(),
+            files: report.files,
+            bytes: report.bytes,
+        };
+        let (at, actor) = (now, by);
+        audit.record(AuditRecord { at, actor, event }).await?;
         for subject in &report.dropped {
             self.catalog.note_dropped(subject, now).await?;
         }
         Ok(report)
     }
 
-    /// Whether a removal may not be the end: a bucket that keeps versions says so of every file, and one without a file to
-    /// ask about is not believed.
+    /// Whether a removal may not be the end. A bucket that keeps versions says so of every file written since it does, and
+    /// one without a file to ask about is not believed; and what was damaged is kept aside until somebody removes it.
     async fn keeps_what_is_removed(&self) -> Result<bool, StoreError> {
+        let aside = self.paths().damaged();
+        if !durable::names(&aside)?.is_empty() {
+            tracing::warn!(
+                directory = %aside.display(),
+                "copies of damaged files may hold rows of the erased; remove them, and their end can be noted"
+            );
+            return Ok(true);
+        }
         if self.files.is_local() {
             return Ok(false);
         }
-        let Some(file) = self.catalog.files().await?.first().cloned() else {
+        let Some(file) = self.catalog.files().await?.last().cloned() else {
             return Ok(true);
         };
         let there = self.files.size(file.path.as_ref()).await?;
@@ -178,20 +193,33 @@ impl Store {
             losses,
             ..Change::new(what, &written, end, default_backend())?
         };
-        self.commit(&change, now).await?;
-        Ok(change.add)
+        let add = change.add.clone();
+        self.commit(change, written, now).await?;
+        Ok(add)
     }
 
     /// Writes a file under a plan of its own, and reads it back; none for no rows.
     pub(crate) async fn write(
         &self,
+        shape: (TableKind, FileKind, u8),
+        batches: Vec<RecordBatch>,
+        now: Timestamp,
+    ) -> Result<Option<Written>, StoreError> {
+        let store = self.clone();
+        tokio::spawn(async move { store.write_planned(shape, batches, now).await }).await?
+    }
+
+    async fn write_planned(
+        self,
         (table, kind, level): (TableKind, FileKind, u8),
         batches: Vec<RecordBatch>,
         now: Timestamp,
     ) -> Result<Option<Written>, StoreError> {
         let mut extent = Extent::default();
+        let mut given = Sha256::new();
         for batch in &batches {
             extent.add_batch(kind, batch)?;
+            digest(kind, batch, &mut given)?;
         }
         if extent.is_empty() {
             return Ok(None);
@@ -201,10 +229,6 @@ impl Store {
         let name = data_file(kind, &id);
         let plan = self.catalog.plan(vec![name.clone()], now).await?;
         self.crash().reached(CrashPoint::UpkeepPlanned)?;
-        let mut given = Sha256::new();
-        for batch in &batches {
-            digest(kind, batch, &mut given)?;
-        }
         let written = self
             .files
             .put(&name, kind, batches.into_iter().map(Ok))
@@ -222,16 +246,21 @@ impl Store {
         Ok(Some(Written { file, _plan: plan }))
     }
 
-    /// Commits while no flush is under way.
+    /// Commits while no flush is under way. `written` are the files that begin: their plans live until it is done.
     pub(crate) async fn commit(
         &self,
-        change: &Change,
+        change: Change,
+        written: Vec<Written>,
         now: Timestamp,
-    ) -> Result<SnapshotId, StoreError> {
-        let _quiet = self.hold_flushes().await;
-        let snapshot = self.catalog.commit(change, now).await?;
-        self.crash().reached(CrashPoint::UpkeepCommitted)?;
-        Ok(snapshot)
+    ) -> Result<(), StoreError> {
+        let store = self.clone();
+        let commit = async move {
+            let _quiet = store.hold_flushes().await;
+            store.catalog.commit(&change, now).await?;
+            drop(written);
+            Ok::<_, StoreError>(store.crash().reached(CrashPoint::UpkeepCommitted)?)
+        };
+        tokio::spawn(commit).await?
     }
 }
 

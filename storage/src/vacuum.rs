@@ -20,6 +20,7 @@ use vitalseal_crypto::SubjectPseudonym;
 
 use crate::catalog::{ChangeKind, DataFile};
 use crate::columns;
+use crate::compact::unusable;
 use crate::flush;
 use crate::progress::Progress;
 use crate::schema;
@@ -53,7 +54,8 @@ impl Store {
     /// here are: see [`Store::collect_garbage`].
     ///
     /// # Errors
-    /// When a file cannot be read or written. What was done so far stays done, and the next vacuum goes on.
+    /// When a file cannot be read or written: the others are done all the same, and whoever cannot have rows in that one is
+    /// through with it. The next vacuum goes on.
     pub async fn vacuum(
         &self,
         now: Timestamp,
@@ -75,28 +77,48 @@ impl Store {
             .iter()
             .filter(|file| erased.iter().any(|subject| file.may_hold_of(subject)))
             .collect();
+        let mut failed = Vec::new();
         for (done, file) in (0..).zip(&suspects) {
             progress.step(done, suspects.len() as u64, file.path.as_ref());
-            if self.subjects_of(file).await?.is_disjoint(&erased) {
-                continue;
+            if let Err(error) = self.vacuum_file(file, &erased, now, &mut report).await {
+                failed.push((*file, error));
             }
-            let kept = self.rows_of(file, |subject| !erased.contains(subject));
-            let written = self
-                .rewrite(file, kept, ChangeKind::Vacuum, Vec::new(), now)
-                .await?;
-            report.files_in += 1;
-            report.bytes_in += file.size;
-            report.files_out += written.len() as u64;
-            report.bytes_out += written.iter().map(|file| file.size).sum::<u64>();
-            let left: u64 = written.iter().map(|file| file.messages).sum();
-            report.messages += file.messages.saturating_sub(left);
         }
         let cleared = self.catalog.current().await?.id;
-        for subject in &erased {
-            self.catalog.clear(subject, cleared).await?;
+        for subject in erased {
+            // The others need not wait for a file that cannot be read.
+            if !failed.iter().any(|(file, _)| file.may_hold_of(&subject)) {
+                self.catalog.clear(&subject, cleared).await?;
+                report.erasures.push(subject);
+            }
         }
-        report.erasures = erased.into_iter().collect();
-        Ok(report)
+        match failed.pop() {
+            Some((file, cause)) => Err(unusable(file, cause)),
+            None => Ok(report),
+        }
+    }
+
+    async fn vacuum_file(
+        &self,
+        file: &DataFile,
+        erased: &BTreeSet<SubjectPseudonym>,
+        now: Timestamp,
+        report: &mut VacuumReport,
+    ) -> Result<(), StoreError> {
+        if self.subjects_of(file).await?.is_disjoint(erased) {
+            return Ok(());
+        }
+        let kept = self.rows_of(file, |subject| !erased.contains(subject));
+        let written = self
+            .rewrite(file, kept, ChangeKind::Vacuum, Vec::new(), now)
+            .await?;
+        report.files_in += 1;
+        report.bytes_in += file.size;
+        report.files_out += written.len() as u64;
+        report.bytes_out += written.iter().map(|file| file.size).sum::<u64>();
+        let left: u64 = written.iter().map(|file| file.messages).sum();
+        report.messages += file.messages.saturating_sub(left);
+        Ok(())
     }
 
     /// Everybody of whom a file has rows.

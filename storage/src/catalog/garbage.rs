@@ -79,7 +79,10 @@ impl Catalog {
 
     /// Erased patients of whom a live file may still hold a row. Whoever's erasure is not over may still have rows on
     /// their way.
-    pub(crate) async fn uncleared(&self) -> Result<BTreeSet<SubjectPseudonym>, sqlx::Error> {
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub async fn uncleared(&self) -> Result<BTreeSet<SubjectPseudonym>, sqlx::Error> {
         let subjects: Vec<String> = sqlx::query_scalar(
             "SELECT t.subject FROM tombstones t JOIN erasure_ledger l ON l.subject = t.subject \
              WHERE t.cleared IS NULL AND l.completed_at_us IS NOT NULL",

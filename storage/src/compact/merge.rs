@@ -3,20 +3,22 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use parquet::errors::ParquetError;
 
 use crate::catalog::{DataFile, FileKind};
 use crate::chunk::ChunkRow;
-use crate::files::SealedFiles;
+use crate::files::{FilesError, SealedFiles};
 use crate::inbox::rows::SealedRow;
 use crate::schema;
 use crate::store::StoreError;
 
 /// Rows of a file that are in memory at once.
 const MESSAGES: usize = 256;
-const CHUNKS: usize = 8;
+const CHUNKS: usize = 4;
 
 /// A row of a data file.
 pub(crate) enum Row {
@@ -144,28 +146,42 @@ impl Merge {
         Ok(row)
     }
 
-    /// What the next row is of, without taking it.
-    pub(super) fn peek(&self) -> Option<(&str, i64)> {
-        let Reverse((subject, start_us, _)) = self.heap.peek()?;
-        Some((subject, *start_us))
+    /// The next row, without taking it.
+    pub(super) fn peek(&self) -> Option<&Row> {
+        let Reverse((_, _, input)) = self.heap.peek()?;
+        self.inputs.get(*input)?.2.as_ref()
     }
 
     async fn advance(&mut self, input: usize) -> Result<(), StoreError> {
         let Some((file, rows, row)) = self.inputs.get_mut(input) else {
             return Ok(());
         };
-        let unusable = |cause| StoreError::Input {
-            file: file.path.to_string(),
-            cause: Box::new(cause),
-        };
-        *row = rows.next().await.map_err(unusable)?;
+        *row = rows.next().await.map_err(|cause| unusable(file, cause))?;
         if let Some(row) = row {
             let key = (row.subject().to_owned(), row.start_us());
             if key < self.last {
-                return Err(unusable(StoreError::Unsorted));
+                return Err(unusable(file, StoreError::Unsorted));
             }
             self.heap.push(Reverse((key.0, key.1, input)));
         }
         Ok(())
+    }
+}
+
+/// Says which file cannot be read; of a disk or an object store that does not answer, that says nothing.
+pub(crate) fn unusable(file: &DataFile, cause: StoreError) -> StoreError {
+    let passing = match &cause {
+        StoreError::Files(FilesError::Damaged { .. } | FilesError::Missing { .. }) => false,
+        StoreError::Files(FilesError::UnknownKey { .. }) => false,
+        StoreError::Files(_) => true,
+        StoreError::Parquet(ParquetError::External(cause)) => !cause.is::<ArrowError>(),
+        _ => false,
+    };
+    if passing {
+        return cause;
+    }
+    StoreError::Input {
+        file: file.path.to_string(),
+        cause: Box::new(cause),
     }
 }

@@ -7,6 +7,8 @@
 //!
 //! Keys are handed in and go with the group. Nothing here writes, and no value leaves but sealed.
 
+use std::collections::BTreeSet;
+use std::error::Error;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -17,6 +19,7 @@ use vitalseal_crypto::{
 use vitalseal_vitals::{Reading, Signal, Waveform, senml, waveform};
 
 use super::bucket::Bucket;
+use super::content::Content;
 use super::merge::Row;
 use crate::catalog::TableKind;
 use crate::chunk::{
@@ -56,7 +59,7 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
-    pub(super) fn seal(&self, group: Group) -> Result<Outcome, StoreError> {
+    pub(super) fn seal(&self, group: Group) -> Outcome {
         let mut outcome = Outcome::default();
         if let [Row::Chunk(only)] = group.rows.as_slice()
             && self.is_current(only)
@@ -64,42 +67,56 @@ impl Sealer {
             for row in group.rows {
                 outcome.pass(group.table, row);
             }
-            return Ok(outcome);
+            return outcome;
         }
         let (mut vitals, mut waveforms) = (Part::of_vitals(), Part::of_waveforms());
-        for row in group.rows {
-            let part = match &row {
-                Row::Message(message) => self.open_message(message).map(|opened| match opened {
-                    Payload::Vitals(..) => (&mut vitals, Opened::Message(message, opened)),
-                    Payload::Waveform(..) => (&mut waveforms, Opened::Message(message, opened)),
-                }),
-                Row::Chunk(chunk) => {
-                    self.open_chunk(chunk, group.table)
-                        .map(|(plain, evidence)| {
-                            let part = match plain {
-                                Plain::Vitals(_) => &mut vitals,
-                                Plain::Waveforms(_) => &mut waveforms,
-                            };
-                            (part, Opened::Chunk(chunk, plain, evidence))
-                        })
-                }
-            };
-            match part {
-                Some((part, opened)) => part.take(opened)?,
-                None => outcome.refuse(group.table, row),
+        let mut refused = BTreeSet::new();
+        for (n, row) in group.rows.iter().enumerate() {
+            let taken = self.open(row, group.table).is_some_and(|opened| {
+                let part = match opened.table() {
+                    TableKind::Vitals => &mut vitals,
+                    TableKind::Waveforms => &mut waveforms,
+                };
+                part.take(opened).is_ok()
+            });
+            if !taken {
+                refused.insert(n);
             }
         }
-        for part in [vitals, waveforms] {
-            if part.messages > 0 {
-                let made = self.close(part, &group.subject, group.bucket)?;
-                outcome.chunks.push(made);
+        let parts = [vitals, waveforms].into_iter();
+        let parts = parts.filter(|part| part.messages > 0);
+        let made = parts.map(|part| self.close(part, &group.subject, group.bucket));
+        match made.collect::<Result<Vec<_>, _>>() {
+            Ok(chunks) => outcome.chunks = chunks,
+            Err(error) => {
+                let error: &StoreError = &error;
+                tracing::error!(
+                    error = error as &dyn Error,
+                    "sealing a chunk: its rows stay as they are"
+                );
+                refused = (0..group.rows.len()).collect();
+            }
+        }
+        for (n, row) in group.rows.into_iter().enumerate() {
+            if refused.contains(&n) {
+                outcome.refuse(group.table, row);
             }
         }
         // What was passed through may begin later than its bucket.
         outcome
             .chunks
             .sort_by_key(|(_, chunk)| chunk.bucket_start_us);
-        Ok(outcome)
+        outcome
+    }
+
+    fn open<'a>(&self, row: &'a Row, table: TableKind) -> Option<Opened<'a>> {
+        match row {
+            Row::Message(row) => Some(Opened::Message(row, self.open_message(row)?)),
+            Row::Chunk(row) => {
+                let (plain, evidence) = self.open_chunk(row, table)?;
+                Some(Opened::Chunk(row, plain, evidence))
+            }
+        }
     }
 
     /// Whether a chunk is sealed under the keys that it would be sealed under today.
@@ -188,12 +205,14 @@ impl Sealer {
         let key = BlobKey::Store(self.store_keys.current());
         let evidence = seal(schema::EVIDENCE, &evidence, key)?;
         (chunk.sealed, chunk.evidence) = (sealed, evidence);
-        let digest = part.digest.finish();
-        let same = self.open_chunk(&chunk, table).is_some_and(|(_, evidence)| {
-            let mut found = EnvelopeDigest::default();
-            evidence.iter().for_each(|envelope| found.add(envelope));
-            found.finish() == digest
-        });
+        let (digest, content) = (part.digest.finish(), part.content);
+        let same = self
+            .open_chunk(&chunk, table)
+            .is_some_and(|(plain, evidence)| {
+                let mut found = EnvelopeDigest::default();
+                evidence.iter().for_each(|envelope| found.add(envelope));
+                found.finish() == digest && Content::of(&plain, 0) == Ok(content)
+            });
         if same {
             Ok((table, chunk))
         } else {
@@ -253,6 +272,12 @@ enum Payload {
 }
 
 impl Payload {
+    fn meta(&self) -> &MessageMeta {
+        match self {
+            Self::Vitals(meta, _) | Self::Waveform(meta, _) => meta,
+        }
+    }
+
     fn readings(&self) -> usize {
         match self {
             Self::Vitals(_, readings) => readings.len(),
@@ -297,12 +322,26 @@ struct Part {
     builder: Builder,
     evidence: EvidenceBuilder,
     digest: EnvelopeDigest,
+    content: Content,
     devices: Devices,
     measured: (i64, i64),
     received: (i64, i64),
     messages: u32,
     readings: u64,
     codes: u64,
+}
+
+impl Opened<'_> {
+    fn table(&self) -> TableKind {
+        match self {
+            Self::Message(_, Payload::Vitals(..)) | Self::Chunk(_, Plain::Vitals(_), _) => {
+                TableKind::Vitals
+            }
+            Self::Message(_, Payload::Waveform(..)) | Self::Chunk(_, Plain::Waveforms(_), _) => {
+                TableKind::Waveforms
+            }
+        }
+    }
 }
 
 impl Part {
@@ -319,6 +358,7 @@ impl Part {
             builder,
             evidence: EvidenceBuilder::new(),
             digest: EnvelopeDigest::default(),
+            content: Content::default(),
             devices: Devices::default(),
             measured: (i64::MAX, i64::MIN),
             received: (i64::MAX, i64::MIN),
@@ -328,6 +368,7 @@ impl Part {
         }
     }
 
+    /// What fails is not taken at all.
     fn take(&mut self, opened: Opened<'_>) -> Result<(), ChunkError> {
         match opened {
             Opened::Message(row, payload) => self.take_message(row, payload),
@@ -336,36 +377,35 @@ impl Part {
     }
 
     fn take_message(&mut self, row: &SealedRow, payload: Payload) -> Result<(), ChunkError> {
-        let readings = payload.readings() as u64;
+        let readings = u32::try_from(payload.readings()).map_err(|_| ChunkError::TooMany)?;
         let measured = (row.first_at_us, row.last_at_us);
+        let (meta, number) = (payload.meta(), self.messages);
+        self.devices
+            .add(meta, readings.into(), measured.0, measured.1);
+        self.content.message(number, meta);
         match (&mut self.builder, payload) {
             (Builder::Vitals(builder), Payload::Vitals(meta, readings)) => {
-                self.devices
-                    .add(&meta, readings.len() as u64, measured.0, measured.1);
+                self.content.readings(number, &readings);
                 let message = builder.message(meta);
                 builder.push(message, &readings);
                 let codes = readings.iter().map(|reading| reading.signal);
                 self.codes |= codes.fold(0, |codes, signal| codes | bit(signal));
             }
             (Builder::Waveforms(builder), Payload::Waveform(meta, waveform)) => {
-                self.devices.add(&meta, readings, measured.0, measured.1);
+                self.content.waveform(number, &waveform);
                 self.codes |= bit(waveform.signal());
                 let message = builder.message(meta);
                 builder.push(message, waveform);
             }
             _ => return Err(ChunkError::Damaged("it belongs to the other table")),
         }
-        self.count(
-            1,
-            readings,
-            measured,
-            (row.received_at_us, row.received_at_us),
-        );
+        let received = (row.received_at_us, row.received_at_us);
+        self.count(1, readings.into(), measured, received);
         let noted = Noted {
             received_at_us: row.received_at_us,
             first_at_us: row.first_at_us,
             last_at_us: row.last_at_us,
-            readings: u32::try_from(readings).map_err(|_| ChunkError::TooMany)?,
+            readings,
         };
         self.keep(&noted, &row.envelope);
         Ok(())
@@ -377,6 +417,8 @@ impl Part {
         plain: &Plain,
         evidence: &Evidence,
     ) -> Result<(), ChunkError> {
+        // Every column is decoded here, so that joining them cannot fail half-way.
+        let content = Content::of(plain, self.messages)?;
         match (&mut self.builder, plain) {
             (Builder::Vitals(builder), Plain::Vitals(readings)) => builder.merge(readings)?,
             (Builder::Waveforms(builder), Plain::Waveforms(waveforms)) => {
@@ -384,6 +426,7 @@ impl Part {
             }
             _ => return Err(ChunkError::Damaged("it belongs to the other table")),
         }
+        self.content.add(content);
         self.devices.merge(&row.devices);
         self.codes |= row.codes;
         let measured = (row.first_at_us, row.last_at_us);

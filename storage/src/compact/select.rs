@@ -23,8 +23,11 @@ use crate::catalog::{DataFile, MAX_LEVEL, TableKind};
 /// A file of the target level that is larger stays as it is.
 const SMALL_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Files that are merged at once: each keeps a batch in memory.
-const MAX_INPUTS: usize = 64;
+/// What files that are merged at once keep in memory, in bytes, about: each a row group, or, if it is of version 3, all.
+const MEMORY_BYTES: u64 = 512 * 1024 * 1024;
+
+/// A row group with what is around it, in bytes.
+const GROUP_BYTES: u64 = 20 * 1024 * 1024;
 
 /// When files are merged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,7 +85,7 @@ impl Job {
     }
 }
 
-/// The next job: the lowest level first, then the oldest files. `shunned` files are damaged.
+/// The next job: the lowest level first, then the oldest files. `shunned` files could not be used.
 pub(super) fn next(
     files: &[DataFile],
     shunned: &HashSet<Path>,
@@ -106,7 +109,17 @@ pub(super) fn next(
                 1 => flushed(below, settings, now),
                 _ => ended(below, &of_level(level), level, settings, now),
             };
-            chosen.truncate(MAX_INPUTS);
+            let mut memory = 0;
+            chosen.retain(|file| {
+                let keeps = if file.encrypted {
+                    GROUP_BYTES
+                } else {
+                    u64::MAX
+                };
+                let first = memory == 0;
+                memory += file.size.min(keeps).max(1);
+                first || memory <= MEMORY_BYTES
+            });
             let files: Vec<DataFile> = chosen.into_iter().cloned().collect();
             (!files.is_empty()).then_some(Job {
                 table,
@@ -236,10 +249,17 @@ mod tests {
 
     #[test]
     fn no_more_files_are_merged_at_once_than_memory_is_meant_for() {
-        let many: Vec<_> = (0..200).map(|n| file(&n.to_string(), 0, 1000, 1)).collect();
-        assert_eq!(
-            chosen(&many, 5000).map(|(_, names)| names.len()),
-            Some(MAX_INPUTS)
-        );
+        let (small, large) = (1 << 20, 1 << 30);
+        for (size, encrypted, expected) in
+            [(small, true, 200), (large, true, 25), (large, false, 1)]
+        {
+            let files = (0..200).map(|n| DataFile {
+                encrypted,
+                ..file(&n.to_string(), 0, 1000, size)
+            });
+            let files: Vec<_> = files.collect();
+            let chosen = chosen(&files, 5000).map(|(_, names)| names.len());
+            assert_eq!(chosen, Some(expected));
+        }
     }
 }

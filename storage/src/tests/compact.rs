@@ -324,6 +324,80 @@ async fn a_damaged_file_keeps_no_other_from_being_merged() {
     bytes[middle] ^= 1;
     fs::write(&path, &bytes).unwrap();
     assert_eq!(found(&store, &[&a, &b]).await.len(), 24);
+    // An hour later it is tried again.
+    assert_eq!(compact_all(&store, 900 + 3599).await, []);
+    compact_all(&store, 900 + 3600).await;
+    let files = store.catalog.files().await.unwrap();
+    assert_eq!(files.iter().map(|file| file.level).collect::<Vec<_>>(), [3]);
+    assert_eq!(found(&store, &[&a, &b]).await.len(), 24);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_a_commit_to_its_end_and_no_file_behind() {
+    let site = Site::new();
+    let store = site.create().await;
+    let (_, [a, b]) = flushed(&store).await;
+    let before = found(&store, &[&a, &b]).await;
+    for committing in [false, true] {
+        let quiet = store.hold_flushes().await;
+        let other = store.clone();
+        let compaction =
+            tokio::spawn(async move { other.compact(at(900), &forced(), &Unwatched).await });
+        let written = || {
+            site.parquet_files()
+                .iter()
+                .any(|name| name.starts_with("c-"))
+        };
+        while !written() {
+            tokio::task::yield_now().await;
+        }
+        if committing {
+            // Longer than it takes to read one small file back.
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        compaction.abort();
+        assert!(compaction.await.unwrap_err().is_cancelled());
+        drop(quiet);
+        // What is under way ends by itself; what nobody commits is cleared away.
+        for _ in 0..1000 {
+            store.flush(at(901)).await.unwrap();
+            if site.parquet_files().into_iter().collect::<BTreeSet<_>>() == known(&store).await {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let there: BTreeSet<String> = site.parquet_files().into_iter().collect();
+        assert_eq!(there, known(&store).await);
+        assert_eq!(
+            envelopes(&found(&store, &[&a, &b]).await),
+            envelopes(&before)
+        );
+    }
+    compact_all(&store, 1000).await;
+    assert_eq!(
+        envelopes(&found(&store, &[&a, &b]).await),
+        envelopes(&before)
+    );
+}
+
+#[tokio::test]
+async fn a_backup_of_chunks_restores_and_proves_that_they_open() {
+    let site = Site::new();
+    let custody = || backup::custody(&site);
+    let store = Store::create(&site.paths(), custody(), at(0))
+        .await
+        .unwrap();
+    let (_, [a, b]) = flushed(&store).await;
+    compact_all(&store, 900).await;
+    let before = found(&store, &[&a, &b]).await;
+    let out = site.dir.path().join("backup");
+    store.backup(&out, "0.0.0", at(1_000)).await.unwrap();
+    store.close().await;
+    let paths = StorePaths::new(&site.dir.path().join("restored"), Some(&site.roots_dir()));
+    let restored = Store::restore(&out, &paths, custody(), at(1_100)).await;
+    let (store, restored) = restored.unwrap();
+    assert_eq!((restored.messages, restored.opened), (24, 2));
+    assert_eq!(found(&store, &[&a, &b]).await, before);
 }
 
 #[tokio::test]
@@ -392,10 +466,12 @@ async fn counting_and_finding_messages_go_through_chunks() {
 }
 
 #[tokio::test]
-async fn an_ended_file_stays_for_the_grace_and_while_a_backup_copies() {
+async fn an_ended_file_stays_for_the_grace_and_while_somebody_reads_it() {
     let site = Site::new();
     let store = site.create().await;
-    flushed(&store).await;
+    let (_, [a, b]) = flushed(&store).await;
+    let both = [&a, &b];
+    let cut = store.cut(&authorized(&both)).await.unwrap();
     compact_all(&store, 1000).await;
     let log = Log::default();
     let grace = SignedDuration::from_mins(30);
@@ -410,11 +486,13 @@ async fn an_ended_file_stays_for_the_grace_and_while_a_backup_copies() {
     assert!(ended > 4);
     let early = collect(1000 + 1799).await;
     assert_eq!((early.files, early.waiting), (0, ended));
-    let held = store.hold_garbage().await;
-    assert_eq!(collect(1000 + 1800).await.files, 0);
-    drop(held);
+    // Whatever the clock says: what is being read stays.
+    let held = collect(1_000_000).await;
+    assert_eq!((held.files, held.waiting), (ended - 4, 4));
+    assert_eq!(everything(&store, &cut, &both).await.len(), 24);
+    drop(cut);
     let late = collect(1000 + 1800).await;
-    assert_eq!((late.files, late.waiting), (ended, 0));
+    assert_eq!((late.files, late.waiting), (4, 0));
     assert_eq!(
         known(&store).await,
         site.parquet_files().into_iter().collect()

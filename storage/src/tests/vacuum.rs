@@ -184,6 +184,56 @@ async fn a_chunk_that_was_being_made_while_its_patient_was_erased_opens_for_nobo
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_keeps_no_other_from_being_vacuumed() {
+    let site = Site::new();
+    let store = site.create().await;
+    let (_, [gone, stays]) = flushed(&store).await;
+    store.keys.erase(&gone, "e", at(1000)).await.unwrap();
+    let files = store.catalog.files().await.unwrap();
+    let path = site.data().join("parquet").join(files[0].path.as_ref());
+    let whole = fs::read(&path).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 3] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    let refused = store.vacuum(at(1001), &Unwatched).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Input { .. }), "{refused:?}");
+    // The other three are through; nobody is who may be in the damaged one.
+    assert_eq!(store.catalog.ended().await.unwrap().len(), 3);
+    assert_eq!(store.catalog.tombstones().await.unwrap()[0].cleared, None);
+    fs::write(&path, &whole).unwrap();
+    let report = store.vacuum(at(1002), &Unwatched).await.unwrap();
+    assert_eq!((report.files_in, report.erasures), (1, vec![gone]));
+    assert_eq!(holders(&store).await, [stays].into());
+}
+
+#[tokio::test]
+async fn while_a_damaged_copy_lies_aside_nobodys_end_is_noted() {
+    let site = Site::new();
+    let store = site.create().await;
+    let (_, [gone, _]) = flushed(&store).await;
+    store.keys.erase(&gone, "e", at(1000)).await.unwrap();
+    store.vacuum(at(1001), &Unwatched).await.unwrap();
+    let aside = site.paths().damaged();
+    fs::create_dir_all(&aside).unwrap();
+    fs::write(aside.join("r-0.parquet"), "of whoever was in it").unwrap();
+    let log = Log::default();
+    let collect = async |now| {
+        let by = Actor::System;
+        store
+            .collect_garbage(at(now), GRACE, by, &log)
+            .await
+            .unwrap()
+    };
+    let report = collect(9000).await;
+    assert_eq!(
+        (report.waiting, report.dropped.len(), log.events().len()),
+        (0, 0, 0)
+    );
+    fs::remove_file(aside.join("r-0.parquet")).unwrap();
+    assert_eq!(collect(9001).await.dropped, [gone]);
+}
+
+#[tokio::test]
 async fn a_compaction_leaves_out_the_erased_and_says_how_many() {
     let site = Site::new();
     let store = site.create().await;
