@@ -9,6 +9,7 @@
 //! again if it is free, and else refuses. A pooler that hands one connection to many clients cannot stand in between.
 
 use std::io;
+use std::time::Duration;
 
 use sqlx::Row as _;
 use tokio::sync::Mutex;
@@ -74,7 +75,6 @@ impl Claim {
             .fetch_one(writer)
             .await?;
         if claims == 0 {
-            // The server may not have noticed yet that the connection is gone: then the next writer asks again.
             let fresh = claim(place).await?;
             *held = Some(fresh.ok_or_else(|| sqlx::Error::Io(io::Error::other(TakenOver)))?);
         }
@@ -89,13 +89,23 @@ impl Claim {
     }
 }
 
+/// How often it is tried, and how long in between: a server takes a moment to notice that whoever held the claim is gone,
+/// which may be this very process.
+const TRIES: u32 = 20;
+const BETWEEN: Duration = Duration::from_millis(100);
+
 async fn claim(place: &Place) -> Result<Option<(Connection, i32)>, sqlx::Error> {
     let mut conn = connect(place).await?;
-    let row = sqlx::query(CLAIM).fetch_one(&mut conn).await?;
-    Ok(match row.try_get(0)? {
-        true => Some((conn, row.try_get(1)?)),
-        false => None,
-    })
+    for tried in 0..TRIES {
+        if tried > 0 {
+            tokio::time::sleep(BETWEEN).await;
+        }
+        let row = sqlx::query(CLAIM).fetch_one(&mut conn).await?;
+        if row.try_get(0)? {
+            return Ok(Some((conn, row.try_get(1)?)));
+        }
+    }
+    Ok(None)
 }
 
 /// Waits for the turn to write.
