@@ -8,11 +8,13 @@ use serde::Serialize;
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, AuditSink as _, Clock};
 use vitalseal_storage::{
-    CheckOptions, CheckReport, CompactionReport, CompactionSettings, Cost, MAX_FILE_BYTES,
-    ObjectsPlace, Progress, RepairReport, RetentionReport, Store, StorePaths, VacuumReport,
+    CheckOptions, CheckReport, CompactionReport, CompactionSettings, Cost, Damage, MAX_FILE_BYTES,
+    ObjectsPlace, Progress, RepairReport, RetentionReport, SetAside, Store, StorePaths,
+    VacuumReport,
 };
 
 pub(crate) use self::status::StatusView;
+use crate::admin::protocol::Repair;
 use crate::config::Config;
 use crate::custody;
 use crate::opened::Opened;
@@ -70,6 +72,8 @@ pub(crate) struct Vacuumed {
     /// Messages that were left out.
     pub(crate) messages: u64,
     pub(crate) removed: Removed,
+    /// Damaged files that repairs kept: until somebody removes them, it is said of nobody that nothing is left.
+    pub(crate) set_aside: SetAside,
 }
 
 /// What is gone for good.
@@ -92,7 +96,16 @@ pub(crate) struct Checked {
     #[serde(flatten)]
     pub(crate) report: CheckReport,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) repaired: Option<RepairReport>,
+    pub(crate) repaired: Option<Repaired>,
+}
+
+/// What a repair did.
+#[derive(Debug, Serialize)]
+pub(crate) struct Repaired {
+    /// Whether nothing is left that a person has to look at.
+    complete: bool,
+    #[serde(flatten)]
+    report: RepairReport,
 }
 
 impl<'a> Housekeeping<'a> {
@@ -183,15 +196,13 @@ impl<'a> Housekeeping<'a> {
         Ok(compacted)
     }
 
-    /// Whether ciphertext of an erased patient may still be in a file that counts.
+    /// Whether ciphertext of an erased patient may still be in a file that counts, and the erasure is over, so that no
+    /// more of it comes.
     ///
     /// # Errors
     /// The registry cannot be read.
     pub(crate) async fn is_vacuum_due(&self) -> anyhow::Result<bool> {
-        let stones = self.store.catalog.tombstones().await?;
-        Ok(stones
-            .iter()
-            .any(|stone| stone.cleared.is_none() && stone.dropped_at.is_none()))
+        Ok(!self.store.catalog.uncleared().await?.is_empty())
     }
 
     /// Drops ciphertext of erased patients, and removes what nobody reads any more.
@@ -221,6 +232,7 @@ impl<'a> Housekeeping<'a> {
             bytes_out,
             messages,
             removed,
+            set_aside: self.store.set_aside_files()?,
         })
     }
 
@@ -264,28 +276,32 @@ impl<'a> Housekeeping<'a> {
     pub(crate) async fn check(
         &self,
         keys: bool,
-        repair: bool,
+        repair: Option<&Repair>,
         progress: &dyn Progress,
     ) -> anyhow::Result<Checked> {
         let authorities = custody::trusted(self.paths)?;
         let options = CheckOptions { keys, authorities };
         let report = self.store.check(&options, progress).await?;
         let mut repaired = None;
-        if repair
-            && report
-                .damage
-                .iter()
-                .any(|damage| damage.cost != Cost::Doubt)
+        let is_doubt = |damage: &Damage| damage.cost == Cost::Doubt;
+        if let Some(Repair { give_up }) = repair
+            && !report.damage.iter().all(is_doubt)
         {
             let most = u64::try_from(MAX_FILE_BYTES)?;
             self.room_for(most.saturating_mul(2), "repairing")?;
-            let done = self.store.repair(&report, self.clock.now()).await?;
-            self.audited(AuditEvent::DamageSetAside {
-                files: done.files.clone(),
-                losses: u64::try_from(done.losses.len())?,
-            })
-            .await?;
-            repaired = Some(done);
+            let done = self.store.repair(&report, give_up, self.clock.now());
+            let done = done.await.context("repairing")?;
+            if !done.files.is_empty() {
+                self.audited(AuditEvent::DamageSetAside {
+                    files: done.files.clone(),
+                    losses: u64::try_from(done.losses.len())?,
+                })
+                .await?;
+            }
+            repaired = Some(Repaired {
+                complete: done.missing.is_empty() && !report.damage.iter().any(is_doubt),
+                report: done,
+            });
         }
         Ok(Checked {
             sound: report.is_sound(),

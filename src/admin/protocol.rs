@@ -4,6 +4,7 @@
 //! Only the operating system's word for who asks is believed (peer credentials), never a field in a
 //! request. Passwords travel here and nowhere else, and `Debug` of a request never shows one.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -143,7 +144,7 @@ pub enum Request {
     StoreStatus,
     StoreCheck {
         keys: bool,
-        repair: bool,
+        repair: Option<Repair>,
     },
     StoreCompact {
         force: bool,
@@ -169,6 +170,13 @@ pub enum Request {
         incident: String,
     },
     IncidentList,
+}
+
+/// Sets aside what a check found damaged.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Repair {
+    /// Files to be given up if they are not there.
+    pub give_up: BTreeSet<String>,
 }
 
 /// The answer: a value that the command prints, or the chain of reasons why not. Any number of steps may come before it.

@@ -36,7 +36,10 @@ pub struct CheckArgs {
     #[arg(long)]
     pub no_keys: bool,
     /// Set aside what is damaged: the rest of its file is written anew, the damaged file is kept in DIR/damaged, and
-    /// what is lost is recorded.
+    /// what is lost is recorded. A file that is not there is left alone: its disk or bucket may be away.
     #[arg(long)]
     pub repair: bool,
+    /// Give up this file, whose loss is recorded, if it is not there and nowhere else either. May be given again.
+    #[arg(long, value_name = "FILE", requires = "repair")]
+    pub give_up: Vec<String>,
 }

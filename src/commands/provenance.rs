@@ -13,7 +13,7 @@ pub(crate) async fn run(command: ProvenanceCommand, as_json: bool) -> anyhow::Re
     let ProvenanceCommand::Verify(at) = command;
     let request = Request::StoreCheck {
         keys: false,
-        repair: false,
+        repair: None,
     };
     let mut checked = store::answer(&at, request, as_json).await?;
     let failed = checked["damage"].take();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use vitalseal_storage::ports::{Actor, SystemClock};
 
 use crate::admin::client::{ask_watched, is_unserved};
-use crate::admin::protocol::Request;
+use crate::admin::protocol::{Repair, Request};
 use crate::cli::{CheckArgs, DataArgs, StoreCommand};
 use crate::housekeeping::Housekeeping;
 use crate::opened::Opened;
@@ -24,18 +24,21 @@ pub(crate) async fn run(command: StoreCommand, as_json: bool) -> anyhow::Result<
             at,
             no_keys,
             repair,
+            give_up,
         }) => (
             at,
             Request::StoreCheck {
                 keys: !no_keys,
-                repair,
+                repair: repair.then(|| Repair {
+                    give_up: give_up.into_iter().collect(),
+                }),
             },
         ),
         StoreCommand::Compact { at, force } => (at, Request::StoreCompact { force }),
         StoreCommand::Vacuum(at) => (at, Request::StoreVacuum),
     };
     let mut answer = answer(&at, request, as_json).await?;
-    let is_damaged = answer["sound"] == false && answer["repaired"].is_null();
+    let is_damaged = answer["sound"] == false && answer["repaired"]["complete"] != true;
     if as_json {
         output::print(&answer, true)?;
     } else {
@@ -109,7 +112,7 @@ async fn alone(at: &DataArgs, request: Request, shown: &Shown) -> anyhow::Result
     let answered = match request {
         Request::StoreStatus => keeping.status().await.map(serde_json::to_value),
         Request::StoreCheck { keys, repair } => {
-            let checked = keeping.check(keys, repair, shown).await;
+            let checked = keeping.check(keys, repair.as_ref(), shown).await;
             checked.map(serde_json::to_value)
         }
         Request::StoreCompact { force } => {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
-use vitalseal_storage::Store;
 use vitalseal_storage::catalog::DataFile;
+use vitalseal_storage::{SetAside, Store};
 
 use crate::config::Config;
 
@@ -25,6 +25,8 @@ pub(crate) struct StatusView {
     inbox: InboxView,
     /// Files that others replaced, and that go when no query can read them any more.
     waiting: WaitingView,
+    /// Damaged files that repairs kept.
+    set_aside: SetAside,
     erasures: ErasuresView,
     retention: Value,
     losses: Vec<vitalseal_storage::Loss>,
@@ -97,6 +99,7 @@ impl StatusView {
                 bytes: ended.iter().map(|file| file.size).sum(),
                 since: ended.iter().map(|file| file.ended_at).min(),
             },
+            set_aside: store.set_aside_files()?,
             erasures: ErasuresView {
                 erased: u64::try_from(stones.len())?,
                 not_dropped: u64::try_from(

@@ -12,8 +12,7 @@
 //!
 //! What is damaged is named, and the check goes on. It changes nothing: [`Store::repair`] does.
 //!
-//! A file that ends while the check runs is not missed: whoever replaced it compared every message, and the next check
-//! reads what replaced it.
+//! A file that ends while the check runs stays in its place until the check is over, which holds its snapshot.
 //!
 //! Never here: a decrypted value in a report. What does not fit is named, not shown.
 
@@ -34,9 +33,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use vitalseal_crypto::MessageId;
 
+use self::chunks::Unproven;
 use self::messages::Messages;
 pub use self::place::Place;
-pub use self::repair::RepairReport;
+pub use self::repair::{RepairReport, SetAside};
 use self::signatures::Signatures;
 use crate::keys::StoreKeys;
 use crate::progress::Progress;
@@ -72,9 +72,15 @@ pub struct Damage {
 pub enum Cost {
     /// What stands there cannot be used: [`Store::repair`] sets it aside.
     Lost,
-    /// The file's bytes are not those that were written, and what is in use of them is: [`Store::repair`] writes it anew.
+    /// The object is not there: its disk or bucket may be away. [`Store::repair`] gives it up if it is named, never else.
+    Missing,
+    /// A chunk's readings are there, and the envelopes that prove where they came from are not: [`Store::repair`] keeps
+    /// them without.
+    Evidence,
+    /// Bytes are not those that were written, and everything is there all the same, in use or a second time in a chunk's
+    /// evidence: [`Store::repair`] writes it anew.
     Nothing,
-    /// It can be used, and contradicts something: a person has to judge which of the two is wrong.
+    /// It contradicts something, or the key is not here that would tell: a person has to judge which of the two is wrong.
     Doubt,
 }
 
@@ -103,6 +109,8 @@ pub struct CheckReport {
     pub opened: u64,
     /// Those that were not tried: without patients' keys, or the patient was erased.
     pub unopened: u64,
+    /// Chunks whose evidence was lost, as a repair recorded it.
+    pub unproven: u64,
     /// Objects that the catalog does not know. Nobody reads or removes them.
     pub unknown: Vec<String>,
     /// What is damaged, the first 10,000.
@@ -163,6 +171,7 @@ struct Check<'a> {
     options: &'a CheckOptions,
     signatures: Arc<Signatures>,
     store_keys: Arc<StoreKeys>,
+    unproven: Arc<Unproven>,
     messages: Messages,
     report: CheckReport,
 }
@@ -173,6 +182,7 @@ impl<'a> Check<'a> {
             store,
             signatures: Arc::new(Signatures::load(store, &options.authorities).await?),
             store_keys: store.keys.store_keys().await?,
+            unproven: Arc::new(Unproven::of(&store.catalog.losses().await?)),
             options,
             messages: Messages::default(),
             report: CheckReport::default(),
@@ -219,6 +229,7 @@ struct Looked {
     signatures: u64,
     opened: u64,
     unopened: u64,
+    unproven: u64,
 }
 
 impl Looked {
@@ -230,11 +241,15 @@ impl Looked {
     }
 
     fn doubt(&mut self, fault: impl Into<String>) {
-        self.faults.push((fault.into(), Cost::Doubt));
+        self.costs(fault, Cost::Doubt);
     }
 
     fn lost(&mut self, fault: impl Into<String>) {
-        self.faults.push((fault.into(), Cost::Lost));
+        self.costs(fault, Cost::Lost);
+    }
+
+    fn costs(&mut self, fault: impl Into<String>, cost: Cost) {
+        self.faults.push((fault.into(), cost));
     }
 }
 
@@ -249,11 +264,13 @@ impl Check<'_> {
             signatures,
             opened,
             unopened,
+            unproven,
         } = looked;
         self.report.readings += readings;
         self.report.signatures += signatures;
         self.report.opened += opened;
         self.report.unopened += unopened;
+        self.report.unproven += unproven;
         for message in messages {
             self.message(Place {
                 message: Some(message),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use vitalseal_storage::Progress;
 
+use super::super::protocol::Repair;
 use super::{Act, json};
 use crate::housekeeping::Housekeeping;
 
@@ -13,10 +14,10 @@ pub(super) async fn status(act: &Act<'_>) -> anyhow::Result<Value> {
 pub(super) async fn check(
     act: &Act<'_>,
     keys: bool,
-    repair: bool,
+    repair: Option<Repair>,
     progress: &dyn Progress,
 ) -> anyhow::Result<Value> {
-    json(&keeping(act).check(keys, repair, progress).await?)
+    json(&keeping(act).check(keys, repair.as_ref(), progress).await?)
 }
 
 pub(super) async fn compact(

@@ -86,7 +86,7 @@ pub(super) async fn vacuum(site: &mut Site) -> anyhow::Result<String> {
 async fn sound(site: &Site) -> anyhow::Result<Value> {
     let check = Request::StoreCheck {
         keys: true,
-        repair: false,
+        repair: None,
     };
     let checked = site.ask(check).await?;
     ensure!(

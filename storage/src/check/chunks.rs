@@ -1,20 +1,51 @@
 //! Rows of chunks: what is said of a chunk, its evidence, and its readings against each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use arrow::record_batch::RecordBatch;
 use vitalseal_crypto::{
-    AtRest, BlobKey, DeviceId, MessageId, PatientKeys, blob_kid, default_backend, open_blob,
+    AtRest, BlobKey, DeviceId, MessageId, SubjectPseudonym, blob_kid, default_backend, open_blob,
 };
 use zeroize::Zeroizing;
 
 use super::rows::Against;
-use super::{Looked, Place};
-use crate::catalog::TableKind;
+use super::{Cost, Looked, Place};
+use crate::catalog::{Loss, TableKind};
 use crate::chunk::{ChunkRow, DeviceSummary, Messages, Readings, Waveforms};
 use crate::compact::{BUCKETS, context, open_evidence};
-use crate::database::at;
+use crate::database::{at, us};
 use crate::schema;
+
+/// Of a chunk whose evidence a repair left out.
+pub(super) const EVIDENCE_LOST: &str = "its evidence does not open; its readings are there";
+
+/// Chunks whose evidence is on record as lost, by patient and span.
+pub(super) struct Unproven(HashSet<(SubjectPseudonym, i64, i64)>);
+
+impl Unproven {
+    pub(super) fn of(losses: &[Loss]) -> Self {
+        let lost = losses.iter().filter(|loss| loss.fault == EVIDENCE_LOST);
+        let chunk = |loss: &Loss| {
+            let span = (us(loss.first_at?), us(loss.last_at?));
+            Some((loss.patient.clone()?, span.0, span.1))
+        };
+        Self(lost.filter_map(chunk).collect())
+    }
+
+    /// Whether this is one, without the evidence that it lost.
+    fn is(&self, chunk: &ChunkRow) -> bool {
+        let known = || (chunk.subject.clone(), chunk.first_at_us, chunk.last_at_us);
+        chunk.evidence.is_empty() && self.0.contains(&known())
+    }
+}
+
+/// What is known of one of a chunk's blobs.
+enum Blob<T> {
+    Open(T),
+    Damaged,
+    /// There is no key here to try it with.
+    Locked,
+}
 
 /// Looks at the rows of a batch of a chunks file, each in its place.
 pub(super) fn look(batch: &RecordBatch, places: Vec<Place>, against: &Against) -> Vec<Looked> {
@@ -52,11 +83,31 @@ impl Chunk<'_> {
             return looked.lost("a chunk stands in a file of version 3");
         };
         let evidence = self.evidence(table, looked);
-        match self.against.keys.get(&self.row.subject) {
-            Some(keys) => self.open(table, keys, &evidence, looked),
-            None => looked.unopened = 1,
+        let found = self.readings(table, looked);
+        match (&evidence, &found) {
+            (Blob::Damaged, Blob::Damaged) => {
+                looked.lost("neither its readings nor its evidence open");
+            }
+            (Blob::Damaged, _) if self.against.unproven.is(self.row) => looked.unproven = 1,
+            (Blob::Damaged, _) => looked.costs(EVIDENCE_LOST, Cost::Evidence),
+            (Blob::Open(Some(_)), Blob::Damaged) => looked.costs(
+                "its readings do not open; its evidence holds their messages",
+                Cost::Nothing,
+            ),
+            (_, Blob::Damaged) => looked.doubt("its readings do not open"),
+            _ => {}
         }
-        looked.messages = evidence;
+        let evidence = match evidence {
+            Blob::Open(messages) => messages,
+            _ => None,
+        };
+        looked.messages = match (evidence, found) {
+            (evidence, Blob::Open(found)) => {
+                self.compare(&found, evidence.as_deref(), looked);
+                evidence.unwrap_or(found.messages)
+            }
+            (evidence, _) => evidence.unwrap_or_default(),
+        };
     }
 
     fn is_in_its_bucket(&self) -> bool {
@@ -90,12 +141,18 @@ impl Chunk<'_> {
             && most(|it| it.received_last_us) == Some(row.received_last_us)
     }
 
-    /// The messages that the evidence holds; it needs no patient's key.
-    fn evidence(&self, table: TableKind, looked: &mut Looked) -> Vec<MessageId> {
+    /// The messages that the evidence holds, if each is one; it needs no patient's key.
+    fn evidence(&self, table: TableKind, looked: &mut Looked) -> Blob<Option<Vec<MessageId>>> {
         let keys = &self.against.store_keys;
+        let Ok(kid) = blob_kid(&self.row.evidence) else {
+            return Blob::Damaged;
+        };
+        if keys.find(&kid).is_none() {
+            looked.doubt("its evidence is sealed under a store key that is not here");
+            return Blob::Locked;
+        }
         let Some(evidence) = open_evidence(self.row, table, keys, default_backend()) else {
-            looked.lost("its evidence does not open");
-            return Vec::new();
+            return Blob::Damaged;
         };
         let mut messages = Vec::with_capacity(evidence.count());
         let mut by_device: BTreeMap<DeviceId, u64> = BTreeMap::new();
@@ -110,7 +167,7 @@ impl Chunk<'_> {
                     messages.push(id);
                 }
                 Err(rejection) => {
-                    looked.lost(format!("an envelope of its evidence is none: {rejection}"))
+                    looked.doubt(format!("an envelope of its evidence is none: {rejection}"));
                 }
             }
         }
@@ -126,7 +183,7 @@ impl Chunk<'_> {
         {
             looked.doubt("its evidence holds other messages than its columns count");
         }
-        messages
+        Blob::Open((messages.len() == evidence.count()).then_some(messages))
     }
 
     fn envelope(
@@ -151,33 +208,40 @@ impl Chunk<'_> {
         }
     }
 
-    /// Opens the readings.
-    fn open(
-        &self,
-        table: TableKind,
-        keys: &PatientKeys,
-        evidence: &[MessageId],
-        looked: &mut Looked,
-    ) {
-        let open = || {
-            let key = BlobKey::Patient(keys.find(&blob_kid(&self.row.sealed).ok()?)?);
-            let context = context(table, self.row, schema::SEALED);
-            let plain = open_blob(&self.row.sealed, key, &context, default_backend()).ok()?;
-            Found::parse(plain, table)
+    /// What the readings add up to, if there is a key to open them with.
+    fn readings(&self, table: TableKind, looked: &mut Looked) -> Blob<Found> {
+        let Ok(kid) = blob_kid(&self.row.sealed) else {
+            return Blob::Damaged;
         };
-        let Some(found) = open() else {
-            return looked.lost("its readings do not open");
+        let Some(keys) = self.against.keys.get(&self.row.subject) else {
+            looked.unopened = 1;
+            return Blob::Locked;
         };
-        looked.opened = 1;
+        let Some(kek) = keys.find(&kid) else {
+            // Keys that are older than the file, as a registry from a backup has them, do not damage it.
+            looked.doubt("its readings are sealed under a key of its patient that is not here");
+            return Blob::Locked;
+        };
+        let context = context(table, self.row, schema::SEALED);
+        let key = BlobKey::Patient(kek);
+        let plain = open_blob(&self.row.sealed, key, &context, default_backend()).ok();
+        match plain.and_then(|plain| Found::parse(plain, table)) {
+            Some(found) => {
+                looked.opened = 1;
+                Blob::Open(found)
+            }
+            None => Blob::Damaged,
+        }
+    }
+
+    fn compare(&self, found: &Found, evidence: Option<&[MessageId]>, looked: &mut Looked) {
         if found.readings != self.row.readings || found.codes != self.row.codes {
             looked.doubt("its readings are others than its columns count");
         }
         if found.span != Some((self.row.first_at_us, self.row.last_at_us)) {
             looked.doubt("its readings lie at other times than its columns say");
         }
-        // What the evidence lost is said already.
-        let is_whole = evidence.len() == usize::try_from(self.row.messages).unwrap_or(usize::MAX);
-        if is_whole && found.messages != evidence {
+        if evidence.is_some_and(|evidence| found.messages != evidence) {
             looked.doubt("its readings came in other messages than its evidence holds");
         }
     }

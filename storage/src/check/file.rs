@@ -9,7 +9,7 @@ use futures::TryStreamExt as _;
 use tokio::task::spawn_blocking;
 use vitalseal_crypto::{SubjectPseudonym, default_backend};
 
-use super::pages::{Pages, Unreadable, is_passing};
+use super::pages::{Pages, Rows, Unreadable, is_locked, is_passing};
 use super::rows::{self, Against};
 use super::seen::Seen;
 use super::{Check, Cost, Damage, Looked, Place, chunks};
@@ -25,7 +25,7 @@ impl Check<'_> {
         let Some(size) = files.size(name).await? else {
             let now = self.store.catalog.files().await?;
             if now.iter().any(|live| live.path == file.path) {
-                self.whole(file, "it is missing", Cost::Lost);
+                self.whole(file, "it is not there", Cost::Missing);
             }
             return Ok(());
         };
@@ -69,6 +69,11 @@ impl Check<'_> {
         let files = self.store.files.clone();
         let pages = match Pages::of(&files, file).await {
             Ok(pages) => pages,
+            Err(error) if is_locked(&error) => {
+                let fault = "it is sealed under a store key that is not here";
+                self.whole(file, fault, Cost::Doubt);
+                return Ok(());
+            }
             Err(error) if is_passing(&error) => return Err(error.into()),
             Err(error) => {
                 self.whole(
@@ -79,18 +84,23 @@ impl Check<'_> {
                 return Ok(());
             }
         };
-        let (mut seen, mut found, mut unreadable) = Default::default();
-        if !self
-            .look(file, &pages, &unreadable, &mut seen, &mut found)
-            .await?
-        {
+        let (mut seen, mut found, mut unreadable) =
+            (Seen::default(), Vec::new(), Unreadable::new());
+        let rows = pages.rows(&unreadable)?;
+        if !self.look(file, rows, Some(&mut seen), &mut found).await? {
             // What was found up to the damage is found again.
             (seen, found) = Default::default();
             unreadable = pages.unreadable().await?;
-            if !self
-                .look(file, &pages, &unreadable, &mut seen, &mut found)
-                .await?
-            {
+            let rows = pages.rows(&unreadable)?;
+            let mut is_read = self.look(file, rows, Some(&mut seen), &mut found).await?;
+            seen.unreadable = u64::try_from(unreadable.len())?;
+            // Of a chunk that lost one of its two blobs, the other one may do.
+            for blob in [schema::SEALED, schema::EVIDENCE] {
+                let only = unreadable.extract_if(.., |_, columns| columns == &[blob]);
+                let rows = pages.rows_less(blob, only.map(|(row, _)| row).collect())?;
+                is_read &= self.look(file, rows, None, &mut found).await?;
+            }
+            if !is_read {
                 self.whole(file, "its rows cannot be read", Cost::Lost);
             }
         }
@@ -104,7 +114,6 @@ impl Check<'_> {
             self.take(looked);
         }
         found.into_iter().for_each(|looked| self.take(looked));
-        seen.unreadable = u64::try_from(unreadable.len())?;
         match file.kind {
             FileKind::Rows => self.report.rows += seen.rows,
             FileKind::Chunks => self.report.chunks += seen.rows,
@@ -115,26 +124,27 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Looks at all rows but the unreadable ones; whether they could be read.
+    /// Looks at rows; whether they could be read. What is `seen` are all that are whole.
     async fn look(
         &self,
         file: &DataFile,
-        pages: &Pages<'_>,
-        without: &Unreadable,
-        seen: &mut Seen,
+        mut rows: Rows,
+        mut seen: Option<&mut Seen>,
         found: &mut Vec<Looked>,
     ) -> Result<bool, StoreError> {
-        let (mut batches, mut numbers) = pages.rows(without)?;
+        let mut numbers = rows.numbers.into_iter();
         loop {
-            let batch = match batches.try_next().await {
+            let batch = match rows.batches.try_next().await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => return Ok(true),
                 Err(error) if is_passing(&error) => return Err(error.into()),
                 Err(_) => return Ok(false),
             };
-            seen.add(&batch, file.kind)?;
-            let rows: Vec<u64> = numbers.by_ref().take(batch.num_rows()).collect();
-            let places = Place::rows(file, &batch, &rows);
+            if let Some(seen) = &mut seen {
+                seen.add(&batch, file.kind)?;
+            }
+            let numbers: Vec<u64> = numbers.by_ref().take(batch.num_rows()).collect();
+            let places = Place::rows(file, &batch, &numbers);
             let against = self
                 .against(&batch, file.encrypted.then_some(file.table))
                 .await?;
@@ -172,6 +182,7 @@ impl Check<'_> {
             keys: self.store.keys.keys_of(wanted).await?,
             store_keys: Arc::clone(&self.store_keys),
             signatures: Arc::clone(&self.signatures),
+            unproven: Arc::clone(&self.unproven),
             table,
         })
     }

@@ -4,9 +4,13 @@
 //! is the least that one flipped bit costs.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::ops::Range;
+use std::sync::Arc;
 
-use futures::TryStreamExt as _;
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::{
@@ -29,6 +33,13 @@ const SEALED: [&str; 3] = [schema::ENVELOPE, schema::SEALED, schema::EVIDENCE];
 /// Rows with a page that cannot be read, and the columns of such pages.
 pub(super) type Unreadable = BTreeMap<u64, Vec<String>>;
 
+/// Rows of a file.
+pub(super) struct Rows {
+    pub(super) batches: BoxStream<'static, Result<RecordBatch, ParquetError>>,
+    /// Which ones, in the order in which they come.
+    pub(super) numbers: Vec<u64>,
+}
+
 /// A file whose footer could be read.
 pub(super) struct Pages<'a> {
     files: &'a SealedFiles,
@@ -50,25 +61,43 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// The rows but for those `without`, and the number of each.
-    pub(super) fn rows(
-        &self,
-        without: &Unreadable,
-    ) -> Result<
-        (
-            ParquetRecordBatchStream<SealedFileReader>,
-            impl Iterator<Item = u64> + Send + use<>,
-        ),
-        StoreError,
-    > {
+    /// The rows but for those `without`.
+    pub(super) fn rows(&self, without: &Unreadable) -> Result<Rows, StoreError> {
         let (mut left, mut next) = (Vec::new(), 0);
         for bad in without.keys().copied().chain([self.count()]) {
             left.push(next..bad);
             next = bad + 1;
         }
         left.retain(|range| !range.is_empty());
-        let stream = self.stream(ProjectionMask::all(), &left)?;
-        Ok((stream, left.into_iter().flatten()))
+        let batches = self.stream(ProjectionMask::all(), &left)?.boxed();
+        let numbers = left.into_iter().flatten().collect();
+        Ok(Rows { batches, numbers })
+    }
+
+    /// These rows, with nothing in a column of ciphertext that cannot be read or does not open.
+    pub(super) fn rows_less(&self, blob: &str, numbers: Vec<u64>) -> Result<Rows, StoreError> {
+        let parquet = self.metadata.parquet_schema();
+        let leaves = parquet.columns().iter().enumerate();
+        let leaves = leaves.filter(|(_, column)| column.name() != blob);
+        let mask = ProjectionMask::leaves(parquet, leaves.map(|(leaf, _)| leaf));
+        let ranges: Vec<_> = numbers.iter().map(|row| *row..row + 1).collect();
+        let schema = self.file.kind.schema();
+        let filled = move |batch: RecordBatch| {
+            let columns = schema.fields().iter().map(|field| {
+                let nothing = std::iter::repeat_n([], batch.num_rows());
+                let nothing = || Arc::new(BinaryArray::from_iter_values(nothing)) as ArrayRef;
+                batch
+                    .column_by_name(field.name())
+                    .map_or_else(nothing, Arc::clone)
+            });
+            Ok(RecordBatch::try_new(
+                Arc::clone(&schema),
+                columns.collect(),
+            )?)
+        };
+        let batches = self.stream(mask, &ranges)?;
+        let batches = batches.and_then(move |batch| ready(filled(batch))).boxed();
+        Ok(Rows { batches, numbers })
     }
 
     /// Reads every page by itself.
@@ -186,12 +215,20 @@ impl<'a> Pages<'a> {
 
 /// Whether reading failed for another reason than damage: the disk or the object store did not answer.
 pub(super) fn is_passing(error: &ParquetError) -> bool {
+    of_files(error).is_some_and(|files| !matches!(files, FilesError::Damaged { .. }))
+}
+
+/// Whether the store key is not here that the file is sealed under.
+pub(super) fn is_locked(error: &ParquetError) -> bool {
+    of_files(error).is_some_and(|files| matches!(files, FilesError::UnknownKey { .. }))
+}
+
+fn of_files(error: &ParquetError) -> Option<&FilesError> {
     let ParquetError::External(cause) = error else {
-        return false;
+        return None;
     };
-    let files = match cause.downcast_ref() {
+    match cause.downcast_ref() {
         Some(StoreError::Files(files)) => Some(files),
         _ => cause.downcast_ref(),
-    };
-    files.is_some_and(|files| !matches!(files, FilesError::Damaged { .. }))
+    }
 }

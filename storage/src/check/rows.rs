@@ -7,10 +7,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use vitalseal_crypto::{
-    AtRest, ContentType, MessageId, PatientKeys, SubjectPseudonym, default_backend,
+    AtRest, ContentType, Kek, MessageId, PatientKeys, SubjectPseudonym, default_backend,
 };
 use vitalseal_vitals::{Reading, senml, waveform};
 
+use super::chunks::Unproven;
 use super::signatures::Signatures;
 use super::{Looked, Place};
 use crate::catalog::TableKind;
@@ -24,6 +25,7 @@ pub(super) struct Against {
     pub(super) keys: HashMap<SubjectPseudonym, Arc<PatientKeys>>,
     pub(super) store_keys: Arc<StoreKeys>,
     pub(super) signatures: Arc<Signatures>,
+    pub(super) unproven: Arc<Unproven>,
     /// Table of the file; `None`: rows of both.
     pub(super) table: Option<TableKind>,
 }
@@ -58,9 +60,6 @@ pub(super) fn look_at(row: &SealedRow, place: Place, against: &Against) -> Looke
     };
     let header = envelope.header();
     let id = header.message_id();
-    if !names(row, &id) || header.subject.as_str() != row.subject {
-        looked.lost("the envelope is another message's than its columns say");
-    }
     let table = TableKind::from(header.content_type);
     if against.table.is_some_and(|expected| expected != table) {
         looked.doubt(format!("a message of {} stands here", table.as_str()));
@@ -69,6 +68,14 @@ pub(super) fn look_at(row: &SealedRow, place: Place, against: &Against) -> Looke
         Ok(Ok(())) => looked.signatures = 1,
         Ok(Err(fault)) => looked.doubt(fault.to_string()),
         Err(_) => looked.doubt("it came at no time"),
+    }
+    if !names(row, &id) || header.subject.as_str() != row.subject {
+        let fault = "the envelope is another message's than its columns say";
+        match looked.signatures {
+            // Its device vouches for it, so it is the columns that are wrong.
+            1 => looked.doubt(fault),
+            _ => looked.lost(fault),
+        }
     }
     match against.keys.get(&header.subject) {
         Some(keys) => open(row, &envelope, keys, &mut looked),
@@ -85,7 +92,11 @@ fn names(row: &SealedRow, id: &MessageId) -> bool {
 }
 
 fn open(row: &SealedRow, envelope: &AtRest, keys: &PatientKeys, looked: &mut Looked) {
-    let readings = match readings(envelope, keys) {
+    let Some(kek) = keys.find(envelope.kek_kid()) else {
+        // Keys that are older than the file, as a registry from a backup has them, do not damage it.
+        return looked.doubt("the envelope is sealed under a key of its patient that is not here");
+    };
+    let readings = match readings(envelope, kek) {
         Ok(readings) => readings,
         Err(fault) => return looked.lost(fault),
     };
@@ -101,10 +112,7 @@ fn open(row: &SealedRow, envelope: &AtRest, keys: &PatientKeys, looked: &mut Loo
 }
 
 /// What an envelope holds, or why it does not open.
-fn readings(envelope: &AtRest, keys: &PatientKeys) -> Result<Vec<Reading>, String> {
-    let kek = keys
-        .find(envelope.kek_kid())
-        .ok_or("the envelope is sealed under a key that its patient never had")?;
+fn readings(envelope: &AtRest, kek: &Kek) -> Result<Vec<Reading>, String> {
     let payload = envelope
         .open(kek, default_backend())
         .map_err(|rejection| format!("the envelope does not open: {rejection}"))?;

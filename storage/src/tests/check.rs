@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
+use parquet::arrow::async_reader::AsyncFileReader as _;
 
 use super::sealed::{Found, Monitor, everything};
+use super::vacuum::Log;
 use super::*;
-use crate::catalog::{DataFile, FileKind, TableKind};
-use crate::check::{CheckOptions, CheckReport, Cost};
+use crate::catalog::{DataFile, TableKind};
+use crate::check::{CheckOptions, CheckReport, Cost, Place, RepairReport};
 use crate::compact::CompactionSettings;
-use crate::progress::Unwatched;
+use crate::ports::Actor;
+use crate::progress::{Progress, Unwatched};
+use crate::schema;
 
 /// Patients and messages of each: small, since every byte of the files is tried.
 const PATIENTS: u64 = 3;
@@ -163,12 +167,16 @@ async fn flipped(ward: &Ward, file: &DataFile) {
                 "byte {at}: {damage:?}"
             );
             assert_ne!(damage.cost, Cost::Doubt, "byte {at}: {damage:?}");
+            let is_row = damage.place.row.is_some();
+            assert!(
+                is_row || damage.cost == Cost::Nothing,
+                "byte {at}: {damage:?}"
+            );
         }
         let rows: BTreeSet<_> = report
             .damage
             .iter()
-            .filter(|damage| damage.cost == Cost::Lost)
-            .map(|damage| damage.place.row.expect("a row is lost, never the file"))
+            .filter_map(|damage| damage.place.row)
             .collect();
         match rows.len() {
             0 => costless += 1,
@@ -193,74 +201,159 @@ async fn a_flipped_byte_of_any_kind_of_file_is_found_and_named() {
     }
 }
 
+/// Flips a bit in the middle of the first group's pages of a column.
+async fn flip(ward: &Ward, file: &DataFile, column: &str) -> Vec<u8> {
+    let metadata = ward
+        .store
+        .files
+        .reader(file)
+        .get_metadata(None)
+        .await
+        .unwrap();
+    let group = metadata.row_group(0);
+    let found = group
+        .columns()
+        .iter()
+        .find(|of| of.column_path().string() == column);
+    let (start, length) = found.unwrap().byte_range();
+    let mut bytes = fs::read(ward.path(file)).unwrap();
+    bytes[usize::try_from(start + length / 2).unwrap()] ^= 1;
+    fs::write(ward.path(file), &bytes).unwrap();
+    bytes
+}
+
+/// The damage of rows; what is said of the file's bytes as a whole is left out.
+fn of_rows(report: &CheckReport) -> Vec<(Cost, &Place)> {
+    let rows = report.damage.iter().filter(|it| it.place.row.is_some());
+    rows.map(|it| (it.cost, &it.place)).collect()
+}
+
+async fn repaired(ward: &Ward, report: &CheckReport) -> RepairReport {
+    let nothing = BTreeSet::new();
+    let repaired = ward.store.repair(report, &nothing, at(3_000));
+    repaired.await.unwrap()
+}
+
 #[tokio::test]
-async fn a_damaged_chunk_is_set_aside_alone_and_its_loss_is_on_record() {
-    for (kind, table) in [
-        (FileKind::Rows, TableKind::Vitals),
-        (FileKind::Chunks, TableKind::Vitals),
-        (FileKind::Chunks, TableKind::Waveforms),
-    ] {
-        let ward = Ward::new(kind == FileKind::Chunks).await;
+async fn damaged_messages_are_set_aside_alone_and_their_loss_is_on_record() {
+    let ward = Ward::new(false).await;
+    let before = ward.found().await;
+    let file = &ward.files().await[0];
+    let bytes = flip(&ward, file, schema::ENVELOPE).await;
+    let report = ward.check().await;
+    let lost = of_rows(&report);
+    assert!(!lost.is_empty(), "{:?}", report.damage);
+    assert!(lost.iter().all(|(cost, _)| *cost == Cost::Lost));
+    let repaired_once = repaired(&ward, &report).await;
+    assert_eq!(repaired_once.files, [file.path.as_ref()]);
+    assert_eq!(repaired_once.losses.len(), lost.len());
+    assert_eq!(
+        ward.store.catalog.losses().await.unwrap(),
+        repaired_once.losses
+    );
+    assert_eq!(
+        fs::read(ward.site.paths().damaged().join(file.path.as_ref())).unwrap(),
+        bytes
+    );
+
+    assert!(ward.check().await.is_sound());
+    let after = ward.found().await;
+    assert_eq!(before.len() - after.len(), lost.len());
+    for (name, (_, envelope)) in &after {
+        assert_eq!(&before[name].1, envelope);
+    }
+    // Nothing is damaged any more, so a second repair finds nothing to do.
+    let again = repaired(&ward, &ward.check().await).await;
+    assert_eq!(again, RepairReport::default());
+}
+
+#[tokio::test]
+async fn messages_of_a_chunk_whose_readings_are_damaged_are_rows_again_and_none_is_lost() {
+    for table in TableKind::ALL {
+        let ward = Ward::new(true).await;
         let before = ward.found().await;
         let files = ward.files().await;
         let file = files.iter().find(|file| file.table == table).unwrap();
-        assert_eq!(file.kind, kind);
-        let path = ward.path(file);
-        let mut bytes = fs::read(&path).unwrap();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(&path, &bytes).unwrap();
-
+        flip(&ward, file, schema::SEALED).await;
         let report = ward.check().await;
-        let lost: Vec<_> = report
-            .damage
-            .iter()
-            .filter(|it| it.cost == Cost::Lost)
-            .collect();
-        assert!(!lost.is_empty(), "{:?}", report.damage);
-        if kind == FileKind::Chunks {
-            assert_eq!(lost.len(), 1, "a bit costs its own chunk: {lost:?}");
-            assert!(
-                ward.patients
-                    .contains(lost[0].place.patient.as_ref().unwrap())
-            );
-            assert!(lost[0].place.bucket_start.is_some());
-        }
-        let repaired = ward.store.repair(&report, at(3_000)).await.unwrap();
-        assert_eq!(repaired.files, [file.path.as_ref()]);
-        assert_eq!(repaired.losses.len(), lost.len());
-        assert_eq!(ward.store.catalog.losses().await.unwrap(), repaired.losses);
-        assert_eq!(
-            fs::read(ward.site.paths().damaged().join(file.path.as_ref())).unwrap(),
-            bytes
-        );
+        let damaged = of_rows(&report);
+        assert_eq!(damaged.len(), 1, "a bit costs its own chunk: {damaged:?}");
+        let (cost, place) = damaged[0];
+        assert_eq!(cost, Cost::Nothing);
+        assert!(ward.patients.contains(place.patient.as_ref().unwrap()));
+        assert!(place.bucket_start.is_some());
 
+        let repaired = repaired(&ward, &report).await;
+        assert_eq!(repaired.losses, []);
+        assert_eq!(repaired.put_back, MESSAGES);
         assert!(ward.check().await.is_sound());
         let after = ward.found().await;
-        let messages: u64 = repaired
-            .losses
-            .iter()
-            .filter_map(|loss| loss.messages)
-            .sum();
-        assert_eq!(
-            before.len() - after.len(),
-            usize::try_from(messages).unwrap()
-        );
-        for (name, (_, envelope)) in &after {
-            assert_eq!(&before[name].1, envelope);
-        }
-        // Nothing is damaged any more, so a second repair finds nothing to do.
-        let again = ward
-            .store
-            .repair(&ward.check().await, at(3_001))
-            .await
-            .unwrap();
-        assert_eq!(again.files, [""; 0]);
+        let stored = |found: &Found| -> Vec<_> {
+            let envelopes = found.iter();
+            let envelopes = envelopes.map(|(name, (_, envelope))| (name.clone(), envelope.clone()));
+            envelopes.collect()
+        };
+        assert_eq!(stored(&after), stored(&before));
+        let rows = after.values().filter(|(place, _)| place == "rows 0");
+        assert_eq!(rows.count() as u64, MESSAGES);
+        ward.compact().await;
+        let report = ward.check().await;
+        assert_eq!((report.damage.len(), report.rows), (0, 0));
+        assert_eq!(stored(&ward.found().await), stored(&before));
     }
 }
 
 #[tokio::test]
-async fn a_damaged_footer_costs_nothing_and_a_missing_file_is_said_to_be_lost() {
+async fn a_chunk_whose_evidence_is_damaged_keeps_its_readings() {
+    let ward = Ward::new(true).await;
+    let before = ward.check().await;
+    let file = &ward.files().await[0];
+    flip(&ward, file, schema::EVIDENCE).await;
+    let report = ward.check().await;
+    let damaged = of_rows(&report);
+    assert_eq!(damaged.len(), 1, "a bit costs its own chunk: {damaged:?}");
+    assert_eq!(damaged[0].0, Cost::Evidence);
+    let repaired_once = repaired(&ward, &report).await;
+    assert_eq!(repaired_once.losses.len(), 1);
+    assert_eq!(repaired_once.losses[0].messages, Some(MESSAGES));
+
+    // Merging leaves it as it is.
+    for _ in 0..2 {
+        let after = ward.check().await;
+        assert_eq!((&after.damage[..], after.unproven), (&[][..], 1));
+        assert_eq!(after.opened, before.opened);
+        assert_eq!(
+            (after.messages, after.readings),
+            (before.messages, before.readings)
+        );
+        assert_eq!(after.signatures, before.signatures - MESSAGES);
+        ward.compact().await;
+    }
+    let again = repaired(&ward, &ward.check().await).await;
+    assert_eq!(again, RepairReport::default());
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_is_set_aside_alone_and_its_loss_is_on_record() {
+    let ward = Ward::new(true).await;
+    let before = ward.found().await;
+    let file = &ward.files().await[0];
+    flip(&ward, file, schema::SEALED).await;
+    flip(&ward, file, schema::EVIDENCE).await;
+    let report = ward.check().await;
+    assert_eq!(of_rows(&report).len(), 1, "{:?}", report.damage);
+    let repaired = repaired(&ward, &report).await;
+    assert_eq!(repaired.losses.len(), 1);
+    assert_eq!(repaired.losses[0].messages, Some(MESSAGES));
+    let recorded = ward.store.catalog.losses().await.unwrap();
+    assert_eq!(recorded, repaired.losses);
+    assert!(ward.check().await.is_sound());
+    let lost = before.len() - ward.found().await.len();
+    assert_eq!(lost as u64, MESSAGES);
+}
+
+#[tokio::test]
+async fn a_damaged_footer_costs_nothing() {
     let ward = Ward::new(true).await;
     let before = ward.found().await;
     let files = ward.files().await;
@@ -278,19 +371,120 @@ async fn a_damaged_footer_costs_nothing_and_a_missing_file_is_said_to_be_lost() 
         "{:?}",
         report.damage
     );
-    let repaired = ward.store.repair(&report, at(3_000)).await.unwrap();
+    let repaired = repaired(&ward, &report).await;
     assert_eq!((repaired.replaced_by.len(), repaired.losses.len()), (1, 0));
     assert!(ward.check().await.is_sound());
     assert_eq!(
         ward.found().await.keys().collect::<Vec<_>>(),
         before.keys().collect::<Vec<_>>()
     );
+}
 
-    let gone = ward.files().await[0].clone();
-    fs::remove_file(ward.path(&gone)).unwrap();
+#[tokio::test]
+async fn a_file_that_is_not_there_is_given_up_only_by_its_name() {
+    let ward = Ward::new(true).await;
+    let before = ward.found().await;
+    let files = ward.files().await;
+    let elsewhere = ward.site.data().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let aside = |file: &DataFile| elsewhere.join(file.path.as_ref());
+    for file in files.iter() {
+        fs::rename(ward.path(file), aside(file)).unwrap();
+    }
     let report = ward.check().await;
-    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
-    let repaired = ward.store.repair(&report, at(3_001)).await.unwrap();
-    assert_eq!(repaired.losses[0].messages, Some(gone.messages));
+    let costs: Vec<_> = report.damage.iter().map(|damage| damage.cost).collect();
+    assert_eq!(costs, [Cost::Missing; 2]);
+    let left = repaired(&ward, &report).await;
+    assert_eq!((left.missing.len(), left.losses.len()), (2, 0));
+
+    // One is back, and is not given up, whatever its name; the other is.
+    fs::rename(aside(&files[0]), ward.path(&files[0])).unwrap();
+    let named = files.iter().map(|file| file.path.to_string()).collect();
+    let given_up = ward.store.repair(&report, &named, at(3_001)).await.unwrap();
+    assert_eq!(given_up.missing, [files[0].path.as_ref()]);
+    assert_eq!(given_up.losses.len(), 1);
+    assert_eq!(given_up.losses[0].messages, Some(files[1].messages));
     assert!(ward.check().await.is_sound());
+    let lost = before.len() - ward.found().await.len();
+    assert_eq!(lost as u64, files[1].messages);
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_here_is_no_damage() {
+    for compacted in [false, true] {
+        let mut ward = Ward::new(compacted).await;
+        let before = ward.files().await;
+        let rotated = ward
+            .store
+            .registry
+            .rotate_kek(&ward.patients[0], at(2_500))
+            .await
+            .unwrap();
+        ward.store.close().await;
+        let db = ward.site.database().await;
+        sqlx::query("DELETE FROM keks WHERE kid = $1")
+            .bind(rotated.retired.as_bytes())
+            .execute(db.pool())
+            .await
+            .unwrap();
+        db.close().await;
+        ward.store = ward.site.open().await.unwrap();
+        let report = ward.check().await;
+        let costs: BTreeSet<_> = report
+            .damage
+            .iter()
+            .map(|it| it.cost == Cost::Doubt)
+            .collect();
+        assert_eq!(costs, BTreeSet::from([true]), "{:?}", report.damage);
+        assert_eq!(repaired(&ward, &report).await, RepairReport::default());
+        assert_eq!(ward.files().await, before);
+    }
+}
+
+/// While it checks the first file, the others are replaced, and whoever removes what was replaced comes along.
+struct Meanwhile(Store);
+
+impl Progress for Meanwhile {
+    fn step(&self, done: u64, _: u64, what: &str) {
+        if done > 0 || what == "inbox" {
+            return;
+        }
+        let store = self.0.clone();
+        let replaced = async move {
+            let settings = CompactionSettings {
+                force: true,
+                ..CompactionSettings::default()
+            };
+            while store
+                .compact(at(2_000), &settings, &Unwatched)
+                .await
+                .unwrap()
+                .more
+            {}
+            let none = SignedDuration::ZERO;
+            store
+                .collect_garbage(at(9_000), none, Actor::System, &Log::default())
+                .await
+                .unwrap()
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(replaced));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_while_it_is_checked_stays_until_the_check_is_over() {
+    let ward = Ward::new(false).await;
+    let options = CheckOptions {
+        keys: true,
+        authorities: Vec::new(),
+    };
+    let meanwhile = Meanwhile(ward.store.clone());
+    let report = ward.store.check(&options, &meanwhile).await.unwrap();
+    assert_eq!((&report.damage[..], report.files), (&[][..], 2));
+    assert_eq!(report.messages, PATIENTS * MESSAGES * 2);
+    assert_eq!(
+        ward.check().await.chunks,
+        PATIENTS * 2,
+        "nothing was merged"
+    );
 }
