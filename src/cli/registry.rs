@@ -10,7 +10,7 @@ use crate::config::Registry;
 /// Where the registry goes, if not into the data directory.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RegistryArgs {
-    /// Keep the registry in a PostgreSQL database, in an empty schema: postgres://USER@HOST/DATABASE.
+    /// Keep the registry in an empty schema of a PostgreSQL database (`postgres://USER@HOST/DATABASE`).
     #[arg(long, value_name = "URL")]
     pub registry: Option<String>,
     /// File, readable by its owner only, that holds that user's password.
