@@ -213,8 +213,16 @@ for message in map(json.loads, sys.stdin):
 }
 
 test_on_postgres() {
-    (cd storage && "$1" tests::)
-    "$2" registry::
+    (cd storage && run_some "$1" tests::)
+    run_some "$2" registry::
+}
+
+# run_some PROGRAM FILTER: tests by a part of their names. That there are none is a failure.
+run_some() {
+    local said
+    said="$("$@")" || { printf '%s\n' "$said"; return 1; }
+    printf '%s\n' "$said"
+    [[ "$said" != *"ok. 0 passed"* ]] || die "$1 has no test that $2 names"
 }
 
 check_postgres() {

@@ -16,8 +16,8 @@ use serde_json::Value;
 use vitalseal_compliance::audit::AuditLog;
 use vitalseal_compliance::{access, erasure, incident};
 use vitalseal_crypto::SubjectPseudonym;
-use vitalseal_storage::{Progress, QuarantineFilter};
 use vitalseal_storage::ports::{Actor, AuditEvent, UserName};
+use vitalseal_storage::{Progress, QuarantineFilter};
 
 use super::protocol::Request;
 use super::views::{

@@ -369,7 +369,10 @@ fn help_reads_well() {
         ("help_device_downlink", &["device", "downlink", "--help"]),
         ("help_simulate", &["simulate", "--help"]),
         ("help_envelope_verify", &["envelope", "verify", "--help"]),
-        ("help_provenance_verify", &["provenance", "verify", "--help"]),
+        (
+            "help_provenance_verify",
+            &["provenance", "verify", "--help"],
+        ),
         ("help_store", &["store", "--help"]),
         ("help_store_check", &["store", "check", "--help"]),
         ("help_display", &["display", "--help"]),

@@ -12,6 +12,8 @@ use crate::common::{Site, files_below};
 
 /// A temperature that no clock, port or counter will print by accident.
 const PLANTED: f64 = 38.374_951;
+/// The same in millionths, as a column of a chunk may hold it.
+const PLANTED_SCALED: i32 = 38_374_951;
 const NAME: &str = "Zephyrine Quastel-Obst";
 const MRN: &str = "MRN-7750913-QX";
 
@@ -94,6 +96,18 @@ fn nothing_planted_rests_in_the_clear() {
         0,
         "a data file tells of a device in the clear"
     );
+    site.json(&["store", "compact", "--force"]);
+    // Rows and chunks: what was merged stays for a while.
+    let files = data_files(&site);
+    for kind in ["r-", "c-"] {
+        assert!(
+            files.iter().any(|(name, _)| name.starts_with(kind)),
+            "there is no file of kind {kind}"
+        );
+    }
+    for (name, bytes) in &files {
+        look(&metadata(&patient, reading.at), name, bytes);
+    }
     site.psql("nora", &token, &asked).unwrap();
     let shown = site.json(&["patient", "show", &patient]);
     assert_eq!(shown["name"], NAME);
@@ -136,6 +150,32 @@ fn nothing_planted_rests_in_the_clear() {
     look(&planted, "the log of a stop", site.log_text().as_bytes());
 }
 
+/// Names and bytes of all data files.
+fn data_files(site: &Site) -> Vec<(String, Vec<u8>)> {
+    files_below(&site.data)
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|ending| ending == "parquet"))
+        .map(|file| {
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read(&file).unwrap())
+        })
+        .collect()
+}
+
+/// Who was measured, by what and when: no data file shows it, though databases do.
+fn metadata(patient: &str, at: jiff::Timestamp) -> Vec<(String, Vec<u8>)> {
+    let us = at.as_microsecond();
+    vec![
+        ("the pseudonym".to_owned(), patient.as_bytes().to_vec()),
+        ("the device".to_owned(), b"planted-01".to_vec()),
+        (
+            "the time, little-endian".to_owned(),
+            us.to_le_bytes().to_vec(),
+        ),
+        ("the time, big-endian".to_owned(), us.to_be_bytes().to_vec()),
+    ]
+}
+
 /// Each secret in the spellings in which it could leak.
 fn planted(
     site: &Site,
@@ -155,6 +195,10 @@ fn planted(
         (
             "the reading, little-endian".to_owned(),
             PLANTED.to_le_bytes().to_vec(),
+        ),
+        (
+            "the reading as a scaled integer".to_owned(),
+            PLANTED_SCALED.to_le_bytes().to_vec(),
         ),
         ("the name".to_owned(), NAME.as_bytes().to_vec()),
         ("the record number".to_owned(), MRN.as_bytes().to_vec()),
