@@ -4,8 +4,14 @@
 //! whatever filter it is offered while a query runs only spares it work.
 //!
 //! What is opened is decided in three steps, each of which can only narrow: the patient is in the query's scope *and*
-//! has a key now ([`Sealed::visible`]); the clear columns say that something wanted can be inside; what they say is bound
-//! into what is sealed, so that a row which was tampered with does not open.
+//! has a key now ([`Sealed::visible`]); the clear columns say that something wanted can be inside; and what is sealed
+//! bears them out. A message's patient, device and counters are signed, a chunk's patient and bucket are bound into its
+//! blob; its signals, span and counts are compared with what was opened, and the audit log counts the latter. A difference
+//! ends the query.
+//!
+//! What is passed over is never opened, so it is compared with nothing: whoever writes files under the store's key can
+//! narrow those columns, and hide a row from the queries whose filters then pass over it. `vitalseal store check` opens
+//! all there are keys for and compares the same columns.
 
 use std::fmt;
 use std::sync::Arc;

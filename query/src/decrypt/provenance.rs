@@ -19,7 +19,7 @@ use vitalseal_storage::schema;
 
 use super::Opener;
 use super::gather::{Batches, Gather};
-use super::rows::{Chunk, Chunks, Messages};
+use super::rows::{Amount, Chunk, Chunks, Messages};
 use crate::run::QueryRun;
 use crate::table::{Sealed, provenance_schema};
 use crate::wanted::Known;
@@ -151,6 +151,7 @@ fn chunk_of(
 ) -> Result<()> {
     let plain = chunk.open(table, |kid| keys.find(kid).map(BlobKey::Store))?;
     let evidence = Evidence::parse(&plain).map_err(|_| chunk.damaged())?;
+    chunk.compare(&amount(&evidence, chunk.said.codes))?;
     for (noted, envelope) in evidence.messages() {
         sealed.memory.try_grow(2 * envelope.len())?;
         let envelope = AtRest::decode(envelope).map_err(|_| chunk.damaged())?;
@@ -174,6 +175,22 @@ fn chunk_of(
         }
     }
     Ok(())
+}
+
+/// What evidence amounts to. Signals are known to whoever opens the readings only.
+fn amount(evidence: &Evidence, codes: i64) -> Amount {
+    let nothing = Amount {
+        codes,
+        ..Amount::of(evidence.count(), std::iter::empty())
+    };
+    evidence.messages().fold(nothing, |sum, (noted, _)| Amount {
+        readings: sum.readings.saturating_add(noted.readings.into()),
+        span_us: (
+            sum.span_us.0.min(noted.first_at_us),
+            sum.span_us.1.max(noted.last_at_us),
+        ),
+        ..sum
+    })
 }
 
 /// A stored message, and what stands beside it.

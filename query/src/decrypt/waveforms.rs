@@ -18,7 +18,7 @@ use vitalseal_vitals::{Period, Signal, waveform};
 
 use super::Opener;
 use super::gather::{Batches, Gather};
-use super::rows::{Chunk, Chunks, Message, Messages};
+use super::rows::{Amount, Chunk, Chunks, Message, Messages};
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::table::{Sealed, sample_field, waveforms_schema};
@@ -168,13 +168,11 @@ fn chunk_of(chunk: &Chunk<'_>, sealed: &Sealed, run: &QueryRun, out: &mut Stretc
     let damaged = || chunk.damaged();
     sealed.memory.try_grow(plain.len())?;
     let opened = Opened::parse(plain).map_err(|_| damaged())?;
-    let count = |number: i64| u64::try_from(number).unwrap_or(0);
-    run.opened(
-        chunk.patient,
-        count(chunk.messages),
-        count(chunk.readings),
-        chunk.span(),
-    );
+    let stretches = opened
+        .rows()
+        .iter()
+        .map(|row| (row.signal, row.count, (row.start_us, row.last_us())));
+    chunk.opened(&Amount::of(opened.message_count(), stretches), run)?;
     let messages = opened.messages().map_err(|_| damaged())?;
     let mut samples = Vec::new();
     for row in opened.rows() {

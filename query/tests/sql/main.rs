@@ -11,6 +11,7 @@ mod audit;
 mod chunks;
 mod door;
 mod refusals;
+mod said;
 mod stored;
 mod visibility;
 mod ward;

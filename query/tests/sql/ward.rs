@@ -289,7 +289,8 @@ impl Ward {
         self.sealed_as(ContentType::SenmlCbor, bed, payload).await
     }
 
-    async fn sealed_as(
+    /// The same of any kind.
+    pub(crate) async fn sealed_as(
         &self,
         content_type: ContentType,
         bed: &Bedside,
