@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
@@ -56,16 +55,15 @@ async fn fold(
     context: Arc<TaskContext>,
 ) -> Result<Groups> {
     let memory = MemoryConsumer::new("groups").register(context.memory_pool());
-    let mut groups = Groups::new(shape);
+    let mut groups = Groups::new(shape, memory);
     let mut sealed = scan.sealed(partition, &context)?;
     while let Some(rows) = sealed.try_next().await? {
         for piece in Pieces::of(Arc::clone(&scan.run), rows)? {
             match piece? {
                 Piece::Series(series) => groups.series(&series)?,
-                Piece::Message(message) => groups.message(&message),
+                Piece::Message(message) => groups.message(&message)?,
             }
         }
-        memory.try_resize(groups.bytes())?;
         // Rows may be at hand without a wait; whoever cancels must get a word in.
         tokio::task::yield_now().await;
     }
@@ -129,14 +127,14 @@ impl ExecutionPlan for FoldExec {
                     SpawnedTask::spawn(fold(shape, scan, partition, Arc::clone(&context)))
                 })
                 .collect();
-            let mut groups = Groups::new(shape);
+            let memory = MemoryConsumer::new("groups").register(context.memory_pool());
+            let mut groups = Groups::new(shape, memory);
             for task in tasks {
                 let part = task.join().await;
                 let part = part.map_err(|error| DataFusionError::External(Box::new(error)))?;
-                groups.merge(part?);
+                groups.merge(part?)?;
             }
-            let batches = groups.finish()?;
-            Ok::<_, DataFusionError>(stream::iter(batches.into_iter().map(Ok::<RecordBatch, _>)))
+            Ok::<_, DataFusionError>(stream::iter(groups.finish()))
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(
             Arc::clone(&self.shape.schema),

@@ -1,6 +1,7 @@
-//! What is known of each group so far.
+//! What is known of each group so far, and what that takes of the memory that all queries share.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
@@ -9,6 +10,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::compute::cast;
 use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryReservation;
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_storage::chunk::{Series, Stats};
 use vitalseal_vitals::Signal;
@@ -18,20 +20,48 @@ use crate::decrypt::{Column, Decoded, MessagePiece, Needs, READINGS_PER_BATCH, S
 use crate::error::QueryError;
 use crate::wanted::Test;
 
-/// What one group takes of memory, about: texts of two keys, a table entry and its state.
-const GROUP_BYTES: usize = 320;
+/// What the state of a group takes, about: an entry of a table that has just doubled, beside the one that it leaves.
+const GROUP_BYTES: usize = 256;
+
+/// What the texts of some groups take beside that, about: their key, and a table of its own.
+const TEXTS_BYTES: usize = 512;
+
+/// Memory is asked for in parts of this size.
+const ROOM_BYTES: usize = 64 << 10;
 
 /// Groups of a shape.
 #[derive(Debug)]
 pub(crate) struct Groups {
     shape: Arc<Shape>,
-    /// By the texts of the keys, then by the step of time; the latter is 0 where no key is one.
-    groups: HashMap<Box<[Box<str>]>, HashMap<i64, State>>,
-    len: usize,
+    groups: Known,
+    room: Room,
 }
 
+/// By the texts of the keys, then by the step of time; the latter is 0 where no key is one.
+type Known = HashMap<Box<[Box<str>]>, HashMap<i64, State>>;
+
 /// The texts and the step of a group, and what is known of it.
-type Row<'a> = (&'a [Box<str>], i64, Option<&'a State>);
+type Row = (Arc<[Box<str>]>, i64, Option<State>);
+
+/// Memory that the groups may take. It goes back to the pool with them.
+#[derive(Debug)]
+struct Room {
+    memory: MemoryReservation,
+    left: usize,
+}
+
+impl Room {
+    /// # Errors
+    /// When the pool has no more.
+    fn take(&mut self, bytes: usize) -> Result<()> {
+        if self.left < bytes {
+            self.memory.try_grow(ROOM_BYTES)?;
+            self.left += ROOM_BYTES;
+        }
+        self.left -= bytes;
+        Ok(())
+    }
+}
 
 /// Of all readings of a group.
 #[derive(Clone, Copy, Debug)]
@@ -46,23 +76,19 @@ struct State {
 }
 
 impl Groups {
-    pub(crate) fn new(shape: Arc<Shape>) -> Self {
+    /// None yet. What they take is asked of `memory` while they grow, and is theirs until the last is laid out.
+    pub(crate) fn new(shape: Arc<Shape>, memory: MemoryReservation) -> Self {
         Self {
             shape,
             groups: HashMap::new(),
-            len: 0,
+            room: Room { memory, left: 0 },
         }
-    }
-
-    /// About how many bytes they take.
-    pub(crate) fn bytes(&self) -> usize {
-        self.len.saturating_mul(GROUP_BYTES)
     }
 
     /// Takes a series: by what is said of it, if that is enough.
     ///
     /// # Errors
-    /// When it has to be decoded and is damaged.
+    /// When it has to be decoded and is damaged, or makes more groups than there is memory for.
     pub(crate) fn series(&mut self, piece: &SeriesPiece) -> Result<(), QueryError> {
         let readings = &piece.chunk.readings;
         let Some(series) = piece.series() else {
@@ -75,8 +101,7 @@ impl Groups {
         let stats = &series.stats;
         let one = step.floor(stats.first_us) == step.floor(stats.last_us);
         if one && piece.rest == Test::Always {
-            self.add(names, step.floor(stats.first_us), &State::of(stats));
-            return Ok(());
+            return self.add(names, step.floor(stats.first_us), &State::of(stats));
         }
         let needs = self.needs(!one);
         let decoded = Decoded::of(readings, series, &piece.rest, needs)
@@ -84,7 +109,7 @@ impl Groups {
         if !needs.times {
             let state = State::without_times(series, &decoded, needs);
             if state.count > 0 {
-                self.add(names, step.floor(stats.first_us), &state);
+                self.add(names, step.floor(stats.first_us), &state)?;
             }
             return Ok(());
         }
@@ -93,12 +118,14 @@ impl Groups {
             let value = decoded.values.get(row).copied().unwrap_or_default();
             (at_us, value)
         });
-        self.run(names, rows);
-        Ok(())
+        self.run(names, rows)
     }
 
     /// Takes a message.
-    pub(crate) fn message(&mut self, piece: &MessagePiece) {
+    ///
+    /// # Errors
+    /// When it makes more groups than there is memory for.
+    pub(crate) fn message(&mut self, piece: &MessagePiece) -> Result<(), QueryError> {
         let mut done: Vec<&'static Signal> = Vec::with_capacity(8);
         for reading in &piece.readings {
             let signal = reading.signal;
@@ -110,96 +137,53 @@ impl Groups {
             let same = piece.readings.iter();
             let same = same.filter(|other| std::ptr::eq(other.signal, signal));
             let rows = same.map(|other| (other.at.as_microsecond(), other.value));
-            self.run(names, rows);
+            self.run(names, rows)?;
         }
+        Ok(())
     }
 
     /// Takes the groups of another partition.
-    pub(crate) fn merge(&mut self, other: Self) {
-        for (names, steps) in other.groups {
-            for (step, state) in steps {
-                self.add(names.clone(), step, &state);
-            }
-        }
-    }
-
-    /// The rows that the aggregate gives.
     ///
     /// # Errors
-    /// When they do not fit the schema.
-    pub(crate) fn finish(self) -> Result<Vec<RecordBatch>> {
-        let mut rows: Vec<Row<'_>> = Vec::with_capacity(self.len);
-        for (names, steps) in &self.groups {
-            rows.extend(
-                steps
-                    .iter()
-                    .map(|(step, state)| (&**names, *step, Some(state))),
-            );
+    /// When there is not the memory for both.
+    pub(crate) fn merge(&mut self, other: Self) -> Result<(), QueryError> {
+        for (names, steps) in other.groups {
+            for (step, state) in steps {
+                self.add(names.clone(), step, &state)?;
+            }
         }
-        if rows.is_empty() && self.shape.keys.is_empty() {
-            // Without keys there is one group, even of nothing.
-            rows.push((&[], 0, None));
-        }
-        rows.chunks(READINGS_PER_BATCH)
-            .map(|rows| self.batch(rows))
-            .collect()
+        Ok(())
     }
 
-    fn batch(&self, rows: &[Row<'_>]) -> Result<RecordBatch> {
-        let schema = Arc::clone(&self.shape.schema);
-        let fields = schema.fields().iter();
-        let key = |at: usize| -> ArrayRef {
-            let before = self.shape.keys.iter().take(at);
-            let text = before.filter(|key| matches!(key, Key::Text(_))).count();
-            match self.shape.keys.get(at) {
-                Some(Key::Step(_)) => {
-                    let steps = rows.iter().map(|(_, step, _)| *step);
-                    Arc::new(
-                        TimestampMicrosecondArray::from_iter_values(steps).with_timezone("UTC"),
-                    )
-                }
-                _ => Arc::new(StringViewArray::from_iter(
-                    rows.iter()
-                        .map(|(names, ..)| names.get(text).map(|name| &**name)),
-                )),
-            }
-        };
-        let number = |of: fn(&State) -> f64| -> ArrayRef {
-            let values = rows.iter().map(|(.., state)| state.map(of));
-            Arc::new(Float64Array::from_iter(values))
-        };
-        let instant = |of: fn(&State) -> i64| -> ArrayRef {
-            let values = rows.iter().map(|(.., state)| state.map(of));
-            Arc::new(TimestampMicrosecondArray::from_iter(values).with_timezone("UTC"))
-        };
-        let keys = (0..self.shape.keys.len()).map(key);
-        let folds = self.shape.folds.iter().map(|fold| match fold {
-            Fold::Count => {
-                let counts = rows
-                    .iter()
-                    .map(|(.., state)| state.map_or(0, |it| it.count));
-                let counts = counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
-                Arc::new(Int64Array::from_iter_values(counts))
-            }
-            Fold::Min => number(|state| state.min),
-            Fold::Max => number(|state| state.max),
-            Fold::Sum => number(|state| state.sum),
-            Fold::Average => number(State::average),
-            Fold::First => instant(|state| state.first_us),
-            Fold::Last => instant(|state| state.last_us),
-            Fold::LastValue => number(|state| state.last_value),
-            Fold::Key(at) => key(*at),
+    /// The rows that the aggregate gives, laid out batch by batch.
+    pub(crate) fn finish(self) -> impl Iterator<Item = Result<RecordBatch>> {
+        let Self {
+            shape,
+            groups,
+            room,
+        } = self;
+        // Without keys there is one group, even of nothing.
+        let nothing: Option<Row> =
+            (groups.is_empty() && shape.keys.is_empty()).then(|| (Arc::from([]), 0, None));
+        let rows = groups.into_iter().flat_map(|(names, steps)| {
+            let names: Arc<[Box<str>]> = Arc::from(names);
+            let row = move |(step, state)| (Arc::clone(&names), step, Some(state));
+            steps.into_iter().map(row)
         });
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        // A step may be asked for in a finer unit.
-        let arrays = keys.chain(folds).zip(fields);
-        let arrays = arrays.map(|(array, field)| cast(&array, field.data_type()));
-        let arrays = arrays.collect::<Result<_, _>>()?;
-        Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
+        let mut rows = rows.chain(nothing);
+        std::iter::from_fn(move || {
+            let _until_the_last = &room;
+            let next: Vec<Row> = rows.by_ref().take(READINGS_PER_BATCH).collect();
+            (!next.is_empty()).then(|| batch(&shape, &next))
+        })
     }
 
     /// Adds readings of one series, in whatever order; those that follow one another in time are looked up once.
-    fn run(&mut self, names: Box<[Box<str>]>, rows: impl Iterator<Item = (i64, f64)>) {
+    fn run(
+        &mut self,
+        names: Box<[Box<str>]>,
+        rows: impl Iterator<Item = (i64, f64)>,
+    ) -> Result<(), QueryError> {
         let step = self.step();
         let mut run: Option<(i64, State)> = None;
         for (at_us, value) in rows {
@@ -209,25 +193,33 @@ impl Groups {
                 _ => {
                     let next = (floor, State::first(at_us, value));
                     if let Some((floor, state)) = run.replace(next) {
-                        self.add(names.clone(), floor, &state);
+                        self.add(names.clone(), floor, &state)?;
                     }
                 }
             }
         }
-        if let Some((floor, state)) = run {
-            self.add(names, floor, &state);
+        match run {
+            Some((floor, state)) => self.add(names, floor, &state),
+            None => Ok(()),
         }
     }
 
-    fn add(&mut self, names: Box<[Box<str>]>, step: i64, state: &State) {
-        let steps = self.groups.entry(names).or_default();
-        match steps.get_mut(&step) {
-            Some(known) => known.merge(state),
-            None => {
-                steps.insert(step, *state);
-                self.len += 1;
+    fn add(&mut self, names: Box<[Box<str>]>, step: i64, state: &State) -> Result<(), QueryError> {
+        let steps = match self.groups.entry(names) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                self.room.take(TEXTS_BYTES)?;
+                new.insert(HashMap::new())
+            }
+        };
+        match steps.entry(step) {
+            Entry::Occupied(mut known) => known.get_mut().merge(state),
+            Entry::Vacant(new) => {
+                self.room.take(GROUP_BYTES)?;
+                new.insert(*state);
             }
         }
+        Ok(())
     }
 
     fn names(&self, patient: &SubjectPseudonym, device: &str, signal: &Signal) -> Box<[Box<str>]> {
@@ -267,6 +259,61 @@ impl Groups {
             messages: false,
         }
     }
+}
+
+/// Rows of the schema.
+///
+/// # Errors
+/// When they do not fit it.
+fn batch(shape: &Shape, rows: &[Row]) -> Result<RecordBatch> {
+    let schema = Arc::clone(&shape.schema);
+    let fields = schema.fields().iter();
+    let key = |at: usize| -> ArrayRef {
+        let before = shape.keys.iter().take(at);
+        let text = before.filter(|key| matches!(key, Key::Text(_))).count();
+        match shape.keys.get(at) {
+            Some(Key::Step(_)) => {
+                let steps = rows.iter().map(|(_, step, _)| *step);
+                Arc::new(TimestampMicrosecondArray::from_iter_values(steps).with_timezone("UTC"))
+            }
+            _ => Arc::new(StringViewArray::from_iter(
+                rows.iter()
+                    .map(|(names, ..)| names.get(text).map(|name| &**name)),
+            )),
+        }
+    };
+    let number = |of: fn(&State) -> f64| -> ArrayRef {
+        let values = rows.iter().map(|(.., state)| state.as_ref().map(of));
+        Arc::new(Float64Array::from_iter(values))
+    };
+    let instant = |of: fn(&State) -> i64| -> ArrayRef {
+        let values = rows.iter().map(|(.., state)| state.as_ref().map(of));
+        Arc::new(TimestampMicrosecondArray::from_iter(values).with_timezone("UTC"))
+    };
+    let keys = (0..shape.keys.len()).map(key);
+    let folds = shape.folds.iter().map(|fold| match fold {
+        Fold::Count => {
+            let counts = rows
+                .iter()
+                .map(|(.., state)| state.as_ref().map_or(0, |it| it.count));
+            let counts = counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+            Arc::new(Int64Array::from_iter_values(counts))
+        }
+        Fold::Min => number(|state| state.min),
+        Fold::Max => number(|state| state.max),
+        Fold::Sum => number(|state| state.sum),
+        Fold::Average => number(State::average),
+        Fold::First => instant(|state| state.first_us),
+        Fold::Last => instant(|state| state.last_us),
+        Fold::LastValue => number(|state| state.last_value),
+        Fold::Key(at) => key(*at),
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    // A step may be asked for in a finer unit.
+    let arrays = keys.chain(folds).zip(fields);
+    let arrays = arrays.map(|(array, field)| cast(&array, field.data_type()));
+    let arrays = arrays.collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new_with_options(schema, arrays, &options)?)
 }
 
 /// Cuts instants off.
@@ -362,5 +409,85 @@ impl State {
     )]
     fn average(&self) -> f64 {
         self.sum / self.count as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::{Field, Schema};
+    use datafusion::error::DataFusionError;
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool};
+    use jiff::Timestamp;
+    use vitalseal_crypto::MessageId;
+    use vitalseal_vitals::{Reading, signal};
+
+    use super::*;
+    use crate::table::instant;
+
+    /// Counts by the second.
+    fn by_second(pool: &Arc<dyn MemoryPool>) -> Groups {
+        let shape = Shape {
+            keys: vec![Key::Step(1_000_000)],
+            folds: vec![Fold::Key(0)],
+            schema: Arc::new(Schema::new(vec![
+                Field::new("ts", instant(), false),
+                Field::new("again", instant(), false),
+            ])),
+        };
+        let memory = MemoryConsumer::new("groups").register(pool);
+        Groups::new(Arc::new(shape), memory)
+    }
+
+    /// One reading a second.
+    fn seconds(seconds: std::ops::Range<i64>) -> MessagePiece {
+        let reading = |second| Reading {
+            signal: signal("8867-4").unwrap(),
+            value: 60.0,
+            at: Timestamp::from_second(second).unwrap(),
+        };
+        MessagePiece {
+            patient: format!("p{}", "a".repeat(32)).parse().unwrap(),
+            message: MessageId {
+                device: "icu-1".parse().unwrap(),
+                boot: 1,
+                sequence: 1,
+            },
+            received_at_us: 0,
+            readings: seconds.map(reading).collect(),
+        }
+    }
+
+    #[test]
+    fn one_piece_cannot_make_more_groups_than_there_is_memory_for() {
+        let limit = 1 << 20;
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limit));
+        let mut groups = by_second(&pool);
+        let refused = groups.message(&seconds(0..100_000)).unwrap_err();
+        let DataFusionError::ResourcesExhausted(_) = DataFusionError::from(refused) else {
+            panic!("another error");
+        };
+        let made: usize = groups.groups.values().map(HashMap::len).sum();
+        assert!((1_000..=limit / GROUP_BYTES).contains(&made), "{made}");
+    }
+
+    #[test]
+    fn groups_are_accounted_for_until_the_last_is_laid_out() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(64 << 20));
+        let (mut groups, mut other) = (by_second(&pool), by_second(&pool));
+        groups.message(&seconds(0..10_000)).unwrap();
+        other.message(&seconds(5_000..20_000)).unwrap();
+        assert!(pool.reserved() >= 25_000 * GROUP_BYTES);
+        groups.merge(other).unwrap();
+        let held = pool.reserved();
+        assert!((20_000 * GROUP_BYTES..25_000 * GROUP_BYTES).contains(&held));
+        let mut batches = groups.finish();
+        let mut rows = 0;
+        for batch in batches.by_ref() {
+            rows += batch.unwrap().num_rows();
+            assert_eq!(pool.reserved(), held);
+        }
+        assert_eq!(rows, 20_000);
+        drop(batches);
+        assert_eq!(pool.reserved(), 0);
     }
 }

@@ -1,8 +1,10 @@
 //! Compacted readings: how much of them is opened, and what damage costs.
 
 use std::fs;
+use std::time::Duration;
 
 use futures::StreamExt;
+use vitalseal_query::QueryLimits;
 use vitalseal_storage::catalog::FileKind;
 use vitalseal_storage::ports::{AuditEvent, QueryOutcome};
 
@@ -176,4 +178,30 @@ async fn a_flipped_bit_costs_its_own_chunk_and_no_other() {
     assert!(shared * 5 < places.len(), "{shared} of {}", places.len());
     assert!(cost.iter().all(|lost| *lost > 0), "{cost:?}");
     assert_eq!(told, cost[0] + cost[1]);
+}
+
+#[tokio::test]
+async fn groups_that_outgrow_the_memory_end_the_query_with_an_error() {
+    let ward = Ward::with_limits(QueryLimits {
+        memory_bytes: 4 << 20,
+        deadline: Duration::from_secs(60),
+        connections: 1,
+    })
+    .await;
+    let bed = ward.admit("icu-1", "Ada", "md").await;
+    for minute in 0..300 {
+        ward.measure(&bed, minute * 60, &[60.0; 60]).await;
+    }
+    ward.flush().await;
+    ward.compact().await;
+    let sql = |step| {
+        format!(
+            "SELECT count(*) FROM (SELECT date_bin(INTERVAL '{step}', ts), code, count(*) FROM vitals GROUP BY 1, 2)"
+        )
+    };
+    assert_eq!(ward.number("md", &sql("1 minute")).await, 300);
+    let error = ward.ask("md", &sql("1 second")).await.unwrap_err();
+    assert_eq!(error.client_message().0, "53200", "{error:?}");
+    // What the refused query held is free again.
+    assert_eq!(ward.number("md", &sql("1 minute")).await, 300);
 }
