@@ -24,10 +24,10 @@ pub(crate) enum Test {
     Never,
     /// A column of text has one of these values.
     Text(Text, BTreeSet<String>),
-    /// `ts` lies in this range, µs since the Unix epoch, both inclusive.
-    Time(i64, i64),
-    /// `value` lies in this range of [`ordinal`]s, both inclusive.
-    Value(i64, i64),
+    /// `ts` lies in one of these ranges, µs since the Unix epoch.
+    Time(Ranges),
+    /// `value` lies in one of these ranges of [`ordinal`]s.
+    Value(Ranges),
     /// The condition does not hold.
     Not(Box<Self>),
     /// All hold.
@@ -35,6 +35,9 @@ pub(crate) enum Test {
     /// One holds.
     Any(Vec<Self>),
 }
+
+/// Ranges with both ends inside, rising and apart: however many there are, a look takes a binary search.
+type Ranges = Vec<(i64, i64)>;
 
 /// The columns of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +102,8 @@ impl Test {
                 None if set.is_empty() => Self::Never,
                 None => self.clone(),
             },
-            Self::Time(low, high) => within((*low, *high), known.times, Self::Time),
-            Self::Value(low, high) => within((*low, *high), known.values, Self::Value),
+            Self::Time(ranges) => within(ranges, known.times, Self::Time),
+            Self::Value(ranges) => within(ranges, known.values, Self::Value),
             Self::Not(test) => match test.given(known) {
                 Self::Always => Self::Never,
                 Self::Never => Self::Always,
@@ -148,7 +151,10 @@ impl Test {
     pub(crate) fn span(&self) -> (i64, i64) {
         match self {
             Self::Never => (i64::MAX, i64::MIN),
-            Self::Time(low, high) => (*low, *high),
+            Self::Time(ranges) => match ranges.as_slice() {
+                [(low, high)] | [(low, _), .., (_, high)] => (*low, *high),
+                [] => (i64::MAX, i64::MIN),
+            },
             Self::All(tests) => tests
                 .iter()
                 .map(Self::span)
@@ -172,6 +178,16 @@ impl Test {
                 .iter()
                 .map(Self::needs)
                 .fold((false, false), |a, b| (a.0 | b.0, a.1 | b.1)),
+        }
+    }
+
+    /// Of how many conditions on one column it is made.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Always | Self::Never => 0,
+            Self::Text(..) | Self::Time(_) | Self::Value(_) => 1,
+            Self::Not(test) => test.size(),
+            Self::All(tests) | Self::Any(tests) => tests.iter().map(Self::size).sum(),
         }
     }
 
@@ -201,13 +217,13 @@ impl Test {
         match self {
             Self::Always => {}
             Self::Never => rows.clear(),
-            Self::Time(low, high) => rows.retain(|row| {
+            Self::Time(ranges) => rows.retain(|row| {
                 let time = times.get(at(*row));
-                time.is_some_and(|time| (*low..=*high).contains(time))
+                time.is_some_and(|time| lies_in(ranges, *time))
             }),
-            Self::Value(low, high) => rows.retain(|row| {
+            Self::Value(ranges) => rows.retain(|row| {
                 let value = values.get(at(*row));
-                value.is_some_and(|value| (*low..=*high).contains(&ordinal(*value)))
+                value.is_some_and(|value| lies_in(ranges, ordinal(*value)))
             }),
             Self::Text(_, set) => {
                 let (ok, flagged) = (
@@ -270,14 +286,20 @@ fn decided(holds: bool) -> Test {
     if holds { Test::Always } else { Test::Never }
 }
 
-fn within(wanted: (i64, i64), known: (i64, i64), test: fn(i64, i64) -> Test) -> Test {
-    if wanted.0 > wanted.1 || known.1 < wanted.0 || known.0 > wanted.1 {
-        Test::Never
-    } else if wanted.0 <= known.0 && known.1 <= wanted.1 {
-        Test::Always
-    } else {
-        test(wanted.0, wanted.1)
+/// What of `wanted` is left to ask where everything lies in `known`.
+fn within(wanted: &[(i64, i64)], known: (i64, i64), test: fn(Ranges) -> Test) -> Test {
+    let from = wanted.partition_point(|range| range.1 < known.0);
+    let to = wanted.partition_point(|range| range.0 <= known.1);
+    match wanted.get(from..to).unwrap_or(&[]) {
+        [] => Test::Never,
+        [(low, high)] if *low <= known.0 && known.1 <= *high => Test::Always,
+        some => test(some.to_vec()),
     }
+}
+
+fn lies_in(ranges: &[(i64, i64)], number: i64) -> bool {
+    let at = ranges.partition_point(|range| range.1 < number);
+    ranges.get(at).is_some_and(|range| range.0 <= number)
 }
 
 fn one_or(mut tests: Vec<Test>, none: Test, many: fn(Vec<Test>) -> Test) -> Test {

@@ -230,8 +230,9 @@ fn between(
     equal: Option<i64>,
     floor: i64,
     ceiling: i64,
-    test: fn(i64, i64) -> Test,
+    test: fn(Vec<(i64, i64)>) -> Test,
 ) -> Option<Test> {
+    let test = |low, high| test(vec![(low, high)]);
     let point = equal.map_or(Test::Never, |at| test(at, at));
     Some(match op {
         Operator::Eq => point,
@@ -251,11 +252,16 @@ fn between(
     })
 }
 
-/// A disjunction; tests of the same column of text become one set.
+/// A disjunction; tests of the same column become one set.
 fn joined(tests: Vec<Test>) -> Test {
     let mut sets: Vec<(Text, BTreeSet<String>)> = Vec::new();
+    let (mut times, mut values) = (Vec::new(), Vec::new());
     let mut others = Vec::new();
-    for test in tests {
+    let members = tests.into_iter().flat_map(|test| match test {
+        Test::Any(inner) => inner,
+        other => vec![other],
+    });
+    for test in members {
         match test {
             Test::Text(column, values) => {
                 match sets.iter_mut().find(|(known, _)| *known == column) {
@@ -263,14 +269,33 @@ fn joined(tests: Vec<Test>) -> Test {
                     None => sets.push((column, values)),
                 }
             }
-            Test::Any(inner) => others.extend(inner),
+            Test::Time(ranges) => times.extend(ranges),
+            Test::Value(ranges) => values.extend(ranges),
             other => others.push(other),
         }
     }
     let sets = sets
         .into_iter()
         .map(|(column, values)| Test::Text(column, values));
-    Test::any(others.into_iter().chain(sets))
+    let numbers = [(times, Test::Time as fn(_) -> _), (values, Test::Value)];
+    let numbers = numbers
+        .into_iter()
+        .filter(|(ranges, _)| !ranges.is_empty())
+        .map(|(ranges, test)| test(united(ranges)));
+    Test::any(others.into_iter().chain(sets).chain(numbers))
+}
+
+/// The same numbers in ranges that rise and lie apart.
+fn united(mut ranges: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let meets = next.0 <= last.1;
+        if meets {
+            last.1 = last.1.max(next.1);
+        }
+        meets
+    });
+    ranges
 }
 
 fn literal(expr: &Arc<dyn PhysicalExpr>) -> Option<&ScalarValue> {

@@ -103,6 +103,12 @@ fn comparison() -> impl Strategy<Value = Expr> {
     let between = prop::sample::select(VALUES.to_vec());
     let between = (between.clone(), between)
         .prop_map(|(low, high)| col("value").between(lit(low), lit(high)));
+    // The engine's `=` takes −0 for 0, as is done here; its lists do not.
+    let one_of = prop::collection::vec(prop::sample::select(VALUES[2..].to_vec()), 1..5);
+    let one_of = (one_of, any::<bool>()).prop_map(|(values, negated)| {
+        let values = values.into_iter().map(lit).collect();
+        col("value").in_list(values, negated)
+    });
     let foreign = prop_oneof![
         Just(col("boot").gt(lit(1_i64))),
         Just((col("value") + lit(1.0)).gt(lit(61.0))),
@@ -123,6 +129,7 @@ fn comparison() -> impl Strategy<Value = Expr> {
         nanos,
         value,
         between,
+        one_of,
         foreign,
     ]
 }
@@ -296,4 +303,38 @@ fn the_usual_filters_are_decided_here_alone() {
         ..Known::NOTHING
     };
     assert!(!parsed.exact && !parsed.test.allows(&known));
+}
+
+#[test]
+fn a_long_list_of_numbers_is_one_sorted_set() {
+    let at = |us: i64| {
+        let literal = ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into()));
+        Expr::Literal(literal, None)
+    };
+    let odd = || (0..5_000_i32).rev().map(|number| number * 2 + 1);
+    let times = odd().map(i64::from).map(at).collect();
+    let values = odd().map(|number| lit(f64::from(number))).collect();
+    for (filter, known) in [
+        (
+            col("ts").in_list(times, false),
+            Known {
+                times: (100, 102),
+                ..Known::NOTHING
+            },
+        ),
+        (
+            col("value").in_list(values, false),
+            Known {
+                values: (ordinal(100.0), ordinal(102.0)),
+                ..Known::NOTHING
+            },
+        ),
+    ] {
+        let parsed = Parsed::of(&filter, &vitals_schema());
+        assert_eq!((parsed.exact, parsed.test.size()), (true, 1));
+        let (Test::Time(ranges) | Test::Value(ranges)) = parsed.test.given(&known) else {
+            panic!("{known:?}");
+        };
+        assert_eq!(ranges.len(), 1, "only 101 lies between");
+    }
 }
