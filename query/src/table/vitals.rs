@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -94,6 +94,14 @@ impl TableProvider for Vitals {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        // Whatever is offered here was answered `Exact`: nobody else applies it.
+        let exact = |filter: &Expr| Parsed::of(filter, &schema()).exact;
+        if !filters.iter().all(exact) {
+            return Err(DataFusionError::Internal(
+                "a filter of vitals is not understood any more as it was when it was offered"
+                    .to_owned(),
+            ));
+        }
         let projected = match projection {
             Some(columns) => Arc::new(schema().project(columns)?),
             None => schema(),
@@ -112,5 +120,37 @@ impl TableProvider for Vitals {
         let opener = decrypt::Vitals::new(Arc::clone(&scan.run), projected);
         // The engine names a limit only when no filter is left to it.
         Ok(Arc::new(DecryptExec::new(scan, Arc::new(opener), limit)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::prelude::{SessionContext, col, lit};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_filter_that_the_scan_does_not_understand_ends_the_query() {
+        let state = SessionContext::new().state();
+        let scan = async |filter: Expr| Vitals.scan(&state, Some(&vec![4]), &[filter], None).await;
+        let refused = scan(col("boot").eq(lit(1_i64))).await.unwrap_err();
+        assert!(matches!(refused, DataFusionError::Internal(_)), "{refused}");
+        // What is understood gets as far as the question who asks.
+        let outside = scan(col("value").gt(lit(60.0))).await.unwrap_err();
+        assert!(matches!(outside, DataFusionError::Plan(_)), "{outside}");
+    }
+
+    #[test]
+    fn the_engine_keeps_what_is_not_understood_or_takes_long() {
+        let answer = |filter: &Expr| Vitals.supports_filters_pushdown(&[filter]).unwrap();
+        let pair = |limit: i32| {
+            let value = col("value").gt(lit(f64::from(limit)));
+            value.and(col("code").eq(lit(limit.to_string())))
+        };
+        let either = |pairs| (1..pairs).map(pair).fold(pair(0), Expr::or);
+        assert_eq!(answer(&either(32)), [TableProviderFilterPushDown::Exact]);
+        for kept in [either(33), pair(0).or(col("boot").eq(lit(1_i64)))] {
+            assert_eq!(answer(&kept), [TableProviderFilterPushDown::Unsupported]);
+        }
     }
 }
