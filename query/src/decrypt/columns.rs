@@ -1,7 +1,8 @@
 //! The columns of `vitals`, filled from pieces.
 //!
-//! A long series becomes batches of its own, whose texts are slices of one constant array each and whose numbers are the
-//! decoded columns themselves. What is short is gathered row by row.
+//! A long series becomes batches of its own, whose texts are slices of one constant array each. Their numbers are copied
+//! out of what was decoded, so that a batch which somebody keeps keeps no more than itself. What is short is gathered row
+//! by row.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -290,14 +291,6 @@ impl Columns {
         let (times, values) = (decoded.taken(times), decoded.taken(values));
         let indexes = std::mem::take(&mut decoded.messages);
         let indexes = decoded.taken(indexes);
-        let of = |column: &[i64]| -> Vec<i64> {
-            let found = indexes.iter().map(|message| column.get(at(*message)));
-            found
-                .map(|found| found.copied().unwrap_or_default())
-                .collect()
-        };
-        let instants =
-            |times: Vec<i64>| Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"));
         let stats = &series.stats;
         let signal = series.signal;
         let quality = match stats.flagged {
@@ -305,46 +298,38 @@ impl Columns {
             all if all == stats.count => Some(Quality::Flagged.as_str()),
             _ => None,
         };
-        // `None`: a text that is one for all rows.
-        let whole: Vec<(Option<&str>, Option<ArrayRef>)> = self
-            .columns
-            .iter()
-            .map(|column| -> (Option<&str>, Option<ArrayRef>) {
-                match column {
-                    Column::Patient => (Some(patient), None),
-                    Column::Device => (Some(device.as_str()), None),
-                    Column::Code => (Some(signal.code), None),
-                    Column::Display => (Some(signal.display), None),
-                    Column::Unit => (Some(signal.unit), None),
-                    Column::Quality if quality.is_some() => (quality, None),
-                    Column::Quality => {
-                        let text = values.iter().map(|v| signal.quality(*v).as_str());
-                        (
-                            None,
-                            Some(Arc::new(StringViewArray::from_iter_values(text))),
-                        )
-                    }
-                    Column::Value => (None, Some(Arc::new(Float64Array::from(values.clone())))),
-                    Column::At => (None, Some(instants(times.clone()))),
-                    Column::ReceivedAt => (None, Some(instants(of(&messages.received_at_us)))),
-                    Column::Boot => (None, Some(Arc::new(Int64Array::from(of(&messages.boot))))),
-                    Column::Sequence => (
-                        None,
-                        Some(Arc::new(Int64Array::from(of(&messages.sequence)))),
-                    ),
-                }
-            })
-            .collect();
+        let columns = self.columns.clone();
         let mut batches = Vec::with_capacity(rows.div_ceil(READINGS_PER_BATCH));
         for from in (0..rows).step_by(READINGS_PER_BATCH) {
             let length = READINGS_PER_BATCH.min(rows - from);
-            let mut arrays: Vec<ArrayRef> = Vec::with_capacity(whole.len());
-            for (text, array) in &whole {
-                arrays.push(match (text, array) {
-                    (_, Some(array)) => array.slice(from, length),
-                    (text, None) => self.constant(text.unwrap_or_default(), length),
-                });
-            }
+            let (times, values) = (part(&times, from, length), part(&values, from, length));
+            let indexes = part(&indexes, from, length);
+            let of = |column: &[i64]| -> Vec<i64> {
+                let found = indexes.iter().map(|message| column.get(at(*message)));
+                found
+                    .map(|found| found.copied().unwrap_or_default())
+                    .collect()
+            };
+            let arrays = columns.iter().map(|column| -> ArrayRef {
+                match (column, quality) {
+                    (Column::Patient, _) => self.constant(patient, length),
+                    (Column::Device, _) => self.constant(device.as_str(), length),
+                    (Column::Code, _) => self.constant(signal.code, length),
+                    (Column::Display, _) => self.constant(signal.display, length),
+                    (Column::Unit, _) => self.constant(signal.unit, length),
+                    (Column::Quality, Some(quality)) => self.constant(quality, length),
+                    (Column::Quality, None) => {
+                        let text = values.iter().map(|v| signal.quality(*v).as_str());
+                        Arc::new(StringViewArray::from_iter_values(text))
+                    }
+                    (Column::Value, _) => Arc::new(Float64Array::from(values.to_vec())),
+                    (Column::At, _) => instants(times.to_vec()),
+                    (Column::ReceivedAt, _) => instants(of(&messages.received_at_us)),
+                    (Column::Boot, _) => Arc::new(Int64Array::from(of(&messages.boot))),
+                    (Column::Sequence, _) => Arc::new(Int64Array::from(of(&messages.sequence))),
+                }
+            });
+            let arrays = arrays.collect();
             batches.push(self.batch(arrays, length)?);
         }
         Ok(batches)
@@ -453,6 +438,15 @@ impl Builder {
     }
 }
 
+fn instants(times: Vec<i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))
+}
+
+/// Of a column that was decoded; nothing of one that nobody needs.
+fn part<T>(column: &[T], from: usize, length: usize) -> &[T] {
+    column.get(from..from + length).unwrap_or(&[])
+}
+
 fn at(index: u32) -> usize {
     usize::try_from(index).unwrap_or(usize::MAX)
 }
@@ -460,4 +454,62 @@ fn at(index: u32) -> usize {
 /// Counters are below 2^53.
 fn counter(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::Schema;
+    use jiff::Timestamp;
+    use vitalseal_storage::chunk::{MessageMeta, ReadingsBuilder};
+    use vitalseal_vitals::{Reading, signal};
+
+    use super::super::pieces::Chunk;
+    use super::*;
+    use crate::table::vitals_schema;
+
+    #[test]
+    fn a_batch_of_a_long_series_keeps_no_more_than_itself() {
+        let reading = |second| Reading {
+            signal: signal("8867-4").unwrap(),
+            value: 60.0,
+            at: Timestamp::from_second(second).unwrap(),
+        };
+        let readings: Vec<Reading> = (0..36_000).map(reading).collect();
+        let mut built = ReadingsBuilder::new();
+        let message = built.message(MessageMeta {
+            device: "icu-1".parse().unwrap(),
+            boot: 1,
+            sequence: 1,
+            received_at_us: 7,
+        });
+        built.push(message, &readings);
+        let chunk = Chunk {
+            patient: format!("p{}", "a".repeat(32)).parse().unwrap(),
+            readings: Readings::parse(built.finish().unwrap()).unwrap(),
+        };
+        let piece = SeriesPiece {
+            chunk: Arc::new(chunk),
+            index: 0,
+            rest: Test::Always,
+        };
+        let numbers = [Column::At, Column::Value, Column::ReceivedAt, Column::Boot];
+        let of = |column: &Column| {
+            let name = Column::ALL.iter().find(|(known, _)| known == column);
+            vitals_schema()
+                .field_with_name(name.unwrap().1)
+                .unwrap()
+                .clone()
+        };
+        let schema = Schema::new(numbers.iter().map(of).collect::<Vec<_>>());
+        let batches = Columns::new(Arc::new(schema), numbers.to_vec()).series(&piece);
+        let batches = batches.unwrap();
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!((batches.len(), rows), (5, 36_000));
+        let memory: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
+        // Four numbers a row, and what Arrow keeps beside them.
+        assert!((rows * 32..rows * 36).contains(&memory), "{memory}");
+        let last = batches[4].column(0).as_any();
+        let last = last.downcast_ref::<TimestampMicrosecondArray>().unwrap();
+        assert_eq!(last.values().last(), Some(&35_999_000_000));
+    }
 }
