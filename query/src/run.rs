@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::catalog::Session;
 use datafusion::error::{DataFusionError, Result as EngineResult};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
 use vitalseal_crypto::SubjectPseudonym;
@@ -28,7 +29,7 @@ pub(crate) struct QueryRun {
     purpose: Purpose,
     pub(crate) deps: Arc<QueryDeps>,
     scope: OnceCell<Arc<Authorized>>,
-    cut: OnceCell<Arc<Cut>>,
+    cut: OnceCell<(Arc<Cut>, MemoryReservation)>,
     touched: AtomicBool,
     stopped: AtomicBool,
     tally: Mutex<Tally>,
@@ -98,20 +99,25 @@ impl QueryRun {
         self.scope.get_or_try_init(decide).await.map(Arc::clone)
     }
 
-    /// The rows of this query's one consistent cut, already limited to [`Self::scope`].
+    /// The rows of this query's one consistent cut, already limited to [`Self::scope`]. Its hot rows are a copy of the
+    /// query's own: they are charged to `memory` once, as soon as they are there, and until the query is over.
     ///
     /// # Errors
-    /// [`QueryError::Policy`], [`QueryError::Storage`].
-    pub(crate) async fn cut(&self) -> Result<Arc<Cut>, QueryError> {
+    /// [`QueryError::Policy`], [`QueryError::Storage`], [`QueryError::Engine`] when the hot rows are too many.
+    pub(crate) async fn cut(&self, memory: &Arc<dyn MemoryPool>) -> Result<Arc<Cut>, QueryError> {
         let scope = self.scope().await?;
         let take = || async {
             let taken = self.deps.store.cut(&scope).await;
-            taken.map(Arc::new).map_err(|cause| QueryError::Storage {
+            let cut = taken.map_err(|cause| QueryError::Storage {
                 what: "sealed readings",
                 cause: Box::new(cause),
-            })
+            })?;
+            let held = MemoryConsumer::new("hot rows").register(memory);
+            held.try_grow(cut.hot.get_array_memory_size())?;
+            Ok::<_, QueryError>((Arc::new(cut), held))
         };
-        self.cut.get_or_try_init(take).await.map(Arc::clone)
+        let (cut, _) = self.cut.get_or_try_init(take).await?;
+        Ok(Arc::clone(cut))
     }
 
     /// Whether a table of ours was planned into this query.

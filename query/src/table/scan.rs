@@ -130,7 +130,7 @@ impl Scan {
         if patients.is_empty() {
             return Ok(None);
         }
-        let cut = run.cut().await?;
+        let cut = run.cut(&session.runtime_env().memory_pool).await?;
         let times = |file: &DataFile| {
             (
                 file.first_at.as_microsecond(),
@@ -218,7 +218,8 @@ impl Scan {
             if !files.is_empty() {
                 let plan = self.parquet(kind, &files, &slice.patients)?;
                 let rows = plan.execute(0, Arc::clone(context))?;
-                inputs.push(rows.map_ok(move |rows| (kind, rows)).boxed());
+                let sized = move |rows: RecordBatch| (kind, rows.get_array_memory_size(), rows);
+                inputs.push(rows.map_ok(sized).boxed());
             }
         }
         if slice.hot && self.cut.hot.num_rows() > 0 {
@@ -226,17 +227,19 @@ impl Scan {
             let batches = (0..hot.num_rows())
                 .step_by(SEALED_ROWS_PER_BATCH)
                 .map(move |at| hot.slice(at, SEALED_ROWS_PER_BATCH.min(hot.num_rows() - at)));
-            inputs.push(stream::iter(batches.map(|rows| Ok((FileKind::Rows, rows)))).boxed());
+            let sized = |rows| Ok((FileKind::Rows, sliced_bytes(&rows)?, rows));
+            inputs.push(stream::iter(batches.map(sized)).boxed());
         }
         let memory = MemoryConsumer::new("sealed rows").register(context.memory_pool());
-        let (scan, memory) = (self.clone(), Arc::new(memory));
+        let scan = self.clone();
         let rows = stream::iter(inputs).flatten().map_err(unreadable);
         Ok(rows
-            .and_then(move |(kind, rows)| {
-                let (scan, memory) = (scan.clone(), Arc::clone(&memory));
+            .and_then(move |(kind, bytes, rows)| {
+                let (scan, memory) = (scan.clone(), memory.new_empty());
                 async move {
+                    memory.try_grow(bytes)?;
                     let patients = scan.slices.get(partition).map(|slice| &slice.patients);
-                    scan.admit(kind, rows, patients, &memory).await
+                    scan.admit(kind, rows, patients, memory).await
                 }
             })
             .try_filter(|sealed| std::future::ready(!sealed.visible.is_empty()))
@@ -250,11 +253,9 @@ impl Scan {
         kind: FileKind,
         rows: RecordBatch,
         patients: Option<&BTreeSet<SubjectPseudonym>>,
-        memory: &MemoryReservation,
+        memory: MemoryReservation,
     ) -> Result<Sealed> {
         self.run.going_on()?;
-        let memory = memory.new_empty();
-        memory.try_grow(rows.get_array_memory_size())?;
         let subjects = rows.column_by_name(schema::SUBJECT);
         let subjects = subjects
             .and_then(|column| column.as_any().downcast_ref::<StringArray>())
@@ -429,6 +430,18 @@ pub(crate) fn codes(test: &Test) -> Option<i64> {
     (!all).then_some(wanted)
 }
 
+/// Bytes of a part of a batch, as if it stood alone: its arrays would each answer with the whole.
+///
+/// # Errors
+/// None is known for the types of these columns.
+fn sliced_bytes(rows: &RecordBatch) -> Result<usize> {
+    let mut bytes = 0;
+    for column in rows.columns() {
+        bytes += column.to_data().get_slice_memory_size()?;
+    }
+    Ok(bytes)
+}
+
 /// A file that cannot be read, or whose pages do not open.
 fn unreadable(error: DataFusionError) -> DataFusionError {
     match error {
@@ -471,5 +484,26 @@ impl fmt::Debug for Scan {
             .field("table", &self.table)
             .field("partitions", &self.slices.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{BinaryArray, Int64Array};
+
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_batch_are_charged_for_what_they_hold_and_not_each_for_all_of_it() {
+        let envelopes = BinaryArray::from_iter_values((1..=256).map(|length| vec![0; length]));
+        let numbers = Int64Array::from_iter_values(0..256);
+        let columns: [(_, Arc<dyn Array>); 2] =
+            [("e", Arc::new(envelopes)), ("n", Arc::new(numbers))];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let part = |at| sliced_bytes(&batch.slice(at, 64)).unwrap();
+        // Its bytes, a number and an offset a row, and the offset at the end.
+        assert_eq!(part(0), (1..=64).sum::<usize>() + 64 * (8 + 4) + 4);
+        assert_eq!(part(192), (193..=256).sum::<usize>() + 64 * (8 + 4) + 4);
+        assert!(batch.slice(0, 64).get_array_memory_size() > 256 * 128);
     }
 }

@@ -1,10 +1,11 @@
 //! What cannot be run, tried at the session itself; the door tries the same on the wire.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::StreamExt;
 use vitalseal_query::{QueryError, QueryLimits};
-use vitalseal_storage::ports::{AuditEvent, QueryOutcome};
+use vitalseal_storage::ports::{AuditEvent, Authorized, QueryOutcome};
 
 use crate::ward::Ward;
 
@@ -142,4 +143,44 @@ async fn a_stream_that_is_dropped_is_recorded_as_cancelled() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("no record: {:?}", ward.audit.events());
+}
+
+#[tokio::test]
+async fn hot_rows_are_charged_once_to_each_query_for_as_long_as_it_runs() {
+    let limit = 8 << 20;
+    let ward = Ward::with_limits(QueryLimits {
+        memory_bytes: limit,
+        deadline: Duration::from_secs(60),
+        connections: 8,
+    })
+    .await;
+    let mut patients = BTreeSet::new();
+    for device in ["icu-1", "icu-2"] {
+        let bed = ward.admit(device, "Ada", "md").await;
+        for message in 0..100 {
+            ward.measure(&bed, message * 800, &[60.0; 800]).await;
+        }
+        patients.insert(bed.patient.clone());
+    }
+    let one = patients.first().unwrap().as_str().to_owned();
+    let hot = ward.store.cut(&Authorized::new(patients)).await.unwrap();
+    let hot = hot.hot.get_array_memory_size();
+    // Each of two partitions goes through all of them, in four parts.
+    assert!((limit / 4..limit / 2).contains(&hot), "{hot}");
+    let all = "SELECT count(value) FROM vitals WHERE value > 1 OR quality = 'ok'";
+    assert_eq!(ward.number("md", all).await, 160_000);
+
+    // Of one partition, so that nothing is read before somebody asks.
+    let sql = format!("SELECT value FROM vitals WHERE patient = '{one}'");
+    let session = ward.session("md").await;
+    let mut waiting = Vec::new();
+    for _ in 0..limit / hot {
+        waiting.push(session.sql(&sql).await.unwrap());
+    }
+    let Err(error) = session.sql(&sql).await else {
+        panic!("{} queries hold {hot} bytes each", waiting.len() + 1);
+    };
+    assert_eq!(error.client_message().0, "53200", "{error:?}");
+    drop(waiting);
+    assert_eq!(ward.number("md", all).await, 160_000);
 }
