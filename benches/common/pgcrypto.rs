@@ -1,7 +1,7 @@
 //! PostgreSQL with pgcrypto: every value encrypted in its column, patient, code and time in the clear beside it.
 //!
 //! A private cluster on a socket in a temporary directory. The settings are the fastest that are honest: AES-256 with
-//! OpenPGP's own integrity check, no compression of values of a few bytes, and the session key used as it is, without
+//! `OpenPGP`'s own integrity check, no compression of values of a few bytes, and the session key used as it is, without
 //! 65,536 rounds of hashing that a password would need (`s2k-mode=0`). Two parallel workers, a gigabyte of shared
 //! buffers, an index by (patient, code, ts) in whose order the rows lie, and the series that there are in a table of
 //! their own. It holds a part of the readings only, since loading takes seconds for each hundred thousand.

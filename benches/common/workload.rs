@@ -181,7 +181,7 @@ impl Batches {
             // Two devices never measure at the same instant, so that "the latest" is one reading.
             let odd = i64::from(self.source.kind == Kind::Oximeter);
             reading.at = at + SignedDuration::from_millis((chance % 40) as i64 * 2 + odd);
-            if reading.signal.code == "59408-5" && (chance >> 8) % 400 == 0 {
+            if reading.signal.code == "59408-5" && (chance >> 8).is_multiple_of(400) {
                 reading.value = 62.0;
             }
         }

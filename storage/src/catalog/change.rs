@@ -140,6 +140,14 @@ impl Catalog {
         change: &Change,
         now: Timestamp,
     ) -> Result<SnapshotId, StoreError> {
+        match self.make(change, now).await {
+            // Perhaps its answer got lost and not the change: asked again, it finds its own id.
+            Err(StoreError::Sql(_)) => self.make(change, now).await,
+            made => made,
+        }
+    }
+
+    async fn make(&self, change: &Change, now: Timestamp) -> Result<SnapshotId, StoreError> {
         let mut tx = self.db.begin().await?;
         let conn = tx.connection();
         let made: Option<i64> = sqlx::query_scalar("SELECT id FROM snapshots WHERE change = $1")
@@ -199,7 +207,10 @@ impl Catalog {
     pub(crate) async fn left_planned(&self) -> Result<Vec<(String, Timestamp)>, sqlx::Error> {
         let planned =
             sqlx::query_as("SELECT file, written_at_us FROM data_files WHERE state = 'planned'");
-        let planned: Vec<(String, i64)> = planned.fetch_all(self.db.pool()).await?;
+        // In the writers' turn: a commit whose answer got lost is over before it, and what it made live is not listed.
+        let mut tx = self.db.begin().await?;
+        let planned: Vec<(String, i64)> = planned.fetch_all(tx.connection()).await?;
+        drop(tx);
         let mut left = Vec::with_capacity(planned.len());
         for (name, planned_at) in planned {
             if !self.written_now().contains(&name) {

@@ -80,6 +80,9 @@ impl KeyStore {
 }
 
 /// Draws the first key of a store that has none: a new one, or one of a version that had no such keys.
+///
+/// # Errors
+/// [`KeyError::NoStoreKey`] where files were sealed under a key that is not there: a new one would open none of them.
 pub(crate) async fn ensure(tree: &Tree, db: &Database) -> Result<(), KeyError> {
     let there: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM secrets WHERE name = $1")
         .bind(CURRENT)
@@ -87,6 +90,12 @@ pub(crate) async fn ensure(tree: &Tree, db: &Database) -> Result<(), KeyError> {
         .await?;
     if there != 0 {
         return Ok(());
+    }
+    let sealed: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM data_files WHERE encrypted = 1")
+        .fetch_one(db.pool())
+        .await?;
+    if sealed != 0 {
+        return Err(KeyError::NoStoreKey);
     }
     let key = StoreKey::generate(vitalseal_crypto::default_backend())?;
     let name = format!("{PREFIX}{}", key.kid());

@@ -7,6 +7,7 @@ use vitalseal_crypto::{
 };
 
 use super::*;
+use crate::KeyError;
 use crate::database;
 use crate::ports::Role;
 use crate::registry::{DeviceState, NewUser, RegistryError};
@@ -50,6 +51,27 @@ async fn an_inbox_from_before_what_the_catalog_knows_takes_no_message_that_would
     assert!(matches!(refused, StoreError::InboxBehind(_)), "{refused:?}");
     fs::write(site.paths().inbox(), newer).unwrap();
     site.open().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_new_key_is_drawn_beside_files_that_an_old_one_sealed() {
+    let site = Site::new();
+    let store = site.create().await;
+    let subject = patient(&store).await;
+    store.inbox.admit(admission(&subject, 1)).await.unwrap();
+    store.flush(at(10)).await.unwrap();
+    let mut tx = store.registry.database().begin().await.unwrap();
+    sqlx::query("DELETE FROM secrets WHERE name LIKE 'store-key/%'")
+        .execute(tx.connection())
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    store.close().await;
+    let refused = site.open().await.unwrap_err();
+    assert!(
+        matches!(refused, StoreError::Key(KeyError::NoStoreKey)),
+        "{refused:?}"
+    );
 }
 
 /// The data directory is locked by a file; a registry that two directories name is claimed on its server.
