@@ -26,7 +26,7 @@ use crate::table;
 /// Longest statement read. BI tools write a few kilobytes.
 pub(crate) const MAX_SQL_BYTES: usize = 256 * 1024;
 
-/// A session: an identity, a purpose and an [`Engine`] that nobody else has.
+/// A session: an identity, a purpose and an engine that nobody else has.
 ///
 /// Each query gets its own access decision, its
 /// own cut of the store and its own two audit records.

@@ -68,7 +68,7 @@ impl ChangeKind {
     }
 }
 
-/// What [`Catalog::commit`] does in one transaction.
+/// What `Catalog::commit` does in one transaction.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// Its own.
