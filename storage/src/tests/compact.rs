@@ -8,6 +8,8 @@ use vitalseal_crypto::blob_kid;
 
 use super::sealed::{Found, Monitor, Name, batches, everything};
 use super::vacuum::Log;
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use crate::catalog::{Change, ChangeId, ChangeKind, FileKind};
 use crate::chunk::ChunkRow;
@@ -507,6 +509,10 @@ async fn what_version_3_left_in_the_clear_and_in_one_file_is_sorted_and_sealed()
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v3"),
         site.dir.path(),
     );
+    // A checkout keeps no permissions, and keys that others may read are refused.
+    for file in files_below(site.dir.path()) {
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let paths = StorePaths::new(&site.data(), None);
     let store = Store::open(&paths, site.roots(), at(1_000)).await.unwrap();
     let states = store.registry.patient_states().await.unwrap();
