@@ -2,14 +2,13 @@
 //! fails.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 
 use jiff::SignedDuration;
 use vitalseal_crypto::blob_kid;
 
 use super::sealed::{Found, Monitor, Name, batches, everything};
 use super::vacuum::Log;
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::*;
 use crate::catalog::{Change, ChangeId, ChangeKind, FileKind};
 use crate::chunk::ChunkRow;
