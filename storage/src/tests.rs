@@ -44,7 +44,7 @@ use tempfile::TempDir;
 use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
 
 use errors::chain;
-use files::{copy_tree, files_below};
+use files::{copy_tree, files_below, make_private};
 use server::Schema;
 
 use crate::database::{Database, RegistryPlace};

@@ -19,7 +19,6 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,7 +38,7 @@ use vitalseal_storage::{
 use vitalseal_vitals::{Period, Reading, Waveform, senml, signal, waveform};
 
 use errors::chain;
-use files::{copy_tree, files_below};
+use files::{copy_tree, files_below, make_private};
 
 /// Messages of each device: the first two are in one file, the third is in another, the others are in the inbox.
 const SEQUENCES: std::ops::RangeInclusive<u64> = 1..=6;
@@ -114,10 +113,7 @@ async fn a_store_of_every_earlier_version_opens_and_gives_back_everything() {
         let dir = tempfile::tempdir().unwrap();
         let site = Site(dir.path().join("site"));
         copy_tree(&fixture(version), &site.0);
-        // A checkout keeps no permissions, and keys that others may read are refused.
-        for file in files_below(&site.0) {
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        }
+        make_private(&site.0);
         let old: Vec<String> = names(&site);
         let opened = Store::open(&site.paths(), site.custody(), at(600)).await;
         let store = opened.unwrap_or_else(|e| panic!("version {version}: {}", chain(&e)));

@@ -6,6 +6,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Every file below a directory.
@@ -20,6 +21,20 @@ pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Shuts others out of a directory and everything below it. A checkout keeps no permissions, and keys that others may read
+/// are refused.
+pub(crate) fn make_private(directory: &Path) {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            make_private(&entry.path());
+        } else {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
 }
 
 /// Copies a directory with everything below it, permissions too.

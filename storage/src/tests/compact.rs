@@ -2,7 +2,6 @@
 //! fails.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt as _;
 
 use jiff::SignedDuration;
 use vitalseal_crypto::blob_kid;
@@ -508,10 +507,7 @@ async fn what_version_3_left_in_the_clear_and_in_one_file_is_sorted_and_sealed()
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v3"),
         site.dir.path(),
     );
-    // A checkout keeps no permissions, and keys that others may read are refused.
-    for file in files_below(site.dir.path()) {
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    }
+    make_private(site.dir.path());
     let paths = StorePaths::new(&site.data(), None);
     let store = Store::open(&paths, site.roots(), at(1_000)).await.unwrap();
     let states = store.registry.patient_states().await.unwrap();
