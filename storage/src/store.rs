@@ -154,7 +154,7 @@ pub enum StoreError {
     Sql(#[from] sqlx::Error),
     /// A file that is to be merged or rewritten is damaged.
     #[error(
-        "reading {file}, to merge or rewrite it: it stays as it is for now, and the others go on; `vitalseal store check` \
+        "reading {file}, to merge or rewrite it: it stays as it is, and the others go on; `vitalseal store check` \
          tells what is damaged, and with --repair sets it aside"
     )]
     Input {

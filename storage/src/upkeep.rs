@@ -55,7 +55,7 @@ pub(crate) struct Upkeep {
 }
 
 impl Upkeep {
-    /// Files that are left out for now.
+    /// Files that are left out at this instant; each is tried again after a while.
     pub(crate) fn shunned(&self, now: Timestamp) -> HashSet<Path> {
         let mut shunned = self.lock();
         shunned.retain(|_, until| *until > now);
@@ -80,7 +80,7 @@ pub struct GarbageReport {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Files that ended and stay for now.
+    /// Files that ended and stay until their grace is over.
     pub waiting: u64,
     /// Erased patients of whom nothing is left in any file from now on.
     pub dropped: Vec<SubjectPseudonym>,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vitalseal_crypto::{
     Backend, BlobKey, DeviceId, Kid, MessageId, SubjectPseudonym, default_backend,
 };
-use vitalseal_storage::catalog::{FileKind, TableKind};
+use vitalseal_storage::catalog::TableKind;
 use vitalseal_storage::chunk::{Readings, Series};
 use vitalseal_storage::schema;
 use vitalseal_vitals::{Reading, senml};
@@ -72,7 +72,7 @@ impl SeriesPiece {
 pub(crate) struct Pieces {
     run: Arc<QueryRun>,
     sealed: Sealed,
-    rows: Rows,
+    rows: rows::Rows,
     backend: &'static dyn Backend,
     next: usize,
     chunk: Option<(Arc<Chunk>, usize)>,
@@ -80,19 +80,11 @@ pub(crate) struct Pieces {
     sealed_bytes: usize,
 }
 
-enum Rows {
-    Messages(rows::Messages),
-    Chunks(rows::Chunks),
-}
-
 impl Pieces {
     /// # Errors
     /// [`QueryError::Malformed`] when a column is missing or of another type.
     pub(crate) fn of(run: Arc<QueryRun>, sealed: Sealed) -> Result<Self, QueryError> {
-        let rows = match sealed.kind {
-            FileKind::Rows => Rows::Messages(rows::Messages::of(&sealed.rows)?),
-            FileKind::Chunks => Rows::Chunks(rows::Chunks::of(&sealed.rows, schema::SEALED)?),
-        };
+        let rows = rows::Rows::of(&sealed, schema::SEALED)?;
         Ok(Self {
             sealed_bytes: sealed.memory.size(),
             run,
@@ -117,7 +109,7 @@ impl Pieces {
             self.next += 1;
             self.sealed.renew();
             match &self.rows {
-                Rows::Messages(rows) => {
+                rows::Rows::Messages(rows) => {
                     let Some(row) = rows.message(at, &self.sealed)? else {
                         continue;
                     };
@@ -126,7 +118,7 @@ impl Pieces {
                         return Ok(Some(Piece::Message(piece)));
                     }
                 }
-                Rows::Chunks(rows) => {
+                rows::Rows::Chunks(rows) => {
                     let Some(row) = rows.chunk(at, &self.sealed) else {
                         continue;
                     };

@@ -13,13 +13,13 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use vitalseal_crypto::{AtRest, Backend, BlobKey, MessageId, default_backend};
 use vitalseal_storage::StoreKeys;
-use vitalseal_storage::catalog::{FileKind, TableKind};
+use vitalseal_storage::catalog::TableKind;
 use vitalseal_storage::chunk::Evidence;
 use vitalseal_storage::schema;
 
 use super::Opener;
 use super::gather::{Batches, Gather};
-use super::rows::{Amount, Chunk, Chunks, Messages};
+use super::rows::{Amount, Chunk, Rows};
 use crate::run::QueryRun;
 use crate::table::{Sealed, provenance_schema};
 use crate::wanted::Known;
@@ -63,16 +63,12 @@ impl Opener for Provenance {
         self: Arc<Self>,
         sealed: Sealed,
     ) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
-        let source = match sealed.kind {
-            FileKind::Rows => Messages::of(&sealed.rows).map(Source::Messages),
-            FileKind::Chunks => Chunks::of(&sealed.rows, schema::EVIDENCE).map(Source::Chunks),
-        };
-        match source {
-            Ok(source) => Box::new(Batches {
+        match Rows::of(&sealed, schema::EVIDENCE) {
+            Ok(rows) => Box::new(Batches {
                 gather: Gathering {
                     stored: Stored::new(self.table, Arc::clone(&self.columns)),
                     opener: self,
-                    source,
+                    rows,
                 },
                 sealed,
                 next: 0,
@@ -92,13 +88,8 @@ impl fmt::Debug for Provenance {
 
 struct Gathering {
     opener: Arc<Provenance>,
-    source: Source,
+    rows: Rows,
     stored: Stored,
-}
-
-enum Source {
-    Messages(Messages),
-    Chunks(Chunks),
 }
 
 impl Gather for Gathering {
@@ -107,8 +98,8 @@ impl Gather for Gathering {
             run, table, keys, ..
         } = &*self.opener;
         run.going_on()?;
-        match &self.source {
-            Source::Messages(rows) => {
+        match &self.rows {
+            Rows::Messages(rows) => {
                 let Some(message) = rows.message(at, sealed)? else {
                     return Ok(());
                 };
@@ -122,7 +113,7 @@ impl Gather for Gathering {
                     });
                 }
             }
-            Source::Chunks(rows) => {
+            Rows::Chunks(rows) => {
                 if let Some(chunk) = rows.chunk(at, sealed) {
                     run.shown(chunk.patient, false);
                     chunk_of(&chunk, sealed, *table, keys, &mut self.stored)?;

@@ -12,7 +12,7 @@ use vitalseal_crypto::{
     AtRest, BlobContext, BlobKey, Kid, MessageId, PatientKeys, SubjectPseudonym, blob_kid,
     default_backend, open_blob,
 };
-use vitalseal_storage::catalog::TableKind;
+use vitalseal_storage::catalog::{FileKind, TableKind};
 use vitalseal_storage::chunk::{Readings, SCHEMA_VERSION};
 use vitalseal_storage::schema;
 use vitalseal_vitals::{Signal, signals};
@@ -47,10 +47,29 @@ pub(super) struct Message<'a> {
     pub(super) envelope: AtRest,
 }
 
+/// Sealed rows by the kind of file that they come from.
+pub(super) enum Rows {
+    Messages(Messages),
+    Chunks(Chunks),
+}
+
+impl Rows {
+    /// Of chunks those of which the blob in this column is opened.
+    ///
+    /// # Errors
+    /// [`QueryError::Malformed`] when a column is missing or of another type.
+    pub(super) fn of(sealed: &Sealed, blob: &'static str) -> Result<Self, QueryError> {
+        match sealed.kind {
+            FileKind::Rows => Messages::of(&sealed.rows).map(Self::Messages),
+            FileKind::Chunks => Chunks::of(&sealed.rows, blob).map(Self::Chunks),
+        }
+    }
+}
+
 impl Messages {
     /// # Errors
     /// [`QueryError::Malformed`] when a column is missing or of another type.
-    pub(super) fn of(rows: &RecordBatch) -> Result<Self, QueryError> {
+    fn of(rows: &RecordBatch) -> Result<Self, QueryError> {
         Ok(Self {
             subject: column(rows, schema::SUBJECT)?,
             device: column(rows, schema::DEVICE)?,
@@ -186,7 +205,7 @@ impl Chunks {
     ///
     /// # Errors
     /// [`QueryError::Malformed`] when a column is missing or of another type.
-    pub(super) fn of(rows: &RecordBatch, blob: &'static str) -> Result<Self, QueryError> {
+    fn of(rows: &RecordBatch, blob: &'static str) -> Result<Self, QueryError> {
         Ok(Self {
             subject: column(rows, schema::SUBJECT)?,
             bucket_start: column(rows, schema::BUCKET_START)?,

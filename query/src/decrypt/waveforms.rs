@@ -11,14 +11,14 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use jiff::Timestamp;
 use vitalseal_crypto::{BlobKey, default_backend};
-use vitalseal_storage::catalog::{FileKind, TableKind};
+use vitalseal_storage::catalog::TableKind;
 use vitalseal_storage::chunk::Waveforms as Opened;
 use vitalseal_storage::schema;
 use vitalseal_vitals::{Period, Signal, waveform};
 
 use super::Opener;
 use super::gather::{Batches, Gather};
-use super::rows::{Amount, Chunk, Chunks, Message, Messages};
+use super::rows::{Amount, Chunk, Message, Rows};
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::table::{Sealed, sample_field, waveforms_schema};
@@ -54,15 +54,11 @@ impl Opener for Waveforms {
         self: Arc<Self>,
         sealed: Sealed,
     ) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
-        let source = match sealed.kind {
-            FileKind::Rows => Messages::of(&sealed.rows).map(Source::Messages),
-            FileKind::Chunks => Chunks::of(&sealed.rows, schema::SEALED).map(Source::Chunks),
-        };
-        match source {
-            Ok(source) => Box::new(Batches {
+        match Rows::of(&sealed, schema::SEALED) {
+            Ok(rows) => Box::new(Batches {
                 gather: Gathering {
                     run: Arc::clone(&self.run),
-                    source,
+                    rows,
                     stretches: Stretches::new(Arc::clone(&self.columns)),
                 },
                 sealed,
@@ -81,25 +77,20 @@ impl fmt::Debug for Waveforms {
 
 struct Gathering {
     run: Arc<QueryRun>,
-    source: Source,
+    rows: Rows,
     stretches: Stretches,
-}
-
-enum Source {
-    Messages(Messages),
-    Chunks(Chunks),
 }
 
 impl Gather for Gathering {
     fn add(&mut self, at: usize, sealed: &Sealed) -> Result<()> {
         self.run.going_on()?;
-        match &self.source {
-            Source::Messages(rows) => {
+        match &self.rows {
+            Rows::Messages(rows) => {
                 if let Some(message) = rows.message(at, sealed)? {
                     message_of(message, sealed, &self.run, &mut self.stretches)?;
                 }
             }
-            Source::Chunks(rows) => {
+            Rows::Chunks(rows) => {
                 if let Some(chunk) = rows.chunk(at, sealed) {
                     chunk_of(&chunk, sealed, &self.run, &mut self.stretches)?;
                 }
