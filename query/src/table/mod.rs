@@ -8,6 +8,7 @@ mod patients;
 mod provenance;
 mod registry;
 mod scan;
+mod slices;
 mod vitals;
 mod waveforms;
 

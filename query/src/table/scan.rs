@@ -5,9 +5,8 @@
 //!  filters ─▶ Test ──────▶ files, row groups and pages by patient, time and signal
 //! ```
 //!
-//! A slice is a range of pseudonyms, so that one patient's rows all come out of one partition. What a plan names is never
-//! seen outside: whoever opens rows ([`DecryptExec`](crate::decrypt::DecryptExec)) is a leaf, so no rule of the engine
-//! can push a filter on `ts` down to a column that only sounds alike.
+//! What a plan names is never seen outside: whoever opens rows ([`DecryptExec`](crate::decrypt::DecryptExec)) is a leaf,
+//! so no rule of the engine can push a filter on `ts` down to a column that only sounds alike.
 //!
 //! Row security does not rest on any predicate here: [`Sealed::visible`] knows only the patients of the scope that have a
 //! key at this moment, and it is asked for every row.
@@ -47,6 +46,7 @@ use vitalseal_vitals::signals;
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::runtime::parquet_url;
+use crate::table::slices::{Slice, slices};
 use crate::wanted::{Known, Parsed, Test};
 
 /// Sealed rows read at once: at 256 KiB an envelope this is 16 MiB at the very most, where the engine's
@@ -78,13 +78,6 @@ pub(crate) struct Scan {
     cut: Arc<Cut>,
     readers: Arc<Readers>,
     slices: Arc<[Slice]>,
-}
-
-/// The part of one partition.
-struct Slice {
-    patients: BTreeSet<SubjectPseudonym>,
-    files: Vec<DataFile>,
-    hot: bool,
 }
 
 /// A few sealed rows, with the keys of those patients of theirs that this query may see.
@@ -126,7 +119,7 @@ impl Scan {
                 ..Known::NOTHING
             })
         });
-        let patients: Vec<SubjectPseudonym> = patients.cloned().collect();
+        let patients: BTreeSet<SubjectPseudonym> = patients.cloned().collect();
         if patients.is_empty() {
             return Ok(None);
         }
@@ -151,7 +144,7 @@ impl Scan {
         // Whoever wants only a few rows mostly wants the latest.
         files.sort_by_key(|file| std::cmp::Reverse(file.last_at));
         let partitions = session.config().target_partitions();
-        let slices = slices(patients, &files, partitions);
+        let slices = slices(&patients, &files, partitions);
         let readers = Readers {
             files: run.deps.store.files.clone(),
             known: files
@@ -345,39 +338,6 @@ impl Sealed {
     pub(crate) fn visible(&self, subject: &str) -> Option<&(SubjectPseudonym, Arc<PatientKeys>)> {
         self.visible.get(subject)
     }
-}
-
-/// Splits the patients, or else the files, so that every partition has something to do.
-fn slices(patients: Vec<SubjectPseudonym>, files: &[&DataFile], partitions: usize) -> Vec<Slice> {
-    if patients.len() < partitions {
-        let partitions = partitions.clamp(1, files.len().max(1));
-        let patients: BTreeSet<_> = patients.into_iter().collect();
-        let held = files
-            .iter()
-            .filter(|file| patients.iter().any(|p| file.may_hold_of(p)));
-        let held: Vec<&DataFile> = held.copied().collect();
-        let share = |at| held.iter().skip(at).step_by(partitions);
-        return (0..partitions)
-            .map(|at| Slice {
-                patients: patients.clone(),
-                files: share(at).map(|file| (*file).clone()).collect(),
-                hot: at == 0,
-            })
-            .collect();
-    }
-    let size = patients.len().div_ceil(partitions.max(1));
-    patients
-        .chunks(size)
-        .map(|range| Slice {
-            patients: range.iter().cloned().collect(),
-            files: files
-                .iter()
-                .filter(|file| range.iter().any(|p| file.may_hold_of(p)))
-                .map(|file| (*file).clone())
-                .collect(),
-            hot: true,
-        })
-        .collect()
 }
 
 /// What the filters and the slice say about the metadata columns.
