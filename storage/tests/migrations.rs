@@ -17,30 +17,28 @@ mod errors;
 #[path = "../../tests/common/files.rs"]
 mod files;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{AsArray as _, RecordBatch};
-use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use vitalseal_crypto::{
     Agreement, AtRest, CertificateAuthority, ContentType, DeviceId, DeviceSigner, KeyEpoch,
-    NoSenderKeys, Received, RecipientCertificate, SealRequest, default_backend,
+    MessageId, NoSenderKeys, Received, RecipientCertificate, SealRequest, default_backend,
     new_device_key_and_csr, seal,
 };
 use vitalseal_storage::inbox::Required;
 use vitalseal_storage::{
-    Admission, Authorized, FileRootProvider, KeyCustody, NewUser, PatientState, Role, Store,
-    StorePaths, schema,
+    Admission, CheckOptions, CompactionSettings, DataFile, FileKind, FileRootProvider, KeyCustody,
+    NewUser, PatientState, Role, Store, StorePaths, Unwatched,
 };
 use vitalseal_vitals::{Period, Reading, Waveform, senml, signal, waveform};
 
 use errors::chain;
 use files::{copy_tree, files_below, make_private};
 
-/// Messages of each device: the first two are in one file, the third is in another, the others are in the inbox.
+/// Messages of each device: the first three were flushed, since version 4 merged too, and the fourth after them; the others
+/// are in the inbox. Version 3 flushed three, into two files.
 const SEQUENCES: std::ops::RangeInclusive<u64> = 1..=6;
 /// Of these, the ones that are a piece of a waveform.
 const WAVES: [u64; 2] = [3, 6];
@@ -105,7 +103,7 @@ struct Sender {
 }
 
 /// Versions that left a fixture.
-const VERSIONS: [u32; 1] = [3];
+const VERSIONS: [u32; 2] = [3, 4];
 
 #[tokio::test]
 async fn a_store_of_every_earlier_version_opens_and_gives_back_everything() {
@@ -119,16 +117,22 @@ async fn a_store_of_every_earlier_version_opens_and_gives_back_everything() {
         let store = opened.unwrap_or_else(|e| panic!("version {version}: {}", chain(&e)));
         assert_intact(&store).await;
         let files = store.catalog.files().await.unwrap();
-        assert_eq!(files.len(), 2);
-        assert!(files.iter().all(|file| !file.encrypted));
+        assert!(files.iter().all(|file| file.encrypted == (version > 3)));
+        assert!(
+            files
+                .iter()
+                .all(|file| old.contains(&file.path.to_string()))
+        );
 
-        // What is written from now on is of the present version, beside what is there.
+        // What is written from now on is of the present version, beside what is there, and then instead of it.
         store.flush(at(601)).await.unwrap();
         assert_intact(&store).await;
-        let files = store.catalog.files().await.unwrap();
-        let new = || files.iter().filter(|file| file.encrypted);
-        assert!(new().count() > 0);
         assert!(old.iter().all(|name| names(&site).contains(name)));
+        compact(&store).await;
+        assert_intact(&store).await;
+        let files = store.catalog.files().await.unwrap();
+        let sealed = |file: &DataFile| file.encrypted && file.kind == FileKind::Chunks;
+        assert!(files.iter().all(sealed), "{files:?}");
         let kid = store
             .keys
             .store_keys()
@@ -188,53 +192,45 @@ async fn assert_intact(store: &Store) {
         assert_eq!(device.patient(), Some(&patient.subject));
     }
 
-    let living = patients[..2].iter().map(|patient| patient.subject.clone());
-    let cut = store.cut(&Authorized::new(living.collect())).await.unwrap();
-    let mut batches = vec![cut.hot];
-    for file in cut.files.iter() {
-        let read = store
-            .files
-            .batches(file, &[schema::SUBJECT, schema::ENVELOPE], 100);
-        batches.extend(read.try_collect::<Vec<_>>().await.unwrap());
+    // Nothing twice, every signature holds; and every message of the living is there and opens.
+    let options = CheckOptions {
+        keys: true,
+        authorities: Vec::new(),
+    };
+    let report = store.check(&options, &Unwatched).await.unwrap();
+    assert!(report.is_sound(), "{:?}", report.damage);
+    for (n, patient) in patients[..2].iter().enumerate() {
+        let keys = store.keys.patient_keys(&patient.subject).await.unwrap();
+        let keys = keys.unwrap();
+        let only = [patient.subject.clone()].into();
+        let (from, to) = (Timestamp::MIN, Timestamp::MAX);
+        let held = store.catalog.holdings(Some(&only), None, from, to).await;
+        let messages: u64 = held.unwrap().iter().map(|held| held.messages).sum();
+        assert_eq!(messages, SEQUENCES.count() as u64);
+        for sequence in SEQUENCES {
+            let message = message_id(&device(n), sequence);
+            let stored = store.stored_envelope(&message).await.unwrap().unwrap();
+            let at_rest = AtRest::decode(&stored).unwrap();
+            let kek = keys.find(at_rest.kek_kid()).unwrap();
+            let opened = at_rest.open(kek, default_backend()).unwrap();
+            let said = (at_rest.header().content_type, opened.to_vec());
+            assert_eq!(said, payload(n, sequence));
+        }
     }
-    let mut found = BTreeMap::new();
-    for (subject, envelope) in batches.iter().flat_map(envelopes) {
-        let Some(n) = patients[..2]
-            .iter()
-            .position(|p| p.subject.as_str() == subject)
-        else {
-            continue;
-        };
-        let keys = store
-            .keys
-            .patient_keys(&patients[n].subject)
-            .await
-            .unwrap()
-            .unwrap();
-        let at_rest = AtRest::decode(&envelope).unwrap();
-        let kek = keys.find(at_rest.kek_kid()).unwrap();
-        let header = at_rest.header();
-        let opened = at_rest.open(kek, default_backend()).unwrap();
-        let (content_type, expected) = payload(n, header.sequence);
-        assert_eq!((header.content_type, &*opened), (content_type, &expected));
-        *found.entry((n, header.sequence)).or_insert(0) += 1;
-    }
-    let all = (0..2).flat_map(|n| SEQUENCES.map(move |sequence| ((n, sequence), 1)));
-    assert_eq!(found, all.collect());
 }
 
-fn envelopes(batch: &RecordBatch) -> Vec<(String, Vec<u8>)> {
-    let column = |name| batch.column_by_name(name).unwrap();
-    let (subjects, envelopes) = (column(schema::SUBJECT), column(schema::ENVELOPE));
-    let (subjects, envelopes) = (subjects.as_string::<i32>(), envelopes.as_binary::<i32>());
-    (0..batch.num_rows())
-        .map(|row| {
-            (
-                subjects.value(row).to_owned(),
-                envelopes.value(row).to_vec(),
-            )
-        })
-        .collect()
+/// Everything that was flushed becomes chunks.
+async fn compact(store: &Store) {
+    let settings = CompactionSettings {
+        force: true,
+        ..CompactionSettings::default()
+    };
+    while store
+        .compact(at(900), &settings, &Unwatched)
+        .await
+        .unwrap()
+        .more
+    {}
 }
 
 #[tokio::test]
@@ -329,7 +325,7 @@ async fn the_present_version_leaves_a_store_behind() {
             }
             .unwrap();
             let admission = Admission {
-                message: request_id(&device, sequence),
+                message: message_id(&device, sequence),
                 signed_hash: message.signed_hash,
                 previous: sender.previous,
                 introduced: None,
@@ -345,10 +341,11 @@ async fn the_present_version_leaves_a_store_behind() {
             store.inbox.admit(admission).await.unwrap();
             sender.previous = Some(message.signed_hash);
         }
-        if sequence == 2 || sequence == 3 {
+        if (2..=4).contains(&sequence) {
             store.flush(at(400)).await.unwrap();
         }
         if sequence == 3 {
+            compact(&store).await;
             registry.rotate_kek(&subjects[0], at(401)).await.unwrap();
         }
     }
@@ -362,8 +359,8 @@ async fn the_present_version_leaves_a_store_behind() {
     fs::remove_dir_all(site.0).unwrap();
 }
 
-fn request_id(device: &DeviceId, sequence: u64) -> vitalseal_crypto::MessageId {
-    vitalseal_crypto::MessageId {
+fn message_id(device: &DeviceId, sequence: u64) -> MessageId {
+    MessageId {
         device: device.clone(),
         boot: 1,
         sequence,
