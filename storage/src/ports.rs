@@ -6,6 +6,7 @@
 
 mod access;
 mod audit;
+mod quarantine;
 
 use std::fmt;
 
@@ -15,9 +16,9 @@ pub use self::access::{
     AccessPolicy, Authenticated, AuthenticationError, Authenticator, Authorized, Identity,
     PolicyError, Purpose, Role, UserName, Ward, Wards,
 };
-pub use self::audit::{
-    Actor, AuditError, AuditEvent, AuditRecord, AuditSink, QuarantineReason, QueryOutcome,
-};
+pub use self::audit::{Actor, AuditError, AuditEvent, AuditRecord, AuditSink, QueryOutcome};
+pub use self::quarantine::QuarantineReason;
+
 /// A value of the outside world that is not spelled as it should be.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
 #[error("{what} is not valid: expected {expected}")]
