@@ -22,6 +22,7 @@ mod compact;
 mod crash;
 mod database;
 mod durable;
+mod error;
 pub mod files;
 mod flush;
 pub mod inbox;
