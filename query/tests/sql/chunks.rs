@@ -1,6 +1,7 @@
 //! Compacted readings: how much of them is opened, and what damage costs.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,6 +15,19 @@ use crate::ward::{Bedside, Ward};
 async fn measure(ward: &Ward, bed: &Bedside, minutes: std::ops::Range<i64>) {
     for minute in minutes {
         ward.measure(bed, minute * 60, &[60.0, 61.0]).await;
+    }
+}
+
+/// On each of so many days `messages` of a hundred readings, of which a few are 60.
+async fn measure_daily(ward: &Ward, bed: &Bedside, days: i64, messages: i64) {
+    let values: Vec<f64> = (0..100)
+        .map(|second| 60.0 + f64::from(second % 10))
+        .collect();
+    for day in 0..days {
+        for message in 0..messages {
+            let at_s = day * 86_400 + message * 100;
+            ward.measure(bed, at_s, &values).await;
+        }
     }
 }
 
@@ -70,16 +84,27 @@ async fn an_answer_from_statistics_is_counted_as_what_was_opened_for_it() {
 async fn a_limit_leaves_the_rest_sealed() {
     let ward = Ward::open().await;
     let bed = ward.admit("icu-1", "Ada", "md").await;
-    measure(&ward, &bed, 0..400).await;
-    for sql in [
-        "SELECT value FROM vitals LIMIT 5",
-        "SELECT value FROM vitals WHERE code = '8867-4' AND value > 60.5 LIMIT 5",
-    ] {
-        ward.audit.forget();
-        assert_eq!(ward.ask("md", sql).await.unwrap().len(), 5);
-        let (messages, _) = opened(&ward);
-        assert!((1..=64).contains(&messages), "{sql}: {messages}");
-    }
+    let limited = async |messages: RangeInclusive<u64>| {
+        for sql in [
+            "SELECT value FROM vitals LIMIT 5",
+            "SELECT value FROM vitals WHERE code = '8867-4' AND value > 60.5 LIMIT 5",
+        ] {
+            ward.audit.forget();
+            assert_eq!(ward.ask("md", sql).await.unwrap().len(), 5);
+            assert!(
+                messages.contains(&opened(&ward).0),
+                "{sql}: {:?}",
+                opened(&ward)
+            );
+        }
+    };
+    measure_daily(&ward, &bed, 20, 10).await;
+    limited(1..=64).await;
+    ward.flush().await;
+    limited(1..=64).await;
+    // A chunk of each day, of which one has enough.
+    ward.compact().await;
+    limited(10..=10).await;
 }
 
 #[tokio::test]
@@ -101,13 +126,23 @@ async fn the_latest_rows_are_found_without_opening_what_is_older() {
 #[tokio::test]
 async fn whoever_goes_away_stops_the_opening() {
     let ward = Ward::open().await;
-    let beds = [
-        ward.admit("icu-1", "A", "md").await,
-        ward.admit("icu-2", "B", "md").await,
-    ];
-    for bed in &beds {
-        measure(&ward, bed, 0..600).await;
+    for device in ["icu-1", "icu-2", "icu-3", "icu-4"] {
+        let bed = ward.admit(device, "Ada", "md").await;
+        measure_daily(&ward, &bed, 20, 8).await;
     }
+    // A batch that was taken, and a few on their way, of 64 messages each.
+    let n = opened_until_dropped(&ward).await;
+    println!("HOT {n}");
+    ward.flush().await;
+    ward.compact().await;
+    // The same of chunks, of five messages each.
+    let n = opened_until_dropped(&ward).await;
+    println!("CHUNKS {n}");
+}
+
+/// Messages that were opened for somebody who takes one batch of all there are.
+async fn opened_until_dropped(ward: &Ward) -> u64 {
+    ward.audit.forget();
     let session = ward.session("md").await;
     let mut rows = session.sql("SELECT value FROM vitals").await.unwrap();
     rows.next().await.unwrap().unwrap();
@@ -123,8 +158,7 @@ async fn whoever_goes_away_stops_the_opening() {
         panic!("{events:?}");
     };
     assert_eq!(*outcome, QueryOutcome::Cancelled);
-    // A batch that was taken, and a few on their way, of 64 messages each.
-    assert!((1..1_000).contains(messages), "{messages}");
+    *messages
 }
 
 #[tokio::test]
@@ -181,7 +215,7 @@ async fn a_flipped_bit_costs_its_own_chunk_and_no_other() {
 }
 
 #[tokio::test]
-async fn groups_that_outgrow_the_memory_end_the_query_with_an_error() {
+async fn a_query_that_outgrows_the_memory_spills_nothing_and_ends_with_an_error() {
     let ward = Ward::with_limits(QueryLimits {
         memory_bytes: 4 << 20,
         deadline: Duration::from_secs(60),
@@ -193,15 +227,49 @@ async fn groups_that_outgrow_the_memory_end_the_query_with_an_error() {
         ward.measure(&bed, minute * 60, &[60.0; 60]).await;
     }
     ward.flush().await;
-    ward.compact().await;
-    let sql = |step| {
+    let by = |step| {
         format!(
             "SELECT count(*) FROM (SELECT date_bin(INTERVAL '{step}', ts), code, count(*) FROM vitals GROUP BY 1, 2)"
         )
     };
-    assert_eq!(ward.number("md", &sql("1 minute")).await, 300);
-    let error = ward.ask("md", &sql("1 second")).await.unwrap_err();
+    let (few, groups) = (by("1 minute"), by("1 second"));
+    let sorted = "SELECT * FROM vitals ORDER BY received_at, value, sequence";
+    // Out of rows, and out of one chunk, which a fold has whole.
+    for compacted in [false, true] {
+        if compacted {
+            ward.compact().await;
+        }
+        for (what, sql) in [("groups", groups.as_str()), ("rows to sort", sorted)] {
+            assert_eq!(ward.number("md", &few).await, 300);
+            let error = ward.ask("md", sql).await.unwrap_err();
+            assert_eq!(error.client_message().0, "53200", "{what}: {error:?}");
+        }
+    }
+    // What the refused ones held is free again.
+    assert_eq!(ward.number("md", &few).await, 300);
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_larger_than_the_memory_is_refused_and_not_opened() {
+    let ward = Ward::with_limits(QueryLimits {
+        memory_bytes: 640 << 10,
+        deadline: Duration::from_secs(60),
+        connections: 1,
+    })
+    .await;
+    let bed = ward.admit("icu-1", "Ada", "md").await;
+    for minute in 0..300 {
+        let values: Vec<f64> = (0..60)
+            .map(|second| 60.0 + f64::from(second) * 0.37)
+            .collect();
+        ward.measure(&bed, minute * 60, &values).await;
+        if minute % 60 == 59 {
+            ward.flush().await;
+        }
+    }
+    let sql = "SELECT count(value) FROM vitals WHERE value > 1 OR quality = 'ok'";
+    assert_eq!(ward.number("md", sql).await, 18_000);
+    ward.compact().await;
+    let error = ward.ask("md", sql).await.unwrap_err();
     assert_eq!(error.client_message().0, "53200", "{error:?}");
-    // What the refused query held is free again.
-    assert_eq!(ward.number("md", &sql("1 minute")).await, 300);
 }
