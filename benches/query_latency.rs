@@ -16,16 +16,17 @@
 //! | `…_sealed_ms`, `…_LAYOUT_ms`, `…_pme_ms` | median times, from the text of the query to its last row |
 //! | `…_sealed_over_LAYOUT` | … over one layout, with or without pushdown |
 //! | `…_rows_ms` | the same before compaction: sealed rows, one message each |
-//! | `…_pgcrypto_ms` | of PostgreSQL, scaled to all readings; `…_pgcrypto_over_sealed` |
+//! | `…_pgcrypto_ms`, `…_pgcrypto_over_sealed` | of PostgreSQL, which holds `pgcrypto_readings` |
+//! | `cancel_…_median_ms`, `cancel_…_most_ms` | from the client's departure until nothing works for its query any more |
+//! | `cancel_…_whole_ms` | … what that query takes when it is waited for |
 //! | `sealing`, `ingest`, `flush`, `compaction` | readings a second; compaction of each level, and of all together |
 //!
-//! PostgreSQL holds one reading of twenty, whole patients of them, since it takes so long. What it took for a question
-//! about all is scaled to all; a question about one patient is about the same readings anyway.
-//!
-//! `cargo bench --bench query_latency [-- --quick] [--readings 20000000] [--patients 400] [--runs 7] [--curves 1]`
+//! `cargo bench --bench query_latency [-- --quick] [--readings 20000000] [--patients 400] [--runs 7] [--curves 1]
+//! [--pg-part 1]`
 //!
 //! `--curves 1` measures a tenth of the readings and patients, and a tenth of the patients only, before the whole: their
-//! figures end in `_READINGS_PATIENTS`.
+//! figures end in `_READINGS_PATIENTS`. With `--pg-part N` PostgreSQL holds one patient of `N`, and no ratio is told where
+//! a question is about all.
 
 #![allow(
     clippy::cast_lossless,
@@ -42,6 +43,8 @@
 
 #[path = "query_latency/answers.rs"]
 mod answers;
+#[path = "query_latency/cancel.rs"]
+mod cancel;
 mod common;
 #[path = "query_latency/compare.rs"]
 mod compare;
@@ -72,9 +75,6 @@ use workload::Workload;
 
 /// A monitor's minute: five signals a second.
 const PER_MESSAGE: usize = 300;
-
-/// PostgreSQL holds one reading of so many.
-const POSTGRES_SHARE: u64 = 20;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -136,30 +136,39 @@ async fn measure(workload: &Workload, label: &str, figures: &mut Figures) {
         let before = before_compaction(query, &sealed, &variants[0]).await;
         figure(format!("{}_rows_ms", query.name), ms(before), "ms");
     }
+    cancel::measure(&cancel::of_rows(), &sealed, &mut figure);
     let compacted = sealed.compact(workload).await;
     rates(&filled, &compacted, &mut figure);
 
+    let part = argument("--pg-part").unwrap_or(if quick() { 20 } else { 1 });
+    let held = &sealed.subjects[..workload.patients.div_ceil(part)];
     let postgres = match label {
-        "" => {
-            let share = filled.readings / POSTGRES_SHARE;
-            Pgcrypto::load(workload, &sealed.subjects, share).await
-        }
+        "" => Pgcrypto::load(workload, &sealed.subjects, held.len()).await,
         _ => None,
     };
+    if let Some(postgres) = &postgres {
+        let (readings, load) = (postgres.readings as f64, postgres.load.as_secs_f64());
+        figure("pgcrypto_readings".to_owned(), readings, "readings");
+        figure("pgcrypto_load".to_owned(), readings / load, "readings/s");
+    }
     for query in &queries {
         let compared = compare(query, &sealed, &variants, runs).await;
         compared.report(query.name, &mut figure);
         if let Some(postgres) = &postgres {
-            let readings = filled.readings;
-            let time = ask_postgres(query, postgres, &variants[0], &sealed, readings).await;
+            let time = ask_postgres(query, postgres, &variants[0], held).await;
             figure(format!("{}_pgcrypto_ms", query.name), ms(time), "ms");
-            let over = ms(time) / ms(compared.sealed);
-            figure(
-                format!("{}_pgcrypto_over_sealed", query.name),
-                over,
-                "ratio",
-            );
+            if part == 1 || !query.whole {
+                let over = ms(time) / ms(compared.sealed);
+                figure(
+                    format!("{}_pgcrypto_over_sealed", query.name),
+                    over,
+                    "ratio",
+                );
+            }
         }
+    }
+    for question in cancel::of_chunks() {
+        cancel::measure(&question, &sealed, &mut figure);
     }
     if postgres.is_none() && label.is_empty() {
         println!("  (PostgreSQL is not installed: its rows are missing)");

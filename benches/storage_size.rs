@@ -57,8 +57,8 @@ use workload::Workload;
 /// two modules, its header and its data.
 const MODULE: u64 = 4 + 12 + 16;
 
-/// PostgreSQL holds so many: bytes a reading do not depend on how many there are.
-const POSTGRES: u64 = 100_000;
+/// PostgreSQL holds so many patients: bytes a reading do not depend on how many there are.
+const POSTGRES: usize = 4;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()

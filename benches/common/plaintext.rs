@@ -91,9 +91,10 @@ impl Plaintext {
             for source in sources.iter().filter(|source| source.patient == patient) {
                 for batch in workload.batches_of(source) {
                     let received_us = batch.arrives_at.as_microsecond();
-                    rows.extend(batch.readings.iter().map(|reading| Row {
+                    let readings = batch.payload.into_readings().into_iter();
+                    rows.extend(readings.map(|reading| Row {
                         device: &source.name,
-                        reading: *reading,
+                        reading,
                         received_us,
                     }));
                 }

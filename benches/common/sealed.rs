@@ -34,7 +34,7 @@ use vitalseal_storage::{
     CompactionSettings, FileRootProvider, NewUser, Store, StorePaths, Unwatched,
 };
 
-use crate::workload::{Batch, Source, Workload};
+use crate::workload::{Batch, Payload, Source, Workload};
 
 /// Messages that are sealed, then submitted, at once: the clocks of both are kept apart.
 const AT_ONCE: usize = 4_096;
@@ -52,7 +52,7 @@ pub struct Sealed {
     clock: Arc<HandClock>,
     pipeline: Pipeline,
     audit: AuditLog,
-    session: QuerySession,
+    pub session: Arc<QuerySession>,
     fleet: Vec<Bed>,
     dir: TempDir,
 }
@@ -142,7 +142,7 @@ impl Sealed {
             clock,
             pipeline,
             audit,
-            session,
+            session: Arc::new(session),
             fleet,
             dir,
         }
@@ -192,8 +192,15 @@ impl Sealed {
                         let mine = mine.filter(|(_, batch)| batch.source / share == part);
                         mine.map(|(at, batch)| {
                             let sealer = &mut beds[batch.source - part * share].sealer;
-                            let message = sealer.seal(&batch.readings, batch.sealed_at).unwrap();
-                            (at, Bytes::from(message.bytes))
+                            let message = match &batch.payload {
+                                Payload::Readings(readings) => {
+                                    sealer.seal(readings, batch.sealed_at)
+                                }
+                                Payload::Waveform(waveform) => {
+                                    sealer.seal_waveform(waveform, batch.sealed_at)
+                                }
+                            };
+                            (at, Bytes::from(message.unwrap().bytes))
                         })
                         .collect()
                     })
@@ -257,8 +264,7 @@ impl Sealed {
     /// Runs a query to its last row; what it took is from its text to there.
     pub async fn query(&self, sql: &str) -> (Vec<RecordBatch>, Duration) {
         let started = Instant::now();
-        let rows = self.session.sql(sql).await.unwrap();
-        let rows = rows.try_collect().await.unwrap();
+        let rows = ask(&self.session, sql).await;
         (rows, started.elapsed())
     }
 
@@ -277,6 +283,12 @@ impl Sealed {
         self.store.close().await;
         drop(self.dir);
     }
+}
+
+/// All rows of an answer.
+pub async fn ask(session: &QuerySession, sql: &str) -> Vec<RecordBatch> {
+    let rows = session.sql(sql).await.unwrap();
+    rows.try_collect().await.unwrap()
 }
 
 async fn admit_patients(

@@ -3,15 +3,18 @@
 //! Seven patients of eight are monitored: five signals a second, each with a few milliseconds of its own, in messages of so
 //! many readings. Every fifth of them wears a pulse oximeter of its own beside that. The eighth patient is visited: the five
 //! signals every five minutes. One reading of two thousand is flagged, and one device of fifty comes twenty minutes late.
+//!
+//! Or a ward in which every patient has a pulse wave taken, in messages of two seconds.
 
 #![allow(dead_code, reason = "each bench uses its own part")]
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::num::NonZeroU32;
 
 use jiff::{SignedDuration, Timestamp};
-use vitalseal_device::simulated::SimulatedPatient;
-use vitalseal_vitals::{Reading, Signal, signal};
+use vitalseal_device::simulated::{SimulatedPatient, SimulatedPulse};
+use vitalseal_vitals::{Reading, Signal, Waveform, signal};
 
 /// 2026-03-01T00:00:00Z, where a day begins.
 pub const START_S: i64 = 1_772_323_200;
@@ -20,6 +23,7 @@ pub const START_S: i64 = 1_772_323_200;
 const MONITORED: usize = 5;
 const WORN: usize = 2;
 const VISIT_S: usize = 300;
+const WAVE_S: usize = 2;
 
 /// A late device keeps what it measured for so long.
 const LATE: SignedDuration = SignedDuration::from_mins(20);
@@ -29,7 +33,8 @@ const LATE: SignedDuration = SignedDuration::from_mins(20);
 pub struct Workload {
     pub patients: usize,
     pub per_message: usize,
-    seconds: usize,
+    pub seconds: usize,
+    wave: Option<NonZeroU32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +42,8 @@ enum Kind {
     Monitor,
     Oximeter,
     Visit,
+    /// So many samples a second.
+    Wave(NonZeroU32),
 }
 
 /// A device, and the patient that it measures all the time.
@@ -56,7 +63,24 @@ pub struct Batch {
     /// The device seals it with its last reading.
     pub sealed_at: Timestamp,
     pub arrives_at: Timestamp,
-    pub readings: Vec<Reading>,
+    pub payload: Payload,
+}
+
+/// What a message holds.
+#[derive(Clone)]
+pub enum Payload {
+    Readings(Vec<Reading>),
+    Waveform(Waveform),
+}
+
+impl Payload {
+    /// A sample is a reading, too.
+    pub fn into_readings(self) -> Vec<Reading> {
+        match self {
+            Self::Readings(readings) => readings,
+            Self::Waveform(waveform) => waveform.readings(),
+        }
+    }
 }
 
 impl Workload {
@@ -66,10 +90,21 @@ impl Workload {
             patients,
             per_message,
             seconds: 0,
+            wave: None,
         };
         let rate: f64 = workload.sources().iter().map(Source::rate).sum();
         workload.seconds = (readings as f64 / rate).ceil() as usize;
         workload
+    }
+
+    /// A pulse wave of each of `patients` patients, for so many seconds.
+    pub fn waveforms(rate_hz: NonZeroU32, patients: usize, seconds: usize) -> Self {
+        Self {
+            patients,
+            per_message: WAVE_S * rate_hz.get() as usize,
+            seconds,
+            wave: Some(rate_hz),
+        }
     }
 
     pub fn start(&self) -> Timestamp {
@@ -97,6 +132,10 @@ impl Workload {
             });
         };
         for patient in 0..self.patients {
+            if let Some(rate_hz) = self.wave {
+                add(patient, Kind::Wave(rate_hz));
+                continue;
+            }
             if patient % 8 == 7 {
                 add(patient, Kind::Visit);
                 continue;
@@ -110,8 +149,11 @@ impl Workload {
     }
 
     /// Everything that one device sends.
-    pub fn batches_of(&self, source: &Source) -> impl Iterator<Item = Batch> + use<> {
-        Batches {
+    pub fn batches_of(&self, source: &Source) -> Box<dyn Iterator<Item = Batch>> {
+        if let Kind::Wave(rate_hz) = source.kind {
+            return Box::new(self.waves_of(source, rate_hz));
+        }
+        Box::new(Batches {
             per_message: self.per_message,
             late: if source.index % 50 == 7 {
                 LATE
@@ -122,7 +164,28 @@ impl Workload {
             simulated: SimulatedPatient::new(source.index as u64),
             seconds: 0..self.seconds,
             waiting: Vec::new(),
-        }
+        })
+    }
+
+    fn waves_of(
+        &self,
+        source: &Source,
+        rate_hz: NonZeroU32,
+    ) -> impl Iterator<Item = Batch> + use<> {
+        let mut pulse = SimulatedPulse::new(source.index as u64, rate_hz);
+        let (source, patient, per_message) = (source.index, source.patient, self.per_message);
+        let start = self.start();
+        (1..=self.seconds / WAVE_S).map(move |number| {
+            let waveform = pulse.next(start, per_message as u32).unwrap();
+            let sealed_at = start + SignedDuration::from_secs((WAVE_S * number) as i64);
+            Batch {
+                source,
+                patient,
+                sealed_at,
+                arrives_at: sealed_at + SignedDuration::from_millis(250),
+                payload: Payload::Waveform(waveform),
+            }
+        })
     }
 
     /// Everything that all devices send, in the order of arrival.
@@ -153,6 +216,7 @@ impl Source {
             Kind::Monitor => MONITORED as f64,
             Kind::Oximeter => WORN as f64,
             Kind::Visit => MONITORED as f64 / VISIT_S as f64,
+            Kind::Wave(rate_hz) => f64::from(rate_hz.get()),
         }
     }
 }
@@ -220,7 +284,7 @@ impl Iterator for Batches {
             patient: self.source.patient,
             sealed_at,
             arrives_at: sealed_at + SignedDuration::from_millis(250) + self.late,
-            readings,
+            payload: Payload::Readings(readings),
         })
     }
 }
