@@ -1,4 +1,4 @@
-//! The SQLite file of the log: how it is opened and the statements that read it. Only the writer writes.
+//! The SQLite file of the log: how it is opened, the statements that read it, and the one that adds to it.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 use tlog_tiles::tlog::Hash;
 
 use super::tree::{Frontier, KnownHashes};
@@ -67,6 +67,43 @@ pub(super) async fn create_schema(writer: &mut SqliteConnection) -> Result<(), A
         .await
         .map(drop)
         .map_err(AuditLogError::database("creating"))
+}
+
+/// Adds records from number `first` on, their hashes and the head over them: one transaction, in one message to SQLite's
+/// thread, since each takes about as long as all the statements. After an error the transaction may still be open: the
+/// connection is of no use any more.
+pub(super) async fn append(
+    writer: &mut SqliteConnection,
+    first: u64,
+    records: &[(i64, String)],
+    hashes: &[(u64, Hash)],
+    note: &str,
+) -> Result<(), sqlx::Error> {
+    let mut free = 1..;
+    let mut rows = |rows: usize, columns: usize| {
+        let row = |_| {
+            let places = free.by_ref().take(columns);
+            let places: Vec<_> = places.map(|place: usize| format!("${place}")).collect();
+            format!("({})", places.join(", "))
+        };
+        (0..rows).map(row).collect::<Vec<_>>().join(", ")
+    };
+    let statements = format!(
+        "BEGIN IMMEDIATE; INSERT INTO record (seq, at_us, leaf) VALUES {}; INSERT INTO hash (idx, hash) VALUES {}; \
+         UPDATE head SET note = {} WHERE id = 0; COMMIT",
+        rows(records.len(), 3),
+        rows(hashes.len(), 2),
+        rows(1, 1),
+    );
+    // Of single records there are few different texts; SQLite keeps them prepared.
+    let mut query = sqlx::query(AssertSqlSafe(statements)).persistent(records.len() == 1);
+    for (seq, (at_us, leaf)) in (first..).zip(records) {
+        query = query.bind(to_sql(seq)).bind(at_us).bind(leaf);
+    }
+    for (index, hash) in hashes {
+        query = query.bind(to_sql(*index)).bind(hash.0.as_slice());
+    }
+    query.bind(note).execute(writer).await.map(drop)
 }
 
 /// SQLite counts in `i64`; a log with 2^63 records is out of reach.

@@ -118,31 +118,14 @@ impl Writer {
         };
         let first = end.frontier.size();
         let mut frontier = end.frontier.clone();
-        let mut tx = end.conn.begin().await?;
-        for (at_us, leaf) in batch {
-            let seq = database::to_sql(frontier.size());
-            let (index, hashes) = frontier.append(leaf.as_bytes()).map_err(ours)?;
-            sqlx::query("INSERT INTO record (seq, at_us, leaf) VALUES ($1, $2, $3)")
-                .bind(seq)
-                .bind(at_us)
-                .bind(leaf)
-                .execute(&mut *tx)
-                .await?;
-            for (index, hash) in (index..).zip(hashes) {
-                sqlx::query("INSERT INTO hash (idx, hash) VALUES ($1, $2)")
-                    .bind(database::to_sql(index))
-                    .bind(hash.0.as_slice())
-                    .execute(&mut *tx)
-                    .await?;
-            }
+        let mut hashes = Vec::with_capacity(2 * batch.len());
+        for (_, leaf) in batch {
+            let (index, new) = frontier.append(leaf.as_bytes()).map_err(ours)?;
+            hashes.extend((index..).zip(new));
         }
         let root = frontier.root().map_err(ours)?;
         let note = checkpoint::sign(&self.identity, frontier.size(), root).map_err(ours)?;
-        sqlx::query("UPDATE head SET note = $1 WHERE id = 0")
-            .bind(note)
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
+        database::append(&mut end.conn, first, batch, &hashes, &note).await?;
         end.frontier = frontier;
         Ok(first)
     }
