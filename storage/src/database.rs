@@ -104,6 +104,8 @@ impl Database {
         // There is one writer; a few more connections let readers pass it.
         let pool = AnyPoolOptions::new()
             .max_connections(4)
+            // A file does not go away as a server does; asking each time is a trip to SQLite's thread.
+            .test_before_acquire(matches!(place, Place::Postgres(_)))
             .after_connect(move |conn, _| {
                 Box::pin(async move { sqlx::raw_sql(set_up).execute(conn).await.map(drop) })
             })
