@@ -83,6 +83,8 @@ impl SqliteFile {
         // SQLite has one writer; a few more connections let readers pass it.
         let pool = SqlitePoolOptions::new()
             .max_connections(4)
+            // A file does not go away; asking each time is a trip to SQLite's thread.
+            .test_before_acquire(false)
             // A transaction that failed at its commit is over for SQLite, and still open for its driver, which then
             // begins no other on that connection.
             .before_acquire(|conn, _| Box::pin(async { Ok(!conn.is_in_transaction()) }))
