@@ -1,8 +1,9 @@
 //! The whole path, against stock DataFusion on plaintext.
 //!
 //! Random readings (late, doubled, flagged, from several devices, from clocks that step) are sealed, admitted, flushed and
-//! compacted at random points; random SQL over them must answer as the same SQL over a plaintext table does that holds the
-//! readings of the patients whom the asker may see, and of nobody else.
+//! merged level by level at random points, while keys are rotated and a patient is erased; random SQL over them must answer
+//! as the same SQL over a plaintext table does that holds the readings of the patients whom the asker may see, and of
+//! nobody else.
 //!
 //! `WHOLE_PATH_SEED` and `WHOLE_PATH_CASES` choose others than the usual few.
 
@@ -22,7 +23,9 @@ mod question;
 mod random;
 mod world;
 
-use vitalseal_storage::catalog::FileKind;
+use std::collections::BTreeSet;
+
+use vitalseal_storage::catalog::{FileKind, MAX_LEVEL};
 
 use answer::Answer;
 use question::Question;
@@ -40,34 +43,48 @@ async fn sealed_readings_answer_as_plaintext_does() {
         let set = std::env::var(name).ok();
         set.map_or(usual, |set| set.parse().expect(name))
     };
-    let seed = number("WHOLE_PATH_SEED", SEED);
-    for case in 0..number("WHOLE_PATH_CASES", CASES) {
+    let (seed, cases) = (
+        number("WHOLE_PATH_SEED", SEED),
+        number("WHOLE_PATH_CASES", CASES),
+    );
+    let mut levels = BTreeSet::new();
+    for case in 0..cases {
         // Shown when the test fails.
         println!("seed {}", seed + case);
-        run(seed + case).await;
+        run(seed + case, &mut levels).await;
+    }
+    if (seed, cases) == (SEED, CASES) {
+        let all = (1..=MAX_LEVEL).map(|level| (FileKind::Chunks, level));
+        let all: BTreeSet<_> = all.chain([(FileKind::Rows, 0)]).collect();
+        assert_eq!(levels, all, "what was asked over");
     }
 }
 
-async fn run(seed: u64) {
+/// Adds to `levels` what kinds of files were there when something was asked.
+async fn run(seed: u64, levels: &mut BTreeSet<(FileKind, u8)>) {
     let random = &mut Random::new(seed);
     let mut world = World::open(random).await;
     let mut asked = 0;
     for step in 0..STEPS {
-        match random.below(10) {
+        if step == STEPS / 2 {
+            world.erase(random).await;
+        }
+        match random.below(12) {
             0..6 => world.measure(random).await,
             6..8 => world.ward.flush().await,
-            8 => world.ward.compact().await,
-            _ => {}
+            8..10 => world.compact(random).await,
+            10 => world.rotate(random).await,
+            _ => world.vacuum().await,
         }
         if step % 8 == 7 {
+            let files = world.ward.store.catalog.files().await.unwrap();
+            levels.extend(files.iter().map(|file| (file.kind, file.level)));
             asked += ask(&world, random, seed, 12).await;
         }
     }
     world.ward.flush().await;
     world.ward.compact().await;
     asked += ask(&world, random, seed, 40).await;
-    let files = world.ward.store.catalog.files().await.unwrap();
-    assert!(files.iter().any(|file| file.kind == FileKind::Chunks));
     assert!(
         asked > 45,
         "most questions have an answer with rows: {asked}"

@@ -9,9 +9,11 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use vitalseal_query::table::vitals_schema;
 use vitalseal_storage::inbox::{Admission, Judgement, Required};
+use vitalseal_storage::ports::Clock as _;
+use vitalseal_storage::{CompactionSettings, Unwatched};
 use vitalseal_vitals::{Reading, Signal, senml, signal};
 
 use crate::random::{Random, mixed};
@@ -27,6 +29,7 @@ pub(crate) struct World {
     pub(crate) ward: Ward,
     beds: Vec<Bed>,
     rows: Vec<Row>,
+    erased: Vec<usize>,
 }
 
 struct Bed {
@@ -76,12 +79,18 @@ impl World {
             ward,
             beds,
             rows: Vec::new(),
+            erased: Vec::new(),
         }
     }
 
     /// One message, or the same readings once more in another.
     pub(crate) async fn measure(&mut self, random: &mut Random) {
-        let at = random.below(self.beds.len());
+        let at = loop {
+            let at = random.below(self.beds.len());
+            if !self.erased.contains(&self.beds[at].patient) {
+                break at;
+            }
+        };
         let bed = &mut self.beds[at];
         // A step of the clock, forwards or back.
         if random.chance(20) {
@@ -148,6 +157,45 @@ impl World {
                 sequence: i64::try_from(message.sequence).unwrap(),
             }));
         }
+    }
+
+    /// One merge, of what is due at some hour of the server's clock: so files of every level are there at once.
+    pub(crate) async fn compact(&self, random: &mut Random) {
+        let hours = i64::try_from(1 + random.below(36)).unwrap();
+        let settings = CompactionSettings {
+            flushed_files: 1 + random.below(3),
+            settle: SignedDuration::ZERO,
+            ..CompactionSettings::default()
+        };
+        let now = Timestamp::from_second(START_US / 1_000_000 + hours * 3_600).unwrap();
+        let store = &self.ward.store;
+        store.compact(now, &settings, &Unwatched).await.unwrap();
+    }
+
+    /// Gives a patient a new key; what is stored stays under the old one until it is merged.
+    pub(crate) async fn rotate(&self, random: &mut Random) {
+        let bed = random.pick(&self.beds);
+        if !self.erased.contains(&bed.patient) {
+            let (registry, now) = (&self.ward.store.registry, self.ward.clock.now());
+            let rotated = registry.rotate_kek(&bed.bedside.patient, now).await;
+            rotated.unwrap();
+        }
+    }
+
+    /// Erases one of those who may be seen. Nothing of theirs is expected ever after.
+    pub(crate) async fn erase(&mut self, random: &mut Random) {
+        let patient = random.below(VISIBLE);
+        let bed = self.beds.iter().find(|bed| bed.patient == patient).unwrap();
+        self.ward.erase(&bed.bedside).await;
+        let subject = bed.bedside.patient.as_str();
+        self.rows.retain(|row| row.patient != subject);
+        self.erased.push(patient);
+    }
+
+    /// Drops what is left of the erased.
+    pub(crate) async fn vacuum(&self) {
+        let now = self.ward.clock.now();
+        self.ward.store.vacuum(now, &Unwatched).await.unwrap();
     }
 
     /// Pseudonyms, hidden ones among them.
@@ -217,7 +265,11 @@ impl World {
             Field::new("patient", DataType::Utf8, false),
             Field::new("state", DataType::Utf8, false),
         ]));
-        let states = vec!["active"; known.len()];
+        let state = |patient| match self.erased.contains(&patient) {
+            true => "erased",
+            false => "active",
+        };
+        let states: Vec<&str> = (0..known.len()).map(state).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(known)),
             Arc::new(StringArray::from(states)),
