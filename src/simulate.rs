@@ -21,7 +21,7 @@ use vitalseal_device::{
 };
 use vitalseal_storage::StorePaths;
 use vitalseal_storage::ports::{Clock as _, SystemClock};
-use vitalseal_vitals::Reading;
+use vitalseal_vitals::{Reading, Waveform};
 
 use crate::admin::client::ask;
 use crate::admin::protocol::Request;
@@ -140,10 +140,8 @@ impl Player {
                 // 128 s, as its README says; the recording carries no wall clock of its own.
                 let start = now - SignedDuration::from_secs(129);
                 for waveform in recording.waveforms_from(start, SAMPLES_PER_MESSAGE)? {
-                    let message = self.sealer.seal_waveform(&waveform, now)?;
-                    self.outbox.push(&message)?;
+                    self.record_waveform(&waveform, now)?;
                 }
-                self.readings += u64::try_from(recording.len())?;
                 Ok(())
             }
             Source::Simulated { seed } => {
@@ -160,10 +158,7 @@ impl Player {
                 let start = now - SignedDuration::from_secs(PULSE_MESSAGES * PULSE_MESSAGE_SECONDS);
                 let samples = rate_hz.get() * u32::try_from(PULSE_MESSAGE_SECONDS)?;
                 for _ in 0..PULSE_MESSAGES {
-                    let waveform = pulse.next(start, samples)?;
-                    let message = self.sealer.seal_waveform(&waveform, now)?;
-                    self.outbox.push(&message)?;
-                    self.readings += u64::from(samples);
+                    self.record_waveform(&pulse.next(start, samples)?, now)?;
                 }
                 Ok(())
             }
@@ -189,6 +184,17 @@ impl Player {
             Some(batch) => self.push(&batch, now),
             None => Ok(()),
         }
+    }
+
+    /// Seals a waveform, as one message, into the outbox.
+    ///
+    /// # Errors
+    /// As [`Player::record`].
+    pub fn record_waveform(&mut self, waveform: &Waveform, now: Timestamp) -> anyhow::Result<()> {
+        let message = self.sealer.seal_waveform(waveform, now)?;
+        self.outbox.push(&message)?;
+        self.readings += u64::try_from(waveform.samples().len())?;
+        Ok(())
     }
 
     /// Seals one message without putting it into the outbox.

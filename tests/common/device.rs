@@ -9,7 +9,7 @@ use vitalseal::mqtt_client::Session;
 use vitalseal::simulate::Player;
 use vitalseal::tls;
 use vitalseal_device::AgreementMode;
-use vitalseal_vitals::Reading;
+use vitalseal_vitals::{Reading, Waveform};
 
 use super::Site;
 
@@ -46,6 +46,13 @@ impl<'a> Device<'a> {
     pub fn push(&mut self, readings: &[Reading]) {
         self.player
             .record_readings(readings.to_vec(), Timestamp::now())
+            .unwrap();
+    }
+
+    /// Seals a waveform into the outbox.
+    pub fn push_waveform(&mut self, waveform: &Waveform) {
+        self.player
+            .record_waveform(waveform, Timestamp::now())
             .unwrap();
     }
 

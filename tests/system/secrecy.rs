@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use vitalseal_vitals::{Reading, senml, signal};
+use vitalseal_vitals::signal::PULSE_WAVEFORM;
+use vitalseal_vitals::{Period, Reading, Waveform, senml, signal};
 
 use crate::common::device::{Device, tamper};
 use crate::common::{Site, files_below};
@@ -34,6 +35,10 @@ fn nothing_planted_rests_in_the_clear() {
     };
     let mut device = Device::load(&directory, &patient, &site);
     device.push(&[reading]);
+    let period = Period::new(1_000_000, 250).unwrap();
+    let pulse = signal(PULSE_WAVEFORM).unwrap();
+    let samples = vec![PLANTED_SCALED; 50];
+    device.push_waveform(&Waveform::new(pulse, reading.at, period, 1e-6, 0.0, samples).unwrap());
     device.drain();
     // One whose bytes the test knows, so that they can be looked for below.
     let known = device.seal(&[reading]);
@@ -51,6 +56,11 @@ fn nothing_planted_rests_in_the_clear() {
     assert_eq!(
         site.psql("nora", &token, &asked).unwrap(),
         [PLANTED.to_string()]
+    );
+    let asked_wave = "SELECT round(samples[1] * 1000000) FROM waveforms";
+    assert_eq!(
+        site.psql("nora", &token, asked_wave).unwrap(),
+        [PLANTED_SCALED.to_string()]
     );
     let mut said = Vec::new();
     for bad in [
@@ -97,18 +107,18 @@ fn nothing_planted_rests_in_the_clear() {
         "a data file tells of a device in the clear"
     );
     site.json(&["store", "compact", "--force"]);
-    // Rows and chunks: what was merged stays for a while.
+    // Rows and chunks of both tables: what was merged stays for a while.
     let files = data_files(&site);
     for kind in ["r-", "c-"] {
-        assert!(
-            files.iter().any(|(name, _)| name.starts_with(kind)),
-            "there is no file of kind {kind}"
-        );
+        let of_kind = files.iter().filter(|(name, _)| name.starts_with(kind));
+        assert!(of_kind.count() >= 2, "files of kind {kind}");
     }
     for (name, bytes) in &files {
         look(&metadata(&patient, reading.at), name, bytes);
     }
-    site.psql("nora", &token, &asked).unwrap();
+    for asked in [&asked, asked_wave] {
+        assert_eq!(site.psql("nora", &token, asked).unwrap().len(), 1);
+    }
     let shown = site.json(&["patient", "show", &patient]);
     assert_eq!(shown["name"], NAME);
     assert_eq!(
@@ -199,6 +209,10 @@ fn planted(
         (
             "the reading as a scaled integer".to_owned(),
             PLANTED_SCALED.to_le_bytes().to_vec(),
+        ),
+        (
+            "the reading as a scaled integer, big-endian".to_owned(),
+            PLANTED_SCALED.to_be_bytes().to_vec(),
         ),
         ("the name".to_owned(), NAME.as_bytes().to_vec()),
         ("the record number".to_owned(), MRN.as_bytes().to_vec()),

@@ -1,9 +1,11 @@
 //! What a thief of a file finds in its bytes: nothing of any row, in no spelling, and no name of a column.
 
 use arrow::array::{Array, AsArray as _, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use jiff::Timestamp;
 use parquet::arrow::ArrowWriter;
+use parquet::basic::Encoding;
 use parquet::file::properties::WriterProperties;
 use vitalseal_storage::FileKind;
 
@@ -37,6 +39,34 @@ async fn no_value_of_a_row_can_be_found_in_the_bytes_of_a_file() {
             }
         }
         assert!(sealed.starts_with(b"PARE") && sealed.ends_with(b"PARE"));
+    }
+}
+
+/// Both would stand beside the columns, the former in the clear.
+#[tokio::test]
+async fn no_column_of_a_file_has_a_bloom_filter_or_a_dictionary() {
+    let site = Site::new();
+    let store = site.create().await;
+    for (n, kind) in [(1, FileKind::Rows), (2, FileKind::Chunks)] {
+        // One value in all rows, which is what a dictionary is for.
+        let row = rows(kind, 1, 16);
+        let same = concat_batches(&row.schema(), &vec![row.clone(); 500]).unwrap();
+        let file = put(&store, n, kind, &same).await;
+        let metadata = store.files.metadata(&file).await.unwrap();
+        let groups = metadata.row_groups();
+        assert_eq!(groups[0].num_columns(), row.num_columns());
+        for column in groups.iter().flat_map(|group| group.columns()) {
+            let name = column.column_path();
+            assert_eq!(column.bloom_filter_offset(), None, "{kind:?}: {name}");
+            assert_eq!(column.dictionary_page_offset(), None, "{kind:?}: {name}");
+            let in_dictionary = |encoding| {
+                matches!(
+                    encoding,
+                    Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY
+                )
+            };
+            assert!(!column.encodings().any(in_dictionary), "{kind:?}: {name}");
+        }
     }
 }
 
