@@ -47,6 +47,18 @@ pub fn names(heading: &str) -> Vec<String> {
         .collect()
 }
 
+/// Every file below "Other files", by name: `DIR` stands for the data directory's, `*` and `<…>` for anything.
+pub fn other_files() -> Vec<String> {
+    let (_, rest) = DOCUMENT
+        .split_once("\n## Other files\n")
+        .expect("the heading is there");
+    let rows = rest.lines().filter(|line| line.starts_with("| `"));
+    rows.filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
 /// The bytes of the document, for what is drawn in it.
 pub fn text() -> &'static str {
     DOCUMENT

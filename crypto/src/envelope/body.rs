@@ -1,12 +1,8 @@
-//! What a message keeps from the wire to its erasure: headers, countersignature and ciphertext.
+//! What a message keeps from the wire to its erasure, whether it has a recipient or not: protected header, ciphertext, and
 //!
 //! ```text
-//! 96([ bstr protected,
-//!      {5: bstr .size 12,                                             IV
-//!       11: [bstr {1: -7, 34: [-16, bstr .size 32]}, {}, bstr .size 64]},   ES256 and x5t
-//!      bstr ciphertext,
-//!      [recipient] ])                                                 not here: it changes
-//! 16([ the same three ])                                              nor there: as evidence
+//! uhdr = {5: bstr .size 12,                                                     IV
+//!         11: [bstr {1: -7, 34: [-16, bstr .size 32]}, {}, bstr .size 64]}      countersignature: ES256 and x5t
 //! ```
 //!
 //! What never stands here: recipients, and what a header means.

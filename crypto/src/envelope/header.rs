@@ -22,15 +22,15 @@ pub enum ContentType {
 /// The protected header of an envelope. Whoever holds the envelope can read it; only its device can have signed it.
 ///
 /// ```text
-/// {1: 3,                A256GCM
-///  3: uint / tstr,      content_type
-///  4: bstr .size 32,    key_thumbprint
-///  15: {1: tstr,        device (iss)
-///       2: tstr,        subject (sub)
-///       6: uint,        issued_at (iat), seconds
-///       -65537: uint,   boot
-///       -65538: uint,   sequence
-///       ? -65539: bstr .size 32}}   previous
+/// hdr = {1: 3,                A256GCM
+///        3: uint / tstr,      content_type
+///        4: bstr .size 32,    key_thumbprint
+///        15: {1: tstr,        device (iss)
+///             2: tstr,        subject (sub)
+///             6: uint,        issued_at (iat), seconds
+///             -65537: uint,   boot
+///             -65538: uint,   sequence
+///             ? -65539: bstr .size 32}}   previous
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

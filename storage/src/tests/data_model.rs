@@ -56,39 +56,131 @@ fn the_columns_of_files_are_documented() {
     }
 }
 
-/// Drawings in the sources of formats: what they show is what their tests pin.
-const DRAWN: [&str; 7] = [
+/// Formats are drawn in these sources, beside the tests that pin them.
+const DRAWN: [&str; 17] = [
     include_str!("../chunk/readings.rs"),
     include_str!("../chunk/waveforms.rs"),
     include_str!("../chunk/messages.rs"),
     include_str!("../chunk/evidence.rs"),
     include_str!("../chunk/devices.rs"),
     include_str!("../chunk/bytes.rs"),
+    include_str!("../chunk/values.rs"),
+    include_str!("../chunk/times.rs"),
+    include_str!("../chunk/runs.rs"),
+    include_str!("../chunk/pack.rs"),
+    include_str!("../files/write.rs"),
+    include_str!("../files/key_metadata.rs"),
     include_str!("../../../crypto/src/keys/blob.rs"),
+    include_str!("../../../crypto/src/keys/sealed.rs"),
+    include_str!("../../../crypto/src/envelope/mod.rs"),
+    include_str!("../../../crypto/src/envelope/body.rs"),
+    include_str!("../../../crypto/src/envelope/recipient.rs"),
 ];
 
+/// The one drawing of the envelope's header stands at its type.
+const HEADER: &str = include_str!("../../../crypto/src/envelope/header.rs");
+
+/// Drawings of the page that are of no format, by the beginnings of their first lines: how a message goes through the
+/// store, and which key wraps which.
+const PICTURES: [&str; 2] = ["device ──", "root key, epoch e"];
+
 #[test]
-fn formats_are_drawn_as_their_sources_draw_them() {
-    let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
-    let document: BTreeSet<String> = document::text().lines().map(squeezed).collect();
-    let (mut lines, mut missing) = (0, Vec::new());
-    for source in DRAWN {
-        let mut is_drawn = false;
-        for line in source.lines().map_while(|line| line.strip_prefix("//!")) {
-            let line = squeezed(line);
-            if line.starts_with("```") {
-                is_drawn = line == "```text";
-            } else if is_drawn && !line.is_empty() {
-                lines += 1;
-                // Numbers may be explained in other words; a line of a format may not.
-                if !document.contains(&line) && !line.starts_with("decompressed") {
-                    missing.push(line);
-                }
+fn formats_are_drawn_as_their_sources_draw_them_and_no_others_are() {
+    let lines = |drawings: Vec<Vec<String>>| -> BTreeSet<String> {
+        drawings.into_iter().flatten().collect()
+    };
+    let sources = DRAWN.into_iter().chain([HEADER]);
+    let in_sources = lines(sources.flat_map(in_comments).collect());
+    let in_page = drawings(document::text().lines());
+    let is_picture =
+        |drawing: &Vec<String>| PICTURES.iter().any(|begin| drawing[0].starts_with(begin));
+    let (pictures, formats): (Vec<_>, Vec<_>) = in_page.into_iter().partition(is_picture);
+    assert_eq!(pictures.len(), PICTURES.len());
+    let in_page = lines(formats);
+    let missing: Vec<_> = in_sources.difference(&in_page).collect();
+    let invented: Vec<_> = in_page.difference(&in_sources).collect();
+    assert!(missing.is_empty(), "not in the page: {missing:#?}");
+    assert!(invented.is_empty(), "only in the page: {invented:#?}");
+}
+
+/// What a source draws in its documentation.
+fn in_comments(source: &str) -> Vec<Vec<String>> {
+    let comments = source.lines().filter_map(|line| {
+        let line = line.trim_start();
+        line.strip_prefix("//!")
+            .or_else(|| line.strip_prefix("///"))
+    });
+    let drawn = drawings(comments);
+    assert!(!drawn.is_empty());
+    drawn
+}
+
+/// Blocks of text between the others, their lines with single spaces; empty lines are left out.
+fn drawings<'a>(text: impl Iterator<Item = &'a str>) -> Vec<Vec<String>> {
+    let (mut drawings, mut is_drawn) = (Vec::new(), false);
+    for line in text {
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.starts_with("```") {
+            is_drawn = line == "```text";
+            if is_drawn {
+                drawings.push(Vec::new());
             }
+        } else if let Some(drawing) = drawings.last_mut().filter(|_| is_drawn && !line.is_empty()) {
+            drawing.push(line);
         }
     }
-    assert!(lines >= 30, "the drawings are not found: {lines} lines");
-    assert!(missing.is_empty(), "{missing:#?}");
+    drawings
+}
+
+#[test]
+fn every_column_with_a_wrapped_or_sealed_key_is_where_the_page_says_which_key_wraps_which() {
+    let registry = document::tables("Registry");
+    let columns = |(table, columns): (&String, &document::Columns)| -> Vec<String> {
+        let names = columns.iter().map(|(name, _)| name);
+        let kept = names.filter(|name| ["wrapped", "sealed", "identity"].contains(&name.as_str()));
+        kept.map(|name| format!("{table}.{name}")).collect()
+    };
+    let columns: BTreeSet<String> = registry.iter().flat_map(columns).collect();
+    let page = drawings(document::text().lines());
+    let tree = page
+        .iter()
+        .find(|drawing| drawing[0].starts_with(PICTURES[1]));
+    let places = tree
+        .unwrap()
+        .iter()
+        .filter_map(|line| line.rsplit_once("│ "));
+    let places = places.map(|(_, place)| place.to_owned());
+    let drawn: BTreeSet<String> = places.filter(|place| !place.contains(' ')).collect();
+    assert_eq!(columns, drawn);
+}
+
+#[tokio::test]
+async fn a_file_names_its_key_in_the_words_of_the_page() {
+    let site = Site::new();
+    let store = site.create().await;
+    let admitted = admission(&patient(&store).await, 0);
+    store.inbox.admit(admitted).await.unwrap();
+    store.flush(at(10)).await.unwrap();
+    let files = store.catalog.files().await.unwrap();
+    let bytes = store.files.bytes(files[0].path.as_ref()).await.unwrap();
+    let page = drawings(document::text().lines());
+    let said = page
+        .iter()
+        .find(|drawing| drawing[0].starts_with("{\"keyMaterialType\""));
+    let said = said.unwrap()[..3].concat();
+    let begin = &said.as_bytes()[..20];
+    let at = bytes.windows(begin.len()).position(|part| part == begin);
+    let mut found = serde_json::Deserializer::from_slice(&bytes[at.unwrap()..]).into_iter();
+    let found: serde_json::Map<String, serde_json::Value> = found.next().unwrap().unwrap();
+    let said: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&said).unwrap();
+    let keys = |of: &serde_json::Map<_, _>| of.keys().cloned().collect::<BTreeSet<String>>();
+    assert_eq!(keys(&found), keys(&said));
+    for (key, value) in said {
+        let text = value.as_str().unwrap_or_default();
+        if !text.starts_with('<') {
+            assert_eq!(found[&key], value, "{key}");
+        }
+    }
 }
 
 #[test]
