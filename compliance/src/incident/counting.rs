@@ -50,6 +50,8 @@ pub(super) struct Deliveries {
     pub(super) people: BTreeSet<SubjectPseudonym>,
     pub(super) messages: u64,
     pub(super) readings: u64,
+    /// Of the messages, those of which it cannot be told any more whether they came in the window.
+    pub(super) undated: u64,
     pub(super) span: Span,
     /// Messages kept aside.
     pub(super) quarantined: u64,
@@ -178,6 +180,7 @@ pub(super) fn deliveries(
         found.people.insert(holding.subject.clone());
         found.messages = found.messages.saturating_add(holding.messages);
         found.readings = found.readings.saturating_add(holding.readings);
+        found.undated = found.undated.saturating_add(holding.undated);
         found
             .span
             .cover(Some(holding.first_at), Some(holding.last_at));

@@ -209,7 +209,9 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
     };
     // A query that began before the window may have handed out part of its rows before it as well.
     let carried = accesses.is_some_and(|accesses| accesses.carried > 0);
-    let precision = Precision::of(counted_twice || carried, unfinished);
+    // What lost its evidence may have come in before the window or after it.
+    let undated = deliveries.is_some_and(|deliveries| deliveries.undated > 0);
+    let precision = Precision::of(counted_twice || carried || undated, unfinished);
     let handed_out = |accesses: &Accesses| Figure {
         value: accesses
             .identities
@@ -241,7 +243,7 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
         people: Figure {
             value: people.len() as u64,
             // An unfinished query may have read nothing; a refused message may belong to somebody who is not counted.
-            precision: Precision::of(unfinished || carried, refused),
+            precision: Precision::of(unfinished || carried || undated, refused),
             queries: (read_by.iter().chain(&resolved_by).chain(&delivered_by))
                 .cloned()
                 .collect(),

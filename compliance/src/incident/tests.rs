@@ -236,6 +236,7 @@ fn a_stolen_device_is_counted_by_what_it_delivered() {
         readings,
         first_at: at("2026-03-26T08:00:00Z"),
         last_at: at("2026-03-26T11:00:00Z"),
+        undated: 0,
     };
     let mut findings = findings(&incident, &entries, &[holding(1, 400), holding(4, 100)]);
     findings.revoked.insert(device("monitor-7"));
@@ -261,6 +262,33 @@ fn a_stolen_device_is_counted_by_what_it_delivered() {
 }
 
 #[test]
+fn messages_without_a_time_of_arrival_are_counted_and_make_their_number_an_upper_bound() {
+    let (mut incident, entries) = stolen_token();
+    incident.users.clear();
+    incident.devices = [device("monitor-7")].into();
+    let holding = |n: u8, undated| Holding {
+        subject: patient(n),
+        device: device("monitor-7"),
+        messages: 3,
+        readings: 30,
+        first_at: incident.from,
+        last_at: incident.from,
+        undated,
+    };
+    for (undated, precision) in [(0, Precision::Exact), (2, Precision::AtMost)] {
+        let findings = findings(&incident, &entries, &[holding(1, 0), holding(4, undated)]);
+        let report = assemble(&incident, &parties(), &findings, incident.opened_at);
+        let nature = &report.nature;
+        for figure in [&nature.people, &nature.messages, &nature.records] {
+            assert_eq!(figure.precision, precision);
+        }
+        assert_eq!(nature.messages.value, 6);
+        let told = |unknown: &String| unknown.starts_with("When 2 messages came in");
+        assert_eq!(report.unknowns.iter().any(told), undated > 0);
+    }
+}
+
+#[test]
 fn without_devices_or_users_everything_in_the_window_counts() {
     let (mut incident, mut entries) = stolen_token();
     incident.users.clear();
@@ -275,6 +303,7 @@ fn without_devices_or_users_everything_in_the_window_counts() {
         readings: 5,
         first_at: incident.from,
         last_at: incident.from,
+        undated: 0,
     };
     let findings = findings(&incident, &entries, &[holding]);
     let report = assemble(&incident, &parties(), &findings, incident.opened_at);

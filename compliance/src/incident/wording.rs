@@ -130,6 +130,15 @@ pub(super) fn unknowns(
         }
         unknown("Whether what was read was copied or passed on.".into());
     }
+    if let Some(deliveries) = &findings.deliveries
+        && deliveries.undated > 0
+    {
+        unknown(format!(
+            "When {} messages came in: what proves it was lost to damage. They lie around the beginning or the end of the \
+             window, and all of them are counted.",
+            deliveries.undated
+        ));
+    }
     if findings
         .deliveries
         .as_ref()

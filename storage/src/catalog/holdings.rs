@@ -11,7 +11,7 @@ use sqlx::Row as _;
 use vitalseal_crypto::{AtRest, DeviceId, SubjectPseudonym, default_backend};
 
 use super::{Catalog, DataFile, FileKind, Snapshot};
-use crate::chunk::{ChunkError, ChunkRow, Devices};
+use crate::chunk::{ChunkRow, Devices, Noted};
 use crate::columns;
 use crate::compact::open_evidence;
 use crate::database::{at, count, parsed, us};
@@ -33,6 +33,9 @@ pub struct Holding {
     pub first_at: Timestamp,
     /// Latest instant measured.
     pub last_at: Timestamp,
+    /// Of the messages, those of chunks that came partly in the window, and whose evidence does not open any more: some
+    /// of them, and of their readings, may have come before it or after.
+    pub undated: u64,
 }
 
 impl Catalog {
@@ -70,9 +73,9 @@ impl Catalog {
         for row in rows {
             let (subject, device) = (row.try_get("subject")?, row.try_get("device")?);
             if row.try_get::<i64, _>("id")? > high && wanted.names(subject, device) {
-                let span = (row.try_get("first_at_us")?, row.try_get("last_at_us")?);
                 let readings = count(row.try_get("readings")?)?;
-                held.add(subject, device, (1, readings), span);
+                let span = (row.try_get("first_at_us")?, row.try_get("last_at_us")?);
+                held.add(subject, device, Sum::of(1, readings, span));
             }
         }
         for file in files.iter() {
@@ -120,39 +123,41 @@ impl Catalog {
                 if wanted.overlap(span) == Overlap::Part
                     && devices.any(|(device, _)| wanted.names(subject, device.as_str()))
                 {
-                    self.count_evidence(&chunk, file, wanted, held)?;
+                    // A report of a breach does not wait for a repair: what cannot be told apart counts.
+                    match self.messages_of(&chunk, file) {
+                        Some(messages) => messages.count(subject, wanted, held),
+                        None => count_all(subject, &chunk.devices, wanted, held, true),
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn count_evidence(
-        &self,
-        chunk: &ChunkRow,
-        file: &DataFile,
-        wanted: &Wanted,
-        held: &mut Held,
-    ) -> Result<(), StoreError> {
-        let evidence = open_evidence(chunk, file.table, self.data.keys(), default_backend());
-        let evidence = evidence.ok_or(ChunkError::Damaged("its evidence does not open"))?;
-        for (noted, envelope) in evidence.messages() {
-            let envelope = AtRest::decode(envelope);
-            let envelope = envelope.map_err(|_| ChunkError::Damaged("an envelope is none"))?;
-            let device = envelope.header().device.as_str();
-            if wanted.overlap((noted.received_at_us, noted.received_at_us)) == Overlap::All
-                && wanted.names(chunk.subject.as_str(), device)
-            {
+    /// When each message of a chunk came, and what it brought; `None` when its evidence was lost, or is damaged.
+    fn messages_of(&self, chunk: &ChunkRow, file: &DataFile) -> Option<Arrived> {
+        let evidence = open_evidence(chunk, file.table, self.data.keys(), default_backend())?;
+        let messages = evidence.messages().map(|(noted, envelope)| {
+            let envelope = AtRest::decode(envelope).ok()?;
+            Some((envelope.header().device.clone(), *noted))
+        });
+        messages.collect::<Option<_>>().map(Arrived)
+    }
+}
+
+/// The messages of a chunk.
+struct Arrived(Vec<(DeviceId, Noted)>);
+
+impl Arrived {
+    fn count(&self, subject: &str, wanted: &Wanted, held: &mut Held) {
+        for (device, noted) in &self.0 {
+            let arrived = (noted.received_at_us, noted.received_at_us);
+            if wanted.overlap(arrived) == Overlap::All && wanted.names(subject, device.as_str()) {
                 let span = (noted.first_at_us, noted.last_at_us);
-                held.add(
-                    chunk.subject.as_str(),
-                    device,
-                    (1, noted.readings.into()),
-                    span,
-                );
+                let sum = Sum::of(1, noted.readings.into(), span);
+                held.add(subject, device.as_str(), sum);
             }
         }
-        Ok(())
     }
 }
 
@@ -204,37 +209,58 @@ enum Overlap {
     All,
 }
 
+/// By patient and device.
 #[derive(Default)]
-struct Held(BTreeMap<(String, String), (u64, u64, i64, i64)>);
+struct Held(BTreeMap<(String, String), Sum>);
+
+#[derive(Clone, Copy)]
+struct Sum {
+    messages: u64,
+    readings: u64,
+    undated: u64,
+    first_us: i64,
+    last_us: i64,
+}
+
+impl Sum {
+    fn of(messages: u64, readings: u64, (first_us, last_us): (i64, i64)) -> Self {
+        Self {
+            messages,
+            readings,
+            undated: 0,
+            first_us,
+            last_us,
+        }
+    }
+}
 
 impl Held {
-    fn add(
-        &mut self,
-        subject: &str,
-        device: &str,
-        (messages, readings): (u64, u64),
-        (first, last): (i64, i64),
-    ) {
+    fn add(&mut self, subject: &str, device: &str, sum: Sum) {
         let key = (subject.to_owned(), device.to_owned());
-        let sum = self.0.entry(key).or_insert((0, 0, first, last));
-        *sum = (
-            sum.0 + messages,
-            sum.1 + readings,
-            sum.2.min(first),
-            sum.3.max(last),
-        );
+        let held = self.0.entry(key).or_insert(Sum {
+            messages: 0,
+            readings: 0,
+            undated: 0,
+            ..sum
+        });
+        held.messages += sum.messages;
+        held.readings += sum.readings;
+        held.undated += sum.undated;
+        held.first_us = held.first_us.min(sum.first_us);
+        held.last_us = held.last_us.max(sum.last_us);
     }
 
     fn into_holdings(self) -> Result<Vec<Holding>, StoreError> {
         let mut holdings = Vec::with_capacity(self.0.len());
-        for ((subject, device), (messages, readings, first, last)) in self.0 {
+        for ((subject, device), sum) in self.0 {
             holdings.push(Holding {
                 subject: parsed(&subject)?,
                 device: parsed(&device)?,
-                messages,
-                readings,
-                first_at: at(first)?,
-                last_at: at(last)?,
+                messages: sum.messages,
+                readings: sum.readings,
+                first_at: at(sum.first_us)?,
+                last_at: at(sum.last_us)?,
+                undated: sum.undated,
             });
         }
         Ok(holdings)
@@ -254,7 +280,7 @@ fn count_messages(batch: &RecordBatch, wanted: &Wanted, held: &mut Held) -> Resu
         if wanted.overlap((arrived, arrived)) == Overlap::All && wanted.names(subject, device) {
             let readings = u64::try_from(readings.value(row)).unwrap_or(0);
             let span = (first.value(row), last.value(row));
-            held.add(subject, device, (1, readings), span);
+            held.add(subject, device, Sum::of(1, readings, span));
         }
     }
     Ok(())
@@ -277,15 +303,22 @@ fn count_chunks(batch: &RecordBatch, wanted: &Wanted, held: &mut Held) -> Result
             continue;
         }
         let devices = Devices::parse(devices.value(row))?;
-        let mut named = devices.iter();
         if overlap == Overlap::Part {
+            let mut named = devices.iter();
             cut_through |= named.any(|(device, _)| wanted.names(subject, device.as_str()));
-            continue;
-        }
-        for (device, of) in named.filter(|(device, _)| wanted.names(subject, device.as_str())) {
-            let span = (of.first_at_us, of.last_at_us);
-            held.add(subject, device.as_str(), (of.messages, of.readings), span);
+        } else {
+            count_all(subject, &devices, wanted, held, false);
         }
     }
     Ok(cut_through)
+}
+
+/// Counts a chunk as a whole, by what is said of its devices.
+fn count_all(subject: &str, devices: &Devices, wanted: &Wanted, held: &mut Held, undated: bool) {
+    let named = devices.iter();
+    for (device, of) in named.filter(|(device, _)| wanted.names(subject, device.as_str())) {
+        let sum = Sum::of(of.messages, of.readings, (of.first_at_us, of.last_at_us));
+        let undated = if undated { of.messages } else { 0 };
+        held.add(subject, device.as_str(), Sum { undated, ..sum });
+    }
 }
