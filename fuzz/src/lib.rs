@@ -18,6 +18,7 @@ mod chunk {
     mod bytes;
     mod devices;
     mod error;
+    mod head;
     mod lanes;
     mod messages;
     mod pack;

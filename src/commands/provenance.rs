@@ -16,20 +16,26 @@ pub(crate) async fn run(command: ProvenanceCommand, as_json: bool) -> anyhow::Re
         repair: None,
     };
     let mut checked = store::answer(&at, request, as_json).await?;
-    let failed = checked["damage"].take();
-    let holds = checked["sound"] == true && checked["signatures"] == checked["messages"];
+    let (failed, unproven) = (checked["damage"].take(), checked["unproven"].take());
+    let holds = checked["sound"] == true
+        && checked["signatures"] == checked["messages"]
+        && unproven == json!([]);
+    let count = |list: &Value| Value::from(list.as_array().map_or(0, Vec::len));
     let verdict = json!({
         "holds": holds,
         "messages": checked["messages"],
         "verified": checked["signatures"],
         "files": checked["files"],
-        "failed": if as_json { failed.clone() } else { Value::from(failed.as_array().map_or(0, Vec::len)) },
+        "failed": if as_json { failed.clone() } else { count(&failed) },
         "failed_not_listed": checked["damage_not_listed"],
+        "unproven": if as_json { unproven.clone() } else { count(&unproven) },
     });
     output::print(&verdict, as_json)?;
-    if !as_json && failed != json!([]) {
-        output::line("")?;
-        output::print(&failed, false)?;
+    for (name, list) in [("failed", failed), ("unproven", unproven)] {
+        if !as_json && list != json!([]) {
+            output::line(&format!("\n{name}"))?;
+            output::print(&list, false)?;
+        }
     }
     Ok(if holds {
         ExitCode::SUCCESS

@@ -15,7 +15,7 @@ use crate::progress::Shown;
 use crate::{files, logging, memory, output};
 
 /// What of an answer is a table of its own.
-const TABLES: [&str; 3] = ["files", "damage", "losses"];
+const TABLES: [&str; 4] = ["files", "damage", "unproven", "losses"];
 
 pub(crate) async fn run(command: StoreCommand, as_json: bool) -> anyhow::Result<ExitCode> {
     let (at, request) = match command {

@@ -33,11 +33,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use vitalseal_crypto::MessageId;
 
-use self::chunks::Unproven;
 use self::messages::Messages;
 pub use self::place::Place;
 pub use self::repair::{RepairReport, SetAside};
 use self::signatures::Signatures;
+use crate::catalog::Unproven;
 use crate::keys::StoreKeys;
 use crate::progress::Progress;
 use crate::store::{Store, StoreError};
@@ -109,8 +109,8 @@ pub struct CheckReport {
     pub opened: u64,
     /// Those that were not tried: without patients' keys, or the patient was erased.
     pub unopened: u64,
-    /// Chunks whose evidence was lost, as a repair recorded it.
-    pub unproven: u64,
+    /// Chunks whose evidence was lost, as a repair recorded it: nothing proves any more where their readings came from.
+    pub unproven: Vec<Place>,
     /// Objects that the catalog does not know. Nobody reads or removes them.
     pub unknown: Vec<String>,
     /// What is damaged, the first 10,000.
@@ -229,7 +229,7 @@ struct Looked {
     signatures: u64,
     opened: u64,
     unopened: u64,
-    unproven: u64,
+    unproven: bool,
 }
 
 impl Looked {
@@ -270,7 +270,7 @@ impl Check<'_> {
         self.report.signatures += signatures;
         self.report.opened += opened;
         self.report.unopened += unopened;
-        self.report.unproven += unproven;
+        self.report.unproven.extend(unproven.then(|| place.clone()));
         for message in messages {
             self.message(Place {
                 message: Some(message),

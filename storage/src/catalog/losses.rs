@@ -1,5 +1,7 @@
 //! What was lost to damage, and recorded in the very transaction that set it aside: no loss is silent.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::Row as _;
@@ -7,6 +9,9 @@ use vitalseal_crypto::SubjectPseudonym;
 
 use super::Catalog;
 use crate::database::{Connection, at, at_opt, count, number, parsed, us};
+
+/// The fault of a chunk whose evidence a repair left out, and whose readings it kept.
+pub(crate) const EVIDENCE_LOST: &str = "its evidence does not open; its readings are there";
 
 /// A row of a data file, or a whole file, that was damaged and could not be kept. What could not be read is `None`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -30,11 +35,39 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Whether a reading of this span may have been lost.
+    /// Whether the readings are there, and only what proves where they came from is lost.
     #[must_use]
-    pub fn overlaps(&self, first_at: Timestamp, last_at: Timestamp) -> bool {
-        self.first_at.is_none_or(|first| first <= last_at)
-            && self.last_at.is_none_or(|last| last >= first_at)
+    pub fn is_of_evidence(&self) -> bool {
+        self.fault == EVIDENCE_LOST
+    }
+
+    /// Earliest and latest instant measured, µs since the Unix epoch; what is not known reaches to the end of time.
+    #[must_use]
+    pub fn span_us(&self) -> (i64, i64) {
+        (
+            self.first_at.map_or(i64::MIN, us),
+            self.last_at.map_or(i64::MAX, us),
+        )
+    }
+}
+
+/// Chunks whose evidence is on record as lost, by patient and span.
+#[derive(Clone, Debug, Default)]
+pub struct Unproven(HashSet<(SubjectPseudonym, (i64, i64))>);
+
+impl Unproven {
+    /// Of these losses.
+    #[must_use]
+    pub fn of(losses: &[Loss]) -> Self {
+        let lost = losses.iter().filter(|loss| loss.is_of_evidence());
+        let chunk = |loss: &Loss| Some((loss.patient.clone()?, loss.span_us()));
+        Self(lost.filter_map(chunk).collect())
+    }
+
+    /// Whether this chunk is one: without evidence that nobody recorded as lost, it is damaged.
+    #[must_use]
+    pub fn has(&self, patient: &SubjectPseudonym, span_us: (i64, i64), evidence: &[u8]) -> bool {
+        evidence.is_empty() && self.0.contains(&(patient.clone(), span_us))
     }
 }
 

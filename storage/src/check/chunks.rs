@@ -1,43 +1,20 @@
 //! Rows of chunks: what is said of a chunk, its evidence, and its readings against each other.
 
-use std::collections::{BTreeMap, HashSet};
-
 use arrow::record_batch::RecordBatch;
 use vitalseal_crypto::{
-    AtRest, BlobKey, DeviceId, MessageId, SubjectPseudonym, blob_kid, default_backend, open_blob,
+    AtRest, BlobKey, DeviceId, MessageId, blob_kid, default_backend, open_blob,
 };
 use zeroize::Zeroizing;
 
 use super::rows::Against;
 use super::{Cost, Looked, Place};
-use crate::catalog::{Loss, TableKind};
-use crate::chunk::{ChunkRow, DeviceSummary, Messages, Readings, Waveforms};
+use crate::catalog::{EVIDENCE_LOST, TableKind};
+use crate::chunk::{
+    ChunkRow, DeviceSummary, Devices, MessageMeta, Messages, Readings, Waveforms, evidence_of,
+};
 use crate::compact::{BUCKETS, context, open_evidence};
-use crate::database::{at, us};
+use crate::database::at;
 use crate::schema;
-
-/// Of a chunk whose evidence a repair left out.
-pub(super) const EVIDENCE_LOST: &str = "its evidence does not open; its readings are there";
-
-/// Chunks whose evidence is on record as lost, by patient and span.
-pub(super) struct Unproven(HashSet<(SubjectPseudonym, i64, i64)>);
-
-impl Unproven {
-    pub(super) fn of(losses: &[Loss]) -> Self {
-        let lost = losses.iter().filter(|loss| loss.fault == EVIDENCE_LOST);
-        let chunk = |loss: &Loss| {
-            let span = (us(loss.first_at?), us(loss.last_at?));
-            Some((loss.patient.clone()?, span.0, span.1))
-        };
-        Self(lost.filter_map(chunk).collect())
-    }
-
-    /// Whether this is one, without the evidence that it lost.
-    fn is(&self, chunk: &ChunkRow) -> bool {
-        let known = || (chunk.subject.clone(), chunk.first_at_us, chunk.last_at_us);
-        chunk.evidence.is_empty() && self.0.contains(&known())
-    }
-}
 
 /// What is known of one of a chunk's blobs.
 enum Blob<T> {
@@ -88,26 +65,49 @@ impl Chunk<'_> {
             (Blob::Damaged, Blob::Damaged) => {
                 looked.lost("neither its readings nor its evidence open");
             }
-            (Blob::Damaged, _) if self.against.unproven.is(self.row) => looked.unproven = 1,
+            (Blob::Damaged, _) if self.is_unproven() => looked.unproven = true,
             (Blob::Damaged, _) => looked.costs(EVIDENCE_LOST, Cost::Evidence),
-            (Blob::Open(Some(_)), Blob::Damaged) => looked.costs(
+            (
+                Blob::Open(Envelopes {
+                    messages: Some(_), ..
+                }),
+                Blob::Damaged,
+            ) => looked.costs(
                 "its readings do not open; its evidence holds their messages",
                 Cost::Nothing,
             ),
             (_, Blob::Damaged) => looked.doubt("its readings do not open"),
             _ => {}
         }
-        let evidence = match evidence {
-            Blob::Open(messages) => messages,
-            _ => None,
-        };
         looked.messages = match (evidence, found) {
-            (evidence, Blob::Open(found)) => {
-                self.compare(&found, evidence.as_deref(), looked);
-                evidence.unwrap_or(found.messages)
+            (Blob::Open(evidence), Blob::Open(found)) => {
+                self.compare(&found, looked);
+                if found.evidence.is_some_and(|of| of != evidence.digest) {
+                    looked.doubt("its readings were made of other evidence than lies beside them");
+                }
+                if evidence
+                    .messages
+                    .as_ref()
+                    .is_some_and(|of| *of != found.messages)
+                {
+                    looked.doubt("its readings came in other messages than its evidence holds");
+                }
+                evidence.messages.unwrap_or(found.messages)
             }
-            (evidence, _) => evidence.unwrap_or_default(),
+            (_, Blob::Open(found)) => {
+                self.compare(&found, looked);
+                found.messages
+            }
+            (Blob::Open(evidence), _) => evidence.messages.unwrap_or_default(),
+            _ => Vec::new(),
         };
+    }
+
+    /// Whether its evidence is on record as lost.
+    fn is_unproven(&self) -> bool {
+        let row = self.row;
+        let span = (row.first_at_us, row.last_at_us);
+        self.against.unproven.has(&row.subject, span, &row.evidence)
     }
 
     fn is_in_its_bucket(&self) -> bool {
@@ -141,8 +141,8 @@ impl Chunk<'_> {
             && most(|it| it.received_last_us) == Some(row.received_last_us)
     }
 
-    /// The messages that the evidence holds, if each is one; it needs no patient's key.
-    fn evidence(&self, table: TableKind, looked: &mut Looked) -> Blob<Option<Vec<MessageId>>> {
+    /// What the evidence holds; it needs no patient's key.
+    fn evidence(&self, table: TableKind, looked: &mut Looked) -> Blob<Envelopes> {
         let keys = &self.against.store_keys;
         let Ok(kid) = blob_kid(&self.row.evidence) else {
             return Blob::Damaged;
@@ -155,14 +155,19 @@ impl Chunk<'_> {
             return Blob::Damaged;
         };
         let mut messages = Vec::with_capacity(evidence.count());
-        let mut by_device: BTreeMap<DeviceId, u64> = BTreeMap::new();
-        let mut readings = 0_u64;
+        let mut devices = Devices::default();
         for (noted, envelope) in evidence.messages() {
-            readings = readings.saturating_add(noted.readings.into());
             match AtRest::decode(envelope) {
                 Ok(envelope) => {
                     let id = envelope.header().message_id();
-                    *by_device.entry(id.device.clone()).or_default() += 1;
+                    let message = MessageMeta {
+                        device: id.device.clone(),
+                        boot: id.boot,
+                        sequence: id.sequence,
+                        received_at_us: noted.received_at_us,
+                    };
+                    let measured = (noted.first_at_us, noted.last_at_us);
+                    devices.add(&message, noted.readings.into(), measured.0, measured.1);
                     self.envelope(&envelope, &id, noted.received_at_us, table, looked);
                     messages.push(id);
                 }
@@ -171,19 +176,13 @@ impl Chunk<'_> {
                 }
             }
         }
-        let counted = self
-            .row
-            .devices
-            .iter()
-            .map(|(device, of)| (device, of.messages));
-        if !by_device
-            .iter()
-            .map(|(device, count)| (device, *count))
-            .eq(counted)
-        {
+        if devices != self.row.devices {
             looked.doubt("its evidence holds other messages than its columns count");
         }
-        Blob::Open((messages.len() == evidence.count()).then_some(messages))
+        Blob::Open(Envelopes {
+            messages: (messages.len() == evidence.count()).then_some(messages),
+            digest: evidence.digest(),
+        })
     }
 
     fn envelope(
@@ -234,21 +233,27 @@ impl Chunk<'_> {
         }
     }
 
-    fn compare(&self, found: &Found, evidence: Option<&[MessageId]>, looked: &mut Looked) {
+    fn compare(&self, found: &Found, looked: &mut Looked) {
         if found.readings != self.row.readings || found.codes != self.row.codes {
             looked.doubt("its readings are others than its columns count");
         }
         if found.span != Some((self.row.first_at_us, self.row.last_at_us)) {
             looked.doubt("its readings lie at other times than its columns say");
         }
-        if evidence.is_some_and(|evidence| found.messages != evidence) {
-            looked.doubt("its readings came in other messages than its evidence holds");
-        }
     }
+}
+
+/// What a chunk's evidence holds.
+struct Envelopes {
+    /// `None` if one of the envelopes is none.
+    messages: Option<Vec<MessageId>>,
+    digest: [u8; 32],
 }
 
 /// What a chunk's readings, or samples, add up to.
 struct Found {
+    /// The digest of the evidence that they were made of, if they say it.
+    evidence: Option<[u8; 32]>,
     readings: u64,
     codes: u64,
     span: Option<(i64, i64)>,
@@ -258,6 +263,7 @@ struct Found {
 impl Found {
     fn parse(plain: Zeroizing<Vec<u8>>, table: TableKind) -> Option<Self> {
         let mut found = Self {
+            evidence: evidence_of(&plain).ok()?,
             readings: 0,
             codes: 0,
             span: None,

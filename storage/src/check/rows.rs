@@ -11,10 +11,9 @@ use vitalseal_crypto::{
 };
 use vitalseal_vitals::{Reading, senml, waveform};
 
-use super::chunks::Unproven;
 use super::signatures::Signatures;
 use super::{Looked, Place};
-use crate::catalog::TableKind;
+use crate::catalog::{TableKind, Unproven};
 use crate::database::at;
 use crate::inbox::rows::SealedRow;
 use crate::keys::StoreKeys;

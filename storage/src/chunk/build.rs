@@ -5,15 +5,17 @@ use zeroize::Zeroizing;
 
 use super::bytes::{put_float, put_length, put_signed, put_unsigned};
 use super::error::{ChunkError, MAX_READINGS};
+use super::head::{self, Digest};
 use super::messages::{MessageMeta, MessageTable};
 use super::pack::SLACK;
-use super::readings::{Readings, VERSION};
+use super::readings::Readings;
 use super::stats::Stats;
 use super::{pad, runs, times, values};
 
 /// Makes the plaintext of one chunk.
 #[derive(Default)]
 pub struct ReadingsBuilder {
+    evidence: Digest,
     messages: MessageTable,
     /// Of each device, of each signal by its number: what was measured, in the order in which it came.
     series: Vec<Vec<Option<Points>>>,
@@ -37,6 +39,11 @@ impl ReadingsBuilder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says what its messages came in: the SHA-256 of its evidence. Zeros, if nobody says it, are that of none.
+    pub fn prove(&mut self, evidence: Digest) {
+        self.evidence = evidence;
     }
 
     /// Adds a message and gives its index: the first is 0, and every next one more.
@@ -104,7 +111,7 @@ impl ReadingsBuilder {
         series.sort_by_key(|(device, of)| (of.signal.number, *device));
         // Room for what is usual, since a vector that moves leaves its bytes behind.
         let mut out = Zeroizing::new(Vec::with_capacity(2 * count + 4096));
-        out.push(VERSION);
+        head::put(&self.evidence, &mut out);
         self.messages.write(&mut out)?;
         put_length(&mut out, series.len());
         let mut columns = Columns::with_capacity(2 * count);

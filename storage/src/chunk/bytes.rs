@@ -60,6 +60,12 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], ChunkError> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(SHORT)?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
     pub(super) fn byte(&mut self) -> Result<u8, ChunkError> {
         let (byte, rest) = self.rest.split_first().ok_or(SHORT)?;
         self.rest = rest;
@@ -89,11 +95,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn float(&mut self) -> Result<f64, ChunkError> {
         match self.byte()? {
-            BITS => {
-                let (bytes, rest) = self.rest.split_first_chunk().ok_or(SHORT)?;
-                self.rest = rest;
-                Ok(f64::from_le_bytes(*bytes))
-            }
+            BITS => Ok(f64::from_le_bytes(self.array()?)),
             scale => values::unscaled(scale, self.signed()?)
                 .ok_or(ChunkError::Damaged("a float has at most nine decimals")),
         }

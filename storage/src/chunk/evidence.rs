@@ -9,13 +9,18 @@
 //!               | readings unsigned | length unsigned | the envelope
 //! ```
 //!
+//! The readings of the chunk name it by the SHA-256 of what is decompressed (`head.rs`).
+//!
 //! Envelopes are ciphertext, so what compresses is what they repeat: device, pseudonym, certificate, key identifiers.
 
 use std::io::Read;
 use std::ops::Range;
 
+use vitalseal_crypto::default_backend;
+
 use super::bytes::{Reader, put_length, put_signed, put_unsigned};
 use super::error::{ChunkError, MAX_MESSAGES};
+use super::head::Digest;
 use super::pad;
 
 const VERSION: u8 = 1;
@@ -66,6 +71,12 @@ impl EvidenceBuilder {
         put_unsigned(&mut self.bytes, noted.readings.into());
         put_length(&mut self.bytes, envelope.len());
         self.bytes.extend(envelope);
+    }
+
+    /// What [`Evidence::digest`] will be.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest(&self.bytes)
     }
 
     /// The chunk's plaintext, as long as its size class.
@@ -140,6 +151,12 @@ impl Evidence {
         Ok(Self { bytes, messages })
     }
 
+    /// SHA-256 of all that was decompressed: the chunk's readings name it.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        digest(&self.bytes)
+    }
+
     /// How many envelopes there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -156,6 +173,11 @@ impl Evidence {
         let messages = self.messages.iter();
         messages.map(|(noted, envelope)| (noted, &self.bytes[envelope.clone()]))
     }
+}
+
+/// The bytes say themselves where each part of them ends, so that no other evidence has the same.
+fn digest(bytes: &[u8]) -> Digest {
+    default_backend().sha256(&[bytes])
 }
 
 /// Decompresses to exactly `length` bytes, which are allocated as they come.

@@ -1,7 +1,7 @@
 //! The plaintext of a chunk's `sealed` column: the readings of one patient in one bucket, series by series.
 //!
 //! ```text
-//! readings = 01 | messages | series unsigned | entry of each series | columns of each series | zero bytes
+//! readings = head | messages | series unsigned | entry of each series | columns of each series | zero bytes
 //!
 //! entry    = signal unsigned | device unsigned | readings unsigned | flagged unsigned
 //!            | first_us signed, less that of the entry before | last_us unsigned, less first_us
@@ -12,8 +12,8 @@
 //!
 //! A series is one signal of one device, in the order of time; entries are ordered by signal number, then by device.
 //! A monitor measures many signals at one instant and sends them in one message: a column of times or messages that an
-//! earlier series has already is not written again, and the entry names that series instead. Zero bytes follow, at
-//! least [`SLACK`] and then up to the size class of the whole.
+//! earlier series has already is not written again, and the entry names that series instead. The head is drawn in
+//! `head.rs`. Zero bytes follow, at least [`SLACK`] and then up to the size class of the whole.
 //!
 //! What an entry says of its series answers most questions about it, so that its columns are not decoded; and a column
 //! is decoded alone.
@@ -26,13 +26,11 @@ use zeroize::Zeroizing;
 
 use super::bytes::Reader;
 use super::error::{ChunkError, MAX_READINGS};
+use super::head::{self, Digest};
 use super::messages::{MessageColumns, Messages};
 use super::pack::{BLOCK, Column, SLACK};
 use super::stats::Stats;
 use super::{runs, times, values};
-
-/// The version that is written.
-pub(super) const VERSION: u8 = 1;
 
 const WRONG: ChunkError = ChunkError::Damaged("the entry of a series says what cannot be");
 
@@ -53,6 +51,7 @@ pub struct Series {
 /// The plaintext of one chunk, parsed and not yet decoded.
 pub struct Readings {
     bytes: Zeroizing<Vec<u8>>,
+    evidence: Option<Digest>,
     messages: MessageColumns,
     series: Vec<Series>,
 }
@@ -64,9 +63,7 @@ impl Readings {
     /// [`ChunkError::Version`] or [`ChunkError::Damaged`].
     pub fn parse(bytes: Zeroizing<Vec<u8>>) -> Result<Self, ChunkError> {
         let mut reader = Reader::new(&bytes);
-        if reader.byte()? != VERSION {
-            return Err(ChunkError::Version);
-        }
+        let evidence = head::take(&mut reader)?;
         let messages = MessageColumns::parse(&mut reader, &bytes)?;
         let count = reader.count(reader.rest().len())?;
         let (mut series, mut places): (Vec<Series>, Vec<Places>) = (Vec::new(), Vec::new());
@@ -109,9 +106,16 @@ impl Readings {
         }
         Ok(Self {
             bytes,
+            evidence,
             messages,
             series,
         })
+    }
+
+    /// SHA-256 of the [evidence](super::Evidence::digest) that it was made of; `None` when that is not said.
+    #[must_use]
+    pub fn evidence(&self) -> Option<Digest> {
+        self.evidence
     }
 
     /// The devices that its messages are of.

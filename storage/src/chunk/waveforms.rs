@@ -1,14 +1,15 @@
 //! The plaintext of a chunk's `sealed` column in the table of waveforms: stretches of even samples, one a message.
 //!
 //! ```text
-//! waveforms = 01 | messages | stretches unsigned | columns | samples of each stretch, a column | zero bytes
+//! waveforms = head | messages | stretches unsigned | columns | samples of each stretch, a column | zero bytes
 //!
 //! columns   = signal | message | start µs | period µs | period samples | samples | length of the samples' column
 //!             | factor | origin                   the last two of values; before each its length unsigned
 //! ```
 //!
 //! Stretches are ordered by signal number, start and message. Samples are the integers that the device took, so that
-//! `origin + factor × sample` gives every value bit for bit. Zero bytes follow as in [`readings`](super::readings).
+//! `origin + factor × sample` gives every value bit for bit. The head is drawn in `head.rs`. Zero bytes follow as in
+//! [`readings`](super::readings).
 
 use std::ops::Range;
 
@@ -18,17 +19,17 @@ use zeroize::Zeroizing;
 
 use super::bytes::{Reader, put_length};
 use super::error::{ChunkError, MAX_READINGS};
+use super::head::{self, Digest};
 use super::messages::{MessageColumns, MessageMeta, MessageTable, Messages};
 use super::pack::{self, Column, SLACK};
 use super::{pad, values};
-
-const VERSION: u8 = 1;
 
 const DAMAGED: ChunkError = ChunkError::Damaged("a stretch of samples is not one");
 
 /// Makes the plaintext of one chunk of waveforms.
 #[derive(Default)]
 pub struct WaveformsBuilder {
+    evidence: Digest,
     messages: MessageTable,
     stretches: Vec<(u32, Waveform)>,
 }
@@ -38,6 +39,11 @@ impl WaveformsBuilder {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says what its messages came in: the SHA-256 of its evidence. Zeros, if nobody says it, are that of none.
+    pub fn prove(&mut self, evidence: Digest) {
+        self.evidence = evidence;
     }
 
     /// Adds a message and gives its index: the first is 0, and every next one more.
@@ -92,7 +98,7 @@ impl WaveformsBuilder {
         });
         // Room for what is usual, since a vector that moves leaves its bytes behind.
         let mut out = Zeroizing::new(Vec::with_capacity(2 * samples + 4096));
-        out.push(VERSION);
+        head::put(&self.evidence, &mut out);
         self.messages.write(&mut out)?;
         put_length(&mut out, self.stretches.len());
         let mut columns = Zeroizing::new(Vec::with_capacity(2 * samples));
@@ -172,6 +178,7 @@ impl WaveformRow {
 /// The plaintext of one chunk of waveforms, parsed; samples are not yet decoded.
 pub struct Waveforms {
     bytes: Zeroizing<Vec<u8>>,
+    evidence: Option<Digest>,
     messages: MessageColumns,
     rows: Vec<WaveformRow>,
 }
@@ -183,9 +190,7 @@ impl Waveforms {
     /// [`ChunkError::Version`] or [`ChunkError::Damaged`].
     pub fn parse(bytes: Zeroizing<Vec<u8>>) -> Result<Self, ChunkError> {
         let mut reader = Reader::new(&bytes);
-        if reader.byte()? != VERSION {
-            return Err(ChunkError::Version);
-        }
+        let evidence = head::take(&mut reader)?;
         let messages = MessageColumns::parse(&mut reader, &bytes)?;
         let count = reader.count(MAX_READINGS)?;
         let mut column = || {
@@ -222,9 +227,16 @@ impl Waveforms {
         }
         Ok(Self {
             bytes,
+            evidence,
             messages,
             rows,
         })
+    }
+
+    /// SHA-256 of the [evidence](super::Evidence::digest) that it was made of; `None` when that is not said.
+    #[must_use]
+    pub fn evidence(&self) -> Option<Digest> {
+        self.evidence
     }
 
     /// The devices that its messages are of.

@@ -2,8 +2,8 @@
 //!
 //! What came as messages is opened and decoded once, and sealed again by column; what came as chunks is opened, joined
 //! and sealed again; a chunk that has the bucket to itself goes over byte for byte. The envelopes go along bit for bit,
-//! in the order of the messages. What does not open is passed through as it is, and counted. A new chunk is opened
-//! again, and held against what went in, before it is handed out.
+//! in the order of the messages. What does not open, or lies beside other evidence than it was made of, is passed through
+//! as it is, and counted. A new chunk is opened again, and held against what went in, before it is handed out.
 //!
 //! Keys are handed in and go with the group. Nothing here writes, and no value leaves but sealed.
 
@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
 use vitalseal_crypto::{
     AtRest, Backend, BlobContext, BlobKey, Kid, PatientKeys, SubjectPseudonym, blob_kid, open_blob,
     seal_blob,
@@ -163,7 +162,8 @@ impl Sealer {
         };
         let evidence = open_evidence(row, table, &self.store_keys, self.backend)?;
         let messages = usize::try_from(row.messages).ok()?;
-        let as_said = plain.messages() == messages
+        let as_said = plain.is_of(&evidence)
+            && plain.messages() == messages
             && evidence.count() == messages
             && plain.readings() == usize::try_from(row.readings).ok()?;
         as_said.then_some((plain, evidence))
@@ -176,9 +176,16 @@ impl Sealer {
         subject: &SubjectPseudonym,
         bucket: Bucket,
     ) -> Result<(TableKind, ChunkRow), StoreError> {
+        let digest = part.evidence.digest();
         let (table, plain) = match part.builder {
-            Builder::Vitals(builder) => (TableKind::Vitals, builder.finish()?),
-            Builder::Waveforms(builder) => (TableKind::Waveforms, builder.finish()?),
+            Builder::Vitals(mut builder) => {
+                builder.prove(digest);
+                (TableKind::Vitals, builder.finish()?)
+            }
+            Builder::Waveforms(mut builder) => {
+                builder.prove(digest);
+                (TableKind::Waveforms, builder.finish()?)
+            }
         };
         let evidence = part.evidence.finish()?;
         let mut chunk = ChunkRow {
@@ -205,15 +212,11 @@ impl Sealer {
         let key = BlobKey::Store(self.store_keys.current());
         let evidence = seal(schema::EVIDENCE, &evidence, key)?;
         (chunk.sealed, chunk.evidence) = (sealed, evidence);
-        let (digest, content) = (part.digest.finish(), part.content);
-        let same = self
-            .open_chunk(&chunk, table)
-            .is_some_and(|(plain, evidence)| {
-                let mut found = EnvelopeDigest::default();
-                evidence.iter().for_each(|envelope| found.add(envelope));
-                found.finish() == digest && Content::of(&plain, 0) == Ok(content)
-            });
-        if same {
+        let opened = self.open_chunk(&chunk, table);
+        let same = |(plain, _): &(Plain, _)| {
+            plain.evidence() == Some(digest) && Content::of(plain, 0) == Ok(part.content)
+        };
+        if opened.as_ref().is_some_and(same) {
             Ok((table, chunk))
         } else {
             Err(StoreError::NotTheSame)
@@ -305,6 +308,18 @@ impl Plain {
             Self::Waveforms(waveforms) => waveforms.rows().iter().map(|row| row.count).sum(),
         }
     }
+
+    fn evidence(&self) -> Option<[u8; 32]> {
+        match self {
+            Self::Vitals(readings) => readings.evidence(),
+            Self::Waveforms(waveforms) => waveforms.evidence(),
+        }
+    }
+
+    /// Whether it was made of this evidence, as far as it says of which.
+    fn is_of(&self, evidence: &Evidence) -> bool {
+        self.evidence().is_none_or(|of| of == evidence.digest())
+    }
 }
 
 enum Opened<'a> {
@@ -321,7 +336,6 @@ enum Builder {
 struct Part {
     builder: Builder,
     evidence: EvidenceBuilder,
-    digest: EnvelopeDigest,
     content: Content,
     devices: Devices,
     measured: (i64, i64),
@@ -357,7 +371,6 @@ impl Part {
         Self {
             builder,
             evidence: EvidenceBuilder::new(),
-            digest: EnvelopeDigest::default(),
             content: Content::default(),
             devices: Devices::default(),
             measured: (i64::MAX, i64::MIN),
@@ -407,7 +420,7 @@ impl Part {
             last_at_us: row.last_at_us,
             readings,
         };
-        self.keep(&noted, &row.envelope);
+        self.evidence.push(&noted, &row.envelope);
         Ok(())
     }
 
@@ -433,7 +446,7 @@ impl Part {
         let received = (row.received_first_us, row.received_last_us);
         self.count(row.messages, row.readings, measured, received);
         for (noted, envelope) in evidence.messages() {
-            self.keep(noted, envelope);
+            self.evidence.push(noted, envelope);
         }
         Ok(())
     }
@@ -445,29 +458,9 @@ impl Part {
         self.measured = widen(self.measured, measured);
         self.received = widen(self.received, received);
     }
-
-    fn keep(&mut self, noted: &Noted, envelope: &[u8]) {
-        self.evidence.push(noted, envelope);
-        self.digest.add(envelope);
-    }
 }
 
 /// A signal's place in the column of codes.
 fn bit(signal: &Signal) -> u64 {
     1_u64.checked_shl(u32::from(signal.number)).unwrap_or(0)
-}
-
-/// SHA-256 over envelopes, each after its length.
-#[derive(Default)]
-struct EnvelopeDigest(Sha256);
-
-impl EnvelopeDigest {
-    fn add(&mut self, envelope: &[u8]) {
-        self.0.update((envelope.len() as u64).to_be_bytes());
-        self.0.update(envelope);
-    }
-
-    fn finish(self) -> [u8; 32] {
-        self.0.finalize().into()
-    }
 }

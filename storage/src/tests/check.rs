@@ -8,7 +8,7 @@ use parquet::arrow::async_reader::AsyncFileReader as _;
 use super::sealed::{Found, Monitor, everything};
 use super::vacuum::Log;
 use super::*;
-use crate::catalog::{DataFile, TableKind};
+use crate::catalog::{DataFile, Holding, TableKind};
 use crate::check::{CheckOptions, CheckReport, Cost, Place, RepairReport};
 use crate::compact::CompactionSettings;
 use crate::ports::Actor;
@@ -313,14 +313,34 @@ async fn a_chunk_whose_evidence_is_damaged_keeps_its_readings() {
     let damaged = of_rows(&report);
     assert_eq!(damaged.len(), 1, "a bit costs its own chunk: {damaged:?}");
     assert_eq!(damaged[0].0, Cost::Evidence);
+    let held = async |until| {
+        let held = ward.store.catalog.holdings(None, None, at(0), at(until));
+        let held = held.await.unwrap();
+        let sum = |of: fn(&Holding) -> u64| held.iter().map(of).sum::<u64>();
+        (
+            sum(|it| it.messages),
+            sum(|it| it.readings),
+            sum(|it| it.undated),
+        )
+    };
+    let all = held(900).await;
     let repaired_once = repaired(&ward, &report).await;
     assert_eq!(repaired_once.losses.len(), 1);
-    assert_eq!(repaired_once.losses[0].messages, Some(MESSAGES));
+    let loss = &repaired_once.losses[0];
+    assert_eq!(
+        (loss.messages, loss.is_of_evidence()),
+        (Some(MESSAGES), true)
+    );
 
     // Merging leaves it as it is.
     for _ in 0..2 {
         let after = ward.check().await;
-        assert_eq!((&after.damage[..], after.unproven), (&[][..], 1));
+        assert_eq!(after.damage, []);
+        let [unproven] = &after.unproven[..] else {
+            panic!("{:?}", after.unproven);
+        };
+        assert_eq!(unproven.patient, loss.patient);
+        assert_eq!(unproven.messages, Some(MESSAGES));
         assert_eq!(after.opened, before.opened);
         assert_eq!(
             (after.messages, after.readings),
@@ -331,6 +351,15 @@ async fn a_chunk_whose_evidence_is_damaged_keeps_its_readings() {
     }
     let again = repaired(&ward, &ward.check().await).await;
     assert_eq!(again, RepairReport::default());
+
+    // Whoever counts what came needs it only where a window cuts it in two, and then counts all of it.
+    assert_eq!(held(900).await, all);
+    assert_eq!(all, (before.messages, before.readings, 0));
+    let (messages, readings, undated) = held(100).await;
+    assert_eq!(undated, MESSAGES);
+    let others = PATIENTS * 2 - 1;
+    assert_eq!(messages, others + MESSAGES);
+    assert!(readings > others * 60 + MESSAGES * 60 - 1, "{readings}");
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ fn write_seeds() {
         seeds::write(TARGET, name, &[&[kind], plain].concat());
     };
     write("ok-readings", b'r', &build(&vectors::sent()));
+    let unbound = build(&vectors::sent());
+    write("ok-unbound", b'r', &[&[1], &unbound[33..]].concat());
     let many = build(&hostile::some_messages());
     write("ok-many-signals", b'r', &many);
     write("no-half", b'r', &many[..many.len() / 2]);

@@ -7,9 +7,10 @@ use vitalseal_vitals::{Period, Reading, Waveform, signal};
 use zeroize::Zeroizing;
 
 use super::super::{
-    Devices, Evidence, EvidenceBuilder, MessageMeta, Noted, Readings, Waveforms, WaveformsBuilder,
+    ChunkError, Devices, Evidence, EvidenceBuilder, MessageMeta, Noted, ReadingsBuilder, Waveforms,
+    WaveformsBuilder, evidence_of,
 };
-use super::{Sent, build, decoded, expected};
+use super::{Sent, build, decoded, expected, parse};
 
 pub(super) fn sent() -> Vec<Sent> {
     let at = |s: i64| Timestamp::from_second(1_767_312_000 + s).unwrap();
@@ -67,7 +68,7 @@ fn noted() -> Noted {
 }
 
 const READINGS: &str = "
-    01                          # version
+    02 EVIDENCE                 # version, what it was made of
     02 01 05 6d6f6e2d31         # two messages of one device: mon-1
     03 000000                   # their devices: frame, 0 bits, 0
     03 00000e                   # boots: 7
@@ -95,7 +96,7 @@ const READINGS: &str = "
     00000000000000000000000000  # padding
 ";
 const WAVEFORMS: &str = "
-    01                          # version
+    02 EVIDENCE                 # version, what it was made of
     01 01 05 6d6f6e2d31         # a message of one device: mon-1
     03 000000 03 00000e         # device, boot
     04 0000c801                 # sequence
@@ -126,17 +127,30 @@ const DEVICES: &str = "
     80a4a5c38cd7a306 c096b102   # received from 1767312004000000, for 5 s
 ";
 
+/// SHA-256 of what [`EVIDENCE`] decompresses to.
+const DIGEST: &str = "60904b6f4e5e09aaa2c3b3b8acfaf5104ddc07a1a6eba89abe73588055470d9b";
+
 /// The bytes of a vector, whose lines are explained behind `#`.
 fn bytes(annotated: &str) -> Vec<u8> {
+    let annotated = annotated.replace("EVIDENCE", DIGEST);
     let hex = annotated.lines().filter_map(|line| line.split('#').next());
     hex::decode(hex.flat_map(str::split_whitespace).collect::<String>()).unwrap()
 }
 
+fn digest() -> [u8; 32] {
+    hex::decode(DIGEST).unwrap().try_into().unwrap()
+}
+
 #[test]
 fn the_layout_of_readings_is_as_it_was() {
-    assert_eq!(hex::encode(&*build(&sent())), hex::encode(bytes(READINGS)));
-    let readings = Readings::parse(Zeroizing::new(bytes(READINGS))).unwrap();
+    let mut builder = ReadingsBuilder::new();
+    builder.merge(&parse(&build(&sent()))).unwrap();
+    builder.prove(digest());
+    let built = builder.finish().unwrap();
+    assert_eq!(hex::encode(&*built), hex::encode(bytes(READINGS)));
+    let readings = parse(&bytes(READINGS));
     assert_eq!(decoded(&readings), expected(&sent()));
+    assert_eq!(readings.evidence(), Some(digest()));
 }
 
 #[test]
@@ -144,6 +158,7 @@ fn the_layout_of_waveforms_is_as_it_was() {
     let mut builder = WaveformsBuilder::new();
     builder.message(sent().remove(0).0);
     builder.push(0, waveform());
+    builder.prove(digest());
     assert_eq!(
         hex::encode(&*builder.finish().unwrap()),
         hex::encode(bytes(WAVEFORMS))
@@ -154,6 +169,28 @@ fn the_layout_of_waveforms_is_as_it_was() {
         .samples(&waveforms.rows()[0], &mut samples)
         .unwrap();
     assert_eq!(samples, waveform().samples());
+    assert_eq!(waveforms.evidence(), Some(digest()));
+}
+
+/// Before there was a version 02, a chunk began with its messages.
+#[test]
+fn what_version_1_left_is_read_and_names_no_evidence() {
+    let old = |vector: &str| [&[1], &bytes(vector)[33..]].concat();
+    let readings = parse(&old(READINGS));
+    assert_eq!(decoded(&readings), expected(&sent()));
+    let waveforms = Waveforms::parse(Zeroizing::new(old(WAVEFORMS))).unwrap();
+    assert_eq!(waveforms.rows().len(), 1);
+    assert_eq!((readings.evidence(), waveforms.evidence()), (None, None));
+    for (plain, named) in [(bytes(READINGS), Some(digest())), (old(READINGS), None)] {
+        assert_eq!(evidence_of(&plain), Ok(named));
+    }
+    for (nothing, error) in [
+        (&[][..], ChunkError::Damaged("it ends too early")),
+        (&[2, 0], ChunkError::Damaged("it ends too early")),
+        (&[3], ChunkError::Version),
+    ] {
+        assert_eq!(evidence_of(nothing), Err(error));
+    }
 }
 
 #[test]
@@ -168,6 +205,9 @@ fn the_layout_of_evidence_is_as_it_was() {
             .messages()
             .eq([(&noted(), b"an envelope".as_slice())])
     );
+    assert_eq!(hex::encode(evidence.digest()), DIGEST);
+    // However it is compressed.
+    assert_eq!(written.digest(), evidence.digest());
 }
 
 #[test]
