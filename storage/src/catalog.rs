@@ -18,6 +18,8 @@ mod file;
 mod garbage;
 mod holdings;
 mod losses;
+mod noted;
+mod settle;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -30,7 +32,8 @@ pub use self::garbage::{EndedFile, Tombstone};
 pub use self::holdings::Holding;
 pub(crate) use self::losses::EVIDENCE_LOST;
 pub use self::losses::{Loss, Unproven};
-use crate::database::{Database, count, number};
+use self::settle::Newest;
+use crate::database::{Database, number};
 use crate::files::SealedFiles;
 use crate::inbox::Inbox;
 use crate::store::StoreError;
@@ -52,6 +55,8 @@ pub struct Snapshot {
     pub id: SnapshotId,
     /// Every live file, oldest first.
     pub files: Arc<[DataFile]>,
+    /// Everything that was lost to damage until then, in the order in which it was found.
+    pub losses: Arc<[Loss]>,
     /// Inbox rows up to this one are in the files.
     pub(crate) high: i64,
 }
@@ -62,8 +67,11 @@ pub struct Catalog {
     db: Database,
     inbox: Inbox,
     data: SealedFiles,
-    /// The last snapshot that was read: one never changes, so nothing of it is read again.
+    /// The last snapshot that was read and agreed on: one never changes, so nothing of it is read again.
     known: Arc<Mutex<Option<Snapshot>>>,
+    /// What registry and journal last agreed on, and the turn to see to it.
+    agreed: Arc<Mutex<Newest>>,
+    settling: Arc<tokio::sync::Mutex<()>>,
     /// Every snapshot that somebody may still hold.
     handed: Arc<Mutex<Vec<Weak<[DataFile]>>>>,
     /// What living [`Plan`]s name.
@@ -77,6 +85,8 @@ impl Catalog {
             inbox,
             data,
             known: Arc::default(),
+            agreed: Arc::default(),
+            settling: Arc::default(),
             handed: Arc::default(),
             writing: Arc::default(),
         }
@@ -85,17 +95,35 @@ impl Catalog {
     /// The present set of files.
     ///
     /// # Errors
-    /// When the registry cannot be read.
+    /// When the registry cannot be read; [`StoreError::RegistryBehind`] when it went back and cannot be brought forward.
     pub async fn current(&self) -> Result<Snapshot, StoreError> {
-        let known = self.known().clone();
-        let mut tx = self.db.pool().begin().await?;
-        let id: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(id), 0) FROM snapshots")
-            .fetch_one(&mut *tx)
-            .await?;
-        let id = SnapshotId(count(id)?);
-        if let Some(known) = known.as_ref().filter(|known| known.id == id) {
-            return Ok(known.clone());
+        // What was agreed on before it is read has to be in it: rows that went to those files are in the inbox no more.
+        let agreed = self.agreed();
+        if let Some(snapshot) = self.read(&agreed).await? {
+            return Ok(snapshot);
         }
+        let agreed = self.settle().await?.newest().clone();
+        let snapshot = self.read(&agreed).await?;
+        snapshot.ok_or_else(|| agreed.gone())
+    }
+
+    /// The present set of files, if the registry has all that was agreed on.
+    async fn read(&self, agreed: &Newest) -> Result<Option<Snapshot>, StoreError> {
+        let known = self.known().clone();
+        // When nothing has changed, one statement is all that this costs.
+        let newest = Newest::of(&mut *self.db.pool().acquire().await?).await?;
+        if newest.is_before(agreed) {
+            return Ok(None);
+        }
+        if let Some(known) = known.as_ref().filter(|known| known.id == newest.id) {
+            return Ok(Some(known.clone()));
+        }
+        let mut tx = self.db.pool().begin().await?;
+        let newest = Newest::of(&mut tx).await?;
+        if newest.is_before(agreed) {
+            return Ok(None);
+        }
+        let id = newest.id;
         let high: Option<i64> = sqlx::query_scalar("SELECT high FROM watermarks WHERE inbox = $1")
             .bind(change::INBOX)
             .fetch_optional(&mut *tx)
@@ -114,6 +142,7 @@ impl Catalog {
         .bind(after)
         .fetch_all(&mut *tx)
         .await?;
+        let losses = losses::up_to_now(known.as_ref().map(|known| &known.losses), &mut tx).await?;
         tx.rollback().await?;
         let live: HashSet<String> = live.into_iter().collect();
         let kept = known.iter().flat_map(|known| known.files.iter());
@@ -127,18 +156,19 @@ impl Catalog {
         let snapshot = Snapshot {
             id,
             files: files.into(),
+            losses,
             high: high.unwrap_or(0),
         };
         let mut known = self.known();
-        // Another reader may be ahead.
-        if known.as_ref().is_none_or(|known| known.id < id) {
+        // Another reader may be ahead. What is not agreed on may be lost yet, and another change get its number.
+        if newest == *agreed && known.as_ref().is_none_or(|known| known.id < id) {
             *known = Some(snapshot.clone());
         }
         let mut handed = self.handed();
         handed.retain(|files| files.strong_count() > 0);
         handed.push(Arc::downgrade(&snapshot.files));
         drop(handed);
-        Ok(snapshot)
+        Ok(Some(snapshot))
     }
 
     /// Every live file, oldest first.

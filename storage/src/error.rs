@@ -10,6 +10,7 @@ use parquet::errors::ParquetError;
 use tokio::task::JoinError;
 use vitalseal_crypto::{BackendError, KeyEpoch};
 
+use crate::catalog::SnapshotId;
 use crate::chunk::ChunkError;
 use crate::durable::FileError;
 use crate::files::FilesError;
@@ -89,6 +90,21 @@ pub enum StoreError {
          lost; restore both from one backup"
     )]
     InboxBehind(PathBuf),
+    /// The registry is from another day than the inbox, which handed its messages over to files since.
+    #[error(
+        "the registry went back: it ends with change {found} of the data files, and the inbox knows of {noted}; nothing \
+         was removed and nothing is read: bring back a later copy of the registry, or restore registry and data \
+         directory from one backup"
+    )]
+    RegistryBehind {
+        /// The last change that the registry has.
+        found: SnapshotId,
+        /// The last one that the inbox has.
+        noted: SnapshotId,
+        /// Why what is between them could not be made up for.
+        #[source]
+        cause: WentBack,
+    },
     /// Another server has the registry open.
     #[error("the registry at {0} is in use by another vitalseal process; stop that one first")]
     RegistryInUse(String),
@@ -203,4 +219,31 @@ pub enum StoreError {
     /// A task ended before its time.
     #[error("a task of the store ended early")]
     Task(#[from] JoinError),
+}
+
+/// Why a registry that went back was not given again what it lost.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WentBack {
+    /// It had changes since that the inbox does not know.
+    #[error("it went on without this inbox: some of its changes are none that the inbox knows")]
+    Elsewhere,
+    /// From before a change that the inbox did not note whole.
+    #[error("the inbox does not know all that changed since then")]
+    TooFar,
+    /// It happened between two looks.
+    #[error("it went back in this moment; the next flush makes up for it, if that can be")]
+    Meanwhile,
+    /// A file cannot be read.
+    #[error("reading {file}, of which the registry does not know any more")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        cause: FilesError,
+    },
+    /// A file is not what it was.
+    #[error("{0}, of which the registry does not know any more, is not as it was written")]
+    Changed(String),
 }

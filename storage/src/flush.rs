@@ -5,10 +5,12 @@
 //! | 1 | catalog: the files `planned`, under random names | a plan without a file | forgets the plan |
 //! | 2 | `<file>.tmp` written; to a bucket: the PUT under way | a partial file under another name; in a bucket nothing | removes it, forgets the plan |
 //! | 3 | synced, renamed to `<file>`, directory synced; in a bucket: the PUT answered | a whole file that nobody reads | removes it, forgets the plan |
-//! | 4 | catalog, one transaction: the files `live`, watermark at the highest row in them | rows in the files *and* in the inbox; readers drop inbox rows up to the watermark | deletes those rows |
-//! | 5 | inbox rows up to the watermark deleted | – | nothing |
+//! | 4 | catalog, one transaction: the files `live`, watermark at the highest row in them | rows in the files *and* in the inbox; readers drop inbox rows up to the watermark | notes the change, deletes those rows |
+//! | 5 | the change noted in the inbox's journal | the same | the same |
+//! | 6 | inbox rows up to the watermark deleted | – | nothing |
 //!
-//! Until 4 commits the rows are in the inbox only; from then on in the files only. Only a file with
+//! Until 4 commits the rows are in the inbox only; from then on in the files only. From 5 on the registry may go back
+//! and gets the files again ([`Catalog::settle`], which comes before everything here that removes). Only a file with
 //! a plan is ever removed: one that the catalog does not know at all is left alone and reported,
 //! since it may belong to a newer registry.
 //!
@@ -70,7 +72,7 @@ pub struct FlushedFile {
     pub readings: u64,
 }
 
-/// Steps 1 to 5. The caller sees to it that there is one flush at a time.
+/// Steps 1 to 6. The caller sees to it that there is one flush at a time.
 pub(crate) async fn flush(
     inbox: &Inbox,
     catalog: &Catalog,
@@ -127,6 +129,7 @@ pub(crate) async fn recover(
     catalog: &Catalog,
     files: &SealedFiles,
 ) -> Result<(), StoreError> {
+    catalog.settle().await?;
     let Snapshot {
         files: live, high, ..
     } = catalog.current().await?;

@@ -19,12 +19,14 @@ mod boots;
 mod chain;
 mod downlink;
 mod evidence;
+mod journal;
 mod newest;
 mod quarantine;
 mod review;
 pub(crate) mod rows;
 mod senders;
 mod sessions;
+mod tables;
 mod writer;
 
 use std::collections::HashSet;
@@ -33,7 +35,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::ConnectOptions as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use vitalseal_crypto::{
@@ -46,6 +47,7 @@ pub use self::downlink::{
     DownlinkError, DownlinkRow, Listener, MAX_DOWNLINK_BYTES, MAX_DOWNLINK_WAITING,
 };
 pub use self::evidence::KeptProof;
+pub(crate) use self::journal::NotedChange;
 use self::newest::Newest;
 pub use self::quarantine::{NewQuarantine, Place};
 use self::quarantine::{Room, SealedQuarantine};
@@ -57,7 +59,6 @@ use crate::database::sqlite::{self, SqliteFile};
 use crate::database::{at_opt, count, damaged, number};
 use crate::lock::StoreLock;
 use crate::space::Space;
-use crate::store::StoreError;
 
 /// Commands that may wait for the writer. Four full batches: enough to fill the next one while one
 /// commits, few enough that a stalled disk is felt by the senders within a second.
@@ -204,17 +205,6 @@ struct Memory {
 }
 
 impl Inbox {
-    /// Makes an empty inbox.
-    pub(crate) async fn create(path: &Path) -> Result<(), StoreError> {
-        sqlite::create_file(path)?;
-        let mut conn = sqlite::options(path).connect().await?;
-        sqlx::raw_sql(include_str!("inbox/schema.sql"))
-            .execute(&mut conn)
-            .await?;
-        sqlx::Connection::close(conn).await?;
-        Ok(())
-    }
-
     /// Opens it and starts the writer, which keeps `lock` for as long as it writes.
     pub(crate) async fn open(
         path: &Path,

@@ -51,6 +51,7 @@ pub use check::{CheckOptions, CheckReport, Cost, Damage, RepairReport, SetAside}
 pub use compact::{CompactionReport, CompactionSettings, Due};
 pub use database::{PlaceError, PostgresPlace, RegistryPlace};
 pub use durable::FileError;
+pub use error::WentBack;
 pub use files::{
     FilesError, MAX_FILE_BYTES, ObjectsPlace, S3Place, SealedFileReader, SealedFiles, WrittenFile,
 };

@@ -14,7 +14,7 @@ use vitalseal_crypto::{KeyEpoch, SubjectPseudonym, default_backend};
 use zeroize::Zeroizing;
 
 use crate::backup;
-use crate::catalog::{Catalog, DataFile, Snapshot, SnapshotId};
+use crate::catalog::{Catalog, DataFile, Loss, SnapshotId};
 use crate::crash::CrashHook;
 use crate::database::{self, Database, parsed, us};
 use crate::durable;
@@ -35,9 +35,6 @@ use crate::registry::Registry;
 use crate::space::Space;
 use crate::upkeep::Upkeep;
 
-/// Version of the inbox's tables that this program reads and writes.
-const INBOX_VERSION: i64 = 3;
-
 /// One consistent cut: every admitted row of an authorized patient is in `hot` or in one of
 /// `files`, never in both.
 #[derive(Clone, Debug)]
@@ -49,6 +46,8 @@ pub struct Cut {
     pub hot: RecordBatch,
     /// All files. They hold rows of other patients too: the reader selects by `subject`.
     pub files: Arc<[DataFile]>,
+    /// Everything that was lost to damage, of other patients too.
+    pub losses: Arc<[Loss]>,
 }
 
 /// An open store. Clones share it; it closes with the last, or by [`Store::close`].
@@ -233,6 +232,7 @@ impl Store {
         store_keys::ensure(&tree, &db).await?;
         let quarantine = Arc::clone(&tree.quarantine);
         let space = Space::new(paths);
+        Inbox::migrate(&paths.inbox()).await?;
         // Until the audit log knows of a join, and that is after this.
         if snapshot::is_joined(&db).await? {
             Inbox::forget_peers(&paths.inbox()).await?;
@@ -312,12 +312,13 @@ impl Store {
         // First the inbox, then the catalog: what is flushed in between is then in both and dropped
         // here, never in neither.
         let mut hot = rows::of_subjects(who.patients(), self.inbox.database().pool()).await?;
-        let Snapshot { id, files, high } = self.catalog.current().await?;
-        hot.retain(|row| row.id > high);
+        let now = self.catalog.current().await?;
+        hot.retain(|row| row.id > now.high);
         Ok(Cut {
-            snapshot: id,
+            snapshot: now.id,
             hot: rows::record_batch(&hot)?,
-            files,
+            files: now.files,
+            losses: now.losses,
         })
     }
 
@@ -367,7 +368,7 @@ fn refuse_strangers(paths: &StorePaths) -> Result<(), StoreError> {
     }
 }
 
-/// Whether the inbox is one of ours; the data files and their catalog, once what an interrupted flush left is done.
+/// The data files and their catalog, once it agrees with the inbox and what an interrupted flush left is done.
 async fn recover(
     paths: &StorePaths,
     db: &Database,
@@ -375,16 +376,6 @@ async fn recover(
     keys: &KeyStore,
     crash: &CrashHook,
 ) -> Result<(SealedFiles, Catalog), StoreError> {
-    match inbox.database().schema_version().await? {
-        INBOX_VERSION => {}
-        found => {
-            return Err(StoreError::Version {
-                place: paths.inbox().display().to_string(),
-                found,
-                expected: INBOX_VERSION,
-            });
-        }
-    }
     let files = SealedFiles::open(paths, keys.store_keys().await?, crash.clone())?;
     let catalog = Catalog::new(db.clone(), inbox.clone(), files.clone());
     if inbox.last_number().await? < catalog.current().await?.high {

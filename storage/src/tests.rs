@@ -7,6 +7,7 @@
 
 mod assignments;
 mod backup;
+mod behind;
 mod bound;
 mod chain;
 mod check;

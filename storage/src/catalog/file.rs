@@ -59,6 +59,9 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Rows, Self::Chunks];
+
     /// The columns of its rows.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
@@ -143,16 +146,15 @@ impl DataFile {
             Some((first, last)) => Some((parsed(first)?, parsed(last)?)),
             None => None,
         };
+        let begin = SnapshotId(count(row.try_get("begin_snapshot")?)?);
+        // What came with a change is sealed, whatever the registry says of it.
+        let encrypted = begin.0 > 0 || row.try_get::<i64, _>("encrypted")? != 0;
         Ok(Self {
             path: Path::from(own(row.try_get("file")?)?),
             table: one_of(row.try_get("tbl")?, &TableKind::ALL, TableKind::as_str)?,
-            kind: one_of(
-                row.try_get("kind")?,
-                &[FileKind::Rows, FileKind::Chunks],
-                FileKind::as_str,
-            )?,
+            kind: one_of(row.try_get("kind")?, &FileKind::ALL, FileKind::as_str)?,
             level: u8::try_from(row.try_get::<i64, _>("level")?).map_err(damaged)?,
-            encrypted: row.try_get::<i64, _>("encrypted")? != 0,
+            encrypted,
             size: count(row.try_get("size")?)?,
             sha256: digest
                 .map(<[u8; 32]>::try_from)
@@ -168,8 +170,21 @@ impl DataFile {
             received_first_at: at(row.try_get("received_first_at_us")?)?,
             received_last_at: at(row.try_get("received_last_at_us")?)?,
             written_at: at(row.try_get("written_at_us")?)?,
-            begin: SnapshotId(count(row.try_get("begin_snapshot")?)?),
+            begin,
         })
+    }
+
+    /// Notes that it is planned, if the registry has lost that.
+    pub(super) async fn plan_again(&self, conn: &mut Connection) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO data_files (file, state, written_at_us) VALUES ($1, 'planned', $2) \
+             ON CONFLICT (file) DO NOTHING",
+        )
+        .bind(self.path.as_ref())
+        .bind(us(self.written_at))
+        .execute(conn)
+        .await
+        .map(drop)
     }
 
     /// Turns the file's planned row into a live one; says whether there was a planned one.
@@ -244,7 +259,7 @@ pub(super) fn own(name: String) -> Result<String, sqlx::Error> {
     }
 }
 
-fn one_of<T: Copy>(
+pub(super) fn one_of<T: Copy>(
     found: &str,
     known: &[T],
     name: fn(T) -> &'static str,

@@ -9,6 +9,7 @@ use vitalseal_crypto::SubjectPseudonym;
 use super::file::own;
 use super::{Catalog, SnapshotId};
 use crate::database::{self, at, at_opt, count, number, parsed, us};
+use crate::store::StoreError;
 
 /// A file that ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -120,7 +121,7 @@ impl Catalog {
     }
 
     /// Erased patients of whom no file holds a row any more, and of whom that was not noted yet.
-    pub(crate) async fn gone(&self) -> Result<Vec<Tombstone>, sqlx::Error> {
+    pub(crate) async fn gone(&self) -> Result<Vec<Tombstone>, StoreError> {
         // A bucket may still complete a write that was given up.
         if !self.left_planned().await?.is_empty() {
             return Ok(Vec::new());

@@ -98,13 +98,6 @@ impl SqliteFile {
         &self.pool
     }
 
-    /// The number that the schema left in the file; 0 when it never got there.
-    pub(crate) async fn schema_version(&self) -> Result<i64, sqlx::Error> {
-        sqlx::query_scalar("PRAGMA user_version")
-            .fetch_one(&self.pool)
-            .await
-    }
-
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }

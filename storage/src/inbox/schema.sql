@@ -103,5 +103,16 @@ CREATE TABLE sessions (
   left_at_us    BIGINT
 ) WITHOUT ROWID;
 
+-- The journal: every change of the set of files that the registry has, noted before a row that went to a file is deleted
+-- here, or a file that ended is removed. A registry that went back gets from it what it lost. id and change as in the
+-- registry's snapshots; body: JSON, what the change was; NULL of one that was not noted when it was made. A new store
+-- begins without a change.
+CREATE TABLE changes (
+  id     INTEGER PRIMARY KEY,
+  change TEXT    NOT NULL,
+  body   TEXT
+);
+INSERT INTO changes (id, change) VALUES (0, '');
+
 PRAGMA application_id = 1448296270; -- "VSLN"
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use vitalseal_crypto::{DeviceId, SenderKeys as _, SubjectPseudonym};
 
 use super::downlink;
+use super::journal::{self, NotedChange};
 use super::quarantine::SealedQuarantine;
 use super::review::{self, Settlement};
 use super::senders::{self, Remembered, Senders};
@@ -38,6 +39,7 @@ pub(super) enum Command {
     ForgetSenders(DeviceId, Answer<()>),
     Sessions(Vec<SessionChange>, Answer<()>),
     Downlink(Box<downlink::Change>, Answer<Option<i64>>),
+    NoteChanges(Vec<NotedChange>, Answer<()>),
     DeleteFlushed(i64, Answer<u64>),
     Close(oneshot::Sender<()>),
 }
@@ -71,6 +73,7 @@ struct Batch {
     forgotten: Vec<(DeviceId, Answer<()>)>,
     sessions: Vec<(Vec<SessionChange>, Answer<()>)>,
     downlink: Vec<(downlink::Change, Answer<Option<i64>>)>,
+    noted: Vec<(Vec<NotedChange>, Answer<()>)>,
     deletions: Vec<(i64, Answer<u64>)>,
 }
 
@@ -113,6 +116,7 @@ impl Writer {
                     }
                     Command::Sessions(changes, answer) => batch.sessions.push((changes, answer)),
                     Command::Downlink(change, answer) => batch.downlink.push((*change, answer)),
+                    Command::NoteChanges(changes, answer) => batch.noted.push((changes, answer)),
                     Command::DeleteFlushed(high, answer) => batch.deletions.push((high, answer)),
                     Command::Close(answer) => {
                         // What was sent before still gets its answer.
@@ -158,7 +162,8 @@ impl Writer {
                 let purged = batch.purges.into_iter().map(|(_, answer)| answer);
                 let forgotten = batch.forgotten.into_iter().map(|(_, answer)| answer);
                 let sessions = batch.sessions.into_iter().map(|(_, answer)| answer);
-                let others = purged.chain(forgotten).chain(sessions);
+                let noted = batch.noted.into_iter().map(|(_, answer)| answer);
+                let others = purged.chain(forgotten).chain(sessions).chain(noted);
                 for answer in quarantined.chain(others) {
                     let _ = answer.send(Ok(()));
                 }
@@ -264,6 +269,9 @@ impl Batch {
         for (_, answer) in self.downlink {
             let _ = answer.send(Err(failed()));
         }
+        for (_, answer) in self.noted {
+            let _ = answer.send(Err(failed()));
+        }
         for (_, answer) in self.deletions {
             let _ = answer.send(Err(failed()));
         }
@@ -321,6 +329,9 @@ async fn write(
     let mut queued = Vec::with_capacity(batch.downlink.len());
     for (change, _) in &batch.downlink {
         queued.push(change.write(&mut tx).await?);
+    }
+    for (changes, _) in &batch.noted {
+        journal::note(changes, &mut tx).await?;
     }
     let mut deleted = Vec::with_capacity(batch.deletions.len());
     for (high, _) in &batch.deletions {

@@ -1,0 +1,163 @@
+//! A change as the inbox's journal keeps it: enough to make it once more.
+//!
+//! JSON, in the words of the registry's columns. Of a file's footer only the length stands in it: these are the file's
+//! last bytes, and its digest says whether they are what was written. What a repair gave up is not in it.
+
+use jiff::Timestamp;
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use vitalseal_crypto::SubjectPseudonym;
+
+use super::file::{one_of, own};
+use super::{Change, ChangeId, ChangeKind, DataFile, FileKind, SnapshotId, TableKind};
+use crate::database::{at, count, damaged, number, us};
+use crate::inbox::NotedChange;
+
+#[derive(Serialize, Deserialize)]
+struct Body {
+    kind: String,
+    at_us: i64,
+    high: Option<i64>,
+    begin: Vec<NotedFile>,
+    end: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct NotedFile {
+    file: String,
+    written_at_us: i64,
+    tbl: String,
+    kind: String,
+    level: u8,
+    size: u64,
+    sha256: String,
+    footer_length: usize,
+    row_count: u64,
+    messages: u64,
+    readings: u64,
+    subjects: Option<(SubjectPseudonym, SubjectPseudonym)>,
+    first_at_us: i64,
+    last_at_us: i64,
+    received_first_at_us: i64,
+    received_last_at_us: i64,
+}
+
+/// A change that was made, and may have to be made once more.
+pub(super) struct Made {
+    pub(super) snapshot: SnapshotId,
+    pub(super) at: Timestamp,
+    /// The files have no footers when it comes from the journal, and nothing is lost with it.
+    pub(super) change: Change,
+    /// Their lengths, in the order of the files that begin.
+    pub(super) footers: Vec<usize>,
+}
+
+impl Made {
+    pub(super) fn new(snapshot: SnapshotId, at: Timestamp, change: Change) -> Self {
+        let footers = change.add.iter().map(|file| file.footer.len()).collect();
+        Self {
+            snapshot,
+            at,
+            change,
+            footers,
+        }
+    }
+
+    /// For the journal.
+    pub(super) fn note(&self) -> Result<NotedChange, sqlx::Error> {
+        let Change { what, add, end, .. } = &self.change;
+        let begin = add.iter().zip(&self.footers);
+        let body = Body {
+            kind: what.as_str().to_owned(),
+            at_us: us(self.at),
+            high: self.change.watermark,
+            begin: begin
+                .map(|(file, footer)| NotedFile::of(file, *footer))
+                .collect(),
+            end: end.iter().map(Path::to_string).collect(),
+        };
+        let body = serde_json::to_string(&body).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+        Ok(NotedChange {
+            id: number(self.snapshot.0)?,
+            change: self.change.id.as_str().to_owned(),
+            body: Some(body),
+        })
+    }
+
+    /// Of the journal; `None` if nobody noted what it was.
+    pub(super) fn read(noted: NotedChange) -> Result<Option<Self>, sqlx::Error> {
+        let Some(body) = noted.body else {
+            return Ok(None);
+        };
+        let body: Body = serde_json::from_str(&body).map_err(damaged)?;
+        let (mut add, mut footers) = (Vec::new(), Vec::new());
+        for file in body.begin {
+            footers.push(file.footer_length);
+            add.push(file.read()?);
+        }
+        let end = body.end.into_iter();
+        let end = end.map(|name| Ok::<_, sqlx::Error>(Path::from(own(name)?)));
+        let change = Change {
+            id: ChangeId::noted(noted.change),
+            what: one_of(&body.kind, &ChangeKind::ALL, ChangeKind::as_str)?,
+            add,
+            end: end.collect::<Result<_, _>>()?,
+            watermark: body.high,
+            losses: Vec::new(),
+        };
+        Ok(Some(Self {
+            snapshot: SnapshotId(count(noted.id)?),
+            at: at(body.at_us)?,
+            change,
+            footers,
+        }))
+    }
+}
+
+impl NotedFile {
+    fn of(file: &DataFile, footer_length: usize) -> Self {
+        Self {
+            file: file.path.to_string(),
+            written_at_us: us(file.written_at),
+            tbl: file.table.as_str().to_owned(),
+            kind: file.kind.as_str().to_owned(),
+            level: file.level,
+            size: file.size,
+            sha256: hex::encode(file.sha256.unwrap_or_default()),
+            footer_length,
+            row_count: file.rows,
+            messages: file.messages,
+            readings: file.readings,
+            subjects: file.subjects.clone(),
+            first_at_us: us(file.first_at),
+            last_at_us: us(file.last_at),
+            received_first_at_us: us(file.received_first_at),
+            received_last_at_us: us(file.received_last_at),
+        }
+    }
+
+    fn read(self) -> Result<DataFile, sqlx::Error> {
+        let mut sha256 = [0; 32];
+        hex::decode_to_slice(&self.sha256, &mut sha256).map_err(damaged)?;
+        Ok(DataFile {
+            path: Path::from(own(self.file)?),
+            table: one_of(&self.tbl, &TableKind::ALL, TableKind::as_str)?,
+            kind: one_of(&self.kind, &FileKind::ALL, FileKind::as_str)?,
+            level: self.level,
+            encrypted: true,
+            size: self.size,
+            sha256: Some(sha256),
+            footer: [].into(),
+            rows: self.row_count,
+            messages: self.messages,
+            readings: self.readings,
+            subjects: self.subjects,
+            first_at: at(self.first_at_us)?,
+            last_at: at(self.last_at_us)?,
+            received_first_at: at(self.received_first_at_us)?,
+            received_last_at: at(self.received_last_at_us)?,
+            written_at: at(self.written_at_us)?,
+            begin: SnapshotId::default(),
+        })
+    }
+}
