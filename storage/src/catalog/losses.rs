@@ -1,6 +1,7 @@
 //! What was lost to damage, and recorded in the very transaction that set it aside: no loss is silent.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,7 +9,7 @@ use sqlx::Row as _;
 use vitalseal_crypto::SubjectPseudonym;
 
 use super::Catalog;
-use crate::database::{Connection, at, at_opt, count, number, parsed, us};
+use crate::database::{self, Connection, at, at_opt, count, number, parsed, us};
 
 /// The fault of a chunk whose evidence a repair left out, and whose readings it kept.
 pub(crate) const EVIDENCE_LOST: &str = "its evidence does not open; its readings are there";
@@ -35,6 +36,23 @@ pub struct Loss {
 }
 
 impl Loss {
+    fn read(row: &database::Row) -> Result<Self, sqlx::Error> {
+        let patient: Option<&str> = row.try_get("subject")?;
+        let counted = |name| -> Result<Option<u64>, sqlx::Error> {
+            row.try_get::<Option<i64>, _>(name)?.map(count).transpose()
+        };
+        Ok(Self {
+            file: row.try_get("file")?,
+            row: counted("row_number")?,
+            patient: patient.map(parsed).transpose()?,
+            first_at: at_opt(row.try_get("first_at_us")?)?,
+            last_at: at_opt(row.try_get("last_at_us")?)?,
+            messages: counted("messages")?,
+            fault: row.try_get("fault")?,
+            found_at: at(row.try_get("found_at_us")?)?,
+        })
+    }
+
     /// Whether the readings are there, and only what proves where they came from is lost.
     #[must_use]
     pub fn is_of_evidence(&self) -> bool {
@@ -96,32 +114,34 @@ pub(crate) async fn note(losses: &[Loss], conn: &mut Connection) -> Result<(), s
     Ok(())
 }
 
+/// All losses, of which `known` are the first: they are numbered in order, and none is ever taken back.
+pub(super) async fn up_to_now(
+    known: Option<&Arc<[Loss]>>,
+    conn: &mut Connection,
+) -> Result<Arc<[Loss]>, sqlx::Error> {
+    let known = known.cloned().unwrap_or_default();
+    let new = after(known.len(), conn).await?;
+    if new.is_empty() {
+        return Ok(known);
+    }
+    Ok(known.iter().cloned().chain(new).collect())
+}
+
+/// All but the first ones.
+async fn after(first: usize, conn: &mut Connection) -> Result<Vec<Loss>, sqlx::Error> {
+    let rows = sqlx::query("SELECT * FROM losses WHERE id > $1 ORDER BY id")
+        .bind(number(first as u64)?)
+        .fetch_all(conn)
+        .await?;
+    rows.iter().map(Loss::read).collect()
+}
+
 impl Catalog {
     /// Everything that was lost to damage, in the order in which it was found.
     ///
     /// # Errors
     /// When the registry cannot be read.
     pub async fn losses(&self) -> Result<Vec<Loss>, sqlx::Error> {
-        let rows = sqlx::query("SELECT * FROM losses ORDER BY id")
-            .fetch_all(self.db.pool())
-            .await?;
-        let mut losses = Vec::with_capacity(rows.len());
-        for row in rows {
-            let patient: Option<&str> = row.try_get("subject")?;
-            let counted = |name| -> Result<Option<u64>, sqlx::Error> {
-                row.try_get::<Option<i64>, _>(name)?.map(count).transpose()
-            };
-            losses.push(Loss {
-                file: row.try_get("file")?,
-                row: counted("row_number")?,
-                patient: patient.map(parsed).transpose()?,
-                first_at: at_opt(row.try_get("first_at_us")?)?,
-                last_at: at_opt(row.try_get("last_at_us")?)?,
-                messages: counted("messages")?,
-                fault: row.try_get("fault")?,
-                found_at: at(row.try_get("found_at_us")?)?,
-            });
-        }
-        Ok(losses)
+        after(0, &mut *self.db.pool().acquire().await?).await
     }
 }
