@@ -4,28 +4,34 @@
 //! nor a shell history. A one-time code does, for it is worth nothing half a minute later; so do a
 //! patient's name and record number in `patient add`, which whoever types them has to keep in mind.
 
+mod backup;
 mod bucket;
 mod device;
 mod envelope;
+mod erase;
+mod incident;
 mod listeners;
 mod provenance;
 mod quarantine;
 mod registry;
 mod store;
+mod user;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::builder::TypedValueParser as _;
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use jiff::Timestamp;
-use vitalseal_crypto::{DeviceId, SubjectPseudonym};
-use vitalseal_storage::ports::{Role, UserName, Ward};
+use clap::{Args, Parser, Subcommand, value_parser};
+use vitalseal_crypto::SubjectPseudonym;
+use vitalseal_storage::ports::UserName;
 
+pub use self::backup::{BackupArgs, RestoreArgs};
 pub use self::bucket::BucketArgs;
 pub use self::device::{DeviceCommand, DeviceSendArgs};
 pub use self::envelope::{EnvelopeCommand, EnvelopeFile, EnvelopeVerifyArgs};
+pub use self::erase::{EraseArgs, EraseCommand};
+pub use self::incident::{IncidentCommand, IncidentOpenArgs, ReportFormat};
 pub use self::listeners::{
     AlertCommand, DisplayCommand, DisplayEnrollArgs, NoticeCommand, SubscriberRoleArg,
 };
@@ -33,6 +39,7 @@ pub use self::provenance::ProvenanceCommand;
 pub use self::quarantine::{QuarantineCommand, SettleArgs};
 pub use self::registry::RegistryArgs;
 pub use self::store::{CheckArgs, StoreCommand};
+pub use self::user::{RoleArg, TokenCommand, UserCommand};
 
 /// Sealed vital signs: signed by the device, one key per patient, answered under policy.
 #[derive(Debug, Parser)]
@@ -280,86 +287,6 @@ pub enum PatientCommand {
     },
 }
 
-/// `vitalseal user …`
-#[derive(Debug, Subcommand)]
-pub enum UserCommand {
-    /// Add a user; the password and the TOTP secret are shown this once.
-    Add {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The user's name.
-        user: UserName,
-        /// What the user may see in SQL. Administration is by Unix account in this version.
-        #[arg(long)]
-        role: RoleArg,
-    },
-    /// Let a user see a patient (care team).
-    Grant {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The user's name.
-        user: UserName,
-        /// The patient's pseudonym.
-        #[arg(long)]
-        patient: SubjectPseudonym,
-    },
-    /// Let a user hear a ward's alerts, from the next connection on.
-    GrantWard {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The user's name.
-        user: UserName,
-        /// The ward; `system` is the installation itself.
-        ward: Ward,
-    },
-    /// List users.
-    List(DataArgs),
-}
-
-/// A role on the command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum RoleArg {
-    /// Reads the vitals of the patients in their care.
-    Clinician,
-    /// Data protection officer: sees no vitals in SQL.
-    Dpo,
-    /// Runs the system: sees no vitals in SQL.
-    Admin,
-}
-
-impl From<RoleArg> for Role {
-    fn from(role: RoleArg) -> Self {
-        match role {
-            RoleArg::Clinician => Self::Clinician,
-            RoleArg::Dpo => Self::Dpo,
-            RoleArg::Admin => Self::Admin,
-        }
-    }
-}
-
-/// `vitalseal token …`
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Log in: password and TOTP code for a short-lived token.
-    Issue {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The user's name.
-        #[arg(long)]
-        user: UserName,
-        /// A file that holds the password (mode 0600).
-        #[arg(long, value_name = "FILE")]
-        password_file: PathBuf,
-        /// The six digits that the authenticator shows now.
-        #[arg(long, value_name = "CODE")]
-        totp: String,
-    },
-}
-
 /// `vitalseal audit …`
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
@@ -398,133 +325,3 @@ pub enum KeysCommand {
         patient: Option<SubjectPseudonym>,
     },
 }
-
-/// `vitalseal backup`
-#[derive(Debug, Clone, Args)]
-pub struct BackupArgs {
-    /// The store.
-    #[command(flatten)]
-    pub at: DataArgs,
-    /// The new directory that the backup goes to. It holds no keys: those are in the key snapshots.
-    #[arg(long, value_name = "BACKUP")]
-    pub out: PathBuf,
-}
-
-/// `vitalseal restore`
-#[derive(Debug, Clone, Args)]
-pub struct RestoreArgs {
-    /// The backup.
-    #[arg(long, value_name = "BACKUP")]
-    pub from: PathBuf,
-    /// The data directory to make; it must not exist.
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    /// Where the root keys are; the backup is not asked.
-    #[arg(long, value_name = "DIR")]
-    pub root_keys: Option<PathBuf>,
-    /// Where a key snapshot is, and further ones go; may be repeated. The backup is not asked.
-    #[arg(long = "snapshots", value_name = "DIR")]
-    pub snapshots: Vec<PathBuf>,
-    /// A configuration of your own that says where root keys (or their token) and key snapshots are; what it says
-    /// beside that is not used.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-/// `vitalseal erase …`
-#[derive(Debug, Clone, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub struct EraseArgs {
-    /// Verify instead of erasing.
-    #[command(subcommand)]
-    pub verify: Option<EraseCommand>,
-    /// The data directory of the store.
-    #[arg(long, env = "VITALSEAL_DATA", value_name = "DIR", required = true)]
-    pub data: Option<PathBuf>,
-    /// The pseudonym of the patient to erase. There is no way back.
-    #[arg(required = true)]
-    pub patient: Option<SubjectPseudonym>,
-    /// Ground of the erasure, such as "Art. 17(1)(b), request 2026-114". Name no patient here.
-    #[arg(long, required = true)]
-    pub reason: Option<String>,
-    /// Also write the certificate here.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-}
-
-/// `vitalseal erase verify`
-#[derive(Debug, Clone, Subcommand)]
-pub enum EraseCommand {
-    /// Check a certificate of erasure; needs no server.
-    Verify {
-        /// The certificate (JSON).
-        file: PathBuf,
-        /// The audit log's verifier key, kept from before.
-        #[arg(long, value_name = "FILE")]
-        key: Option<PathBuf>,
-        /// Take the verifier key from this store.
-        #[arg(long, env = "VITALSEAL_DATA", value_name = "DIR")]
-        data: Option<PathBuf>,
-    },
-}
-
-/// `vitalseal incident …`
-#[derive(Debug, Subcommand)]
-pub enum IncidentCommand {
-    /// Open an incident; the 72 hours run from `--aware-at`.
-    Open(IncidentOpenArgs),
-    /// Draft the notification of GDPR Article 33(3) from the evidence.
-    Report {
-        /// The store.
-        #[command(flatten)]
-        at: DataArgs,
-        /// The incident.
-        incident: String,
-        /// How it is written.
-        #[arg(long, default_value = "markdown")]
-        format: ReportFormat,
-    },
-    /// List incidents.
-    List(DataArgs),
-}
-
-/// How a report is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReportFormat {
-    /// For people.
-    Markdown,
-    /// For programs.
-    Json,
-}
-
-/// `vitalseal incident open`
-#[derive(Debug, Clone, Args)]
-pub struct IncidentOpenArgs {
-    /// The store.
-    #[command(flatten)]
-    pub at: DataArgs,
-    /// What happened.
-    #[arg(long, value_name = "KIND", help = KIND_HELP)]
-    pub kind: String,
-    /// Beginning of the time in question (RFC 3339, such as 2026-03-27T08:00:00Z).
-    #[arg(long, value_name = "TIME")]
-    pub from: Timestamp,
-    /// End of the time in question.
-    #[arg(long, value_name = "TIME")]
-    pub to: Timestamp,
-    /// A device that is concerned; may be repeated.
-    #[arg(long = "device")]
-    pub devices: Vec<DeviceId>,
-    /// A user who is concerned; may be repeated.
-    #[arg(long = "user")]
-    pub users: Vec<UserName>,
-    /// When the controller became aware (GDPR 33(1)); the deadline runs from here.
-    #[arg(long, value_name = "TIME")]
-    pub aware_at: Timestamp,
-    /// Why that instant: who decided, on what evidence.
-    #[arg(long, default_value = "not recorded")]
-    pub aware_reason: String,
-}
-
-const KIND_HELP: &str = "What happened: credential_misuse, device_compromise, key_loss, unauthorized_access \
-                         or other; own effects after a colon, as in other:integrity+availability";

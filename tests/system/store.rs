@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use vitalseal_vitals::{Reading, signal};
 
 use crate::common::device::Device;
-use crate::common::{Site, files_below, wait_until};
+use crate::common::{Site, VITALSEAL, files_below, wait_until};
 
 const MESSAGES: i64 = 20;
 
@@ -54,6 +55,18 @@ impl Ward {
         files.retain(|file| file.extension().is_some());
         files
     }
+}
+
+/// What a person sees who types this subcommand: `script` lends a terminal.
+fn on_a_terminal(site: &Site, subcommand: &str) -> String {
+    let output = Command::new("script")
+        .args(["-qec", &format!("'{VITALSEAL}' {subcommand}"), "/dev/null"])
+        .env("VITALSEAL_DATA", &site.data)
+        .env("TERM", "xterm")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn configure(site: &Site, change: impl FnOnce(String) -> String) {
@@ -113,6 +126,13 @@ fn a_store_is_compacted_and_checked_with_a_server_and_without() {
     let (out, progress) = (out.unwrap(), progress.unwrap());
     assert!(out.contains("signatures"), "{out}");
     assert!(progress.contains('%') && !out.contains('%'), "{progress}");
+    let screen = on_a_terminal(&ward.site, "store check");
+    let (bars, answer) = screen.rsplit_once("\x1b[2K").expect("a bar that is wiped");
+    assert!(bars.contains('░') && bars.contains('%'), "{bars}");
+    assert!(
+        answer.contains("signatures") && !answer.contains(['░', '%']),
+        "{answer}"
+    );
 
     ward.site.terminate();
     for keys in [&["store", "check"][..], &["store", "check", "--no-keys"]] {
