@@ -2,7 +2,7 @@
 //! message and doubles none; or it is refused, and every file stays.
 
 use jiff::SignedDuration;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::compact::{forced, found};
 use super::sealed::{Found, Monitor};
@@ -49,6 +49,21 @@ impl Past {
         let n = self.states;
         let save = |table| format!("CREATE TABLE past_{n}_{table} AS SELECT * FROM {table}");
         self.run(TABLES.into_iter().map(save)).await;
+        self.states += 1;
+        n
+    }
+
+    /// Saves a state that has what `before` had, and as planned what was written since.
+    async fn save_planned(&mut self, before: usize) -> usize {
+        let n = self.states;
+        let save =
+            |table| format!("CREATE TABLE past_{n}_{table} AS SELECT * FROM past_{before}_{table}");
+        let plan = format!(
+            "INSERT INTO past_{n}_data_files (file, state, written_at_us) \
+             SELECT file, 'planned', written_at_us FROM data_files \
+             WHERE file NOT IN (SELECT file FROM past_{before}_data_files)"
+        );
+        self.run(TABLES.into_iter().map(save).chain([plan])).await;
         self.states += 1;
         n
     }
@@ -139,22 +154,30 @@ fn without_place(found: Found) -> Vec<Vec<u8>> {
     found.into_values().map(|(_, envelope)| envelope).collect()
 }
 
+async fn forget_last_change(site: &Site) {
+    let inbox = crate::database::sqlite::options(&site.paths().inbox());
+    let mut conn = inbox.connect().await.unwrap();
+    let last = "DELETE FROM changes WHERE id = (SELECT MAX(id) FROM changes)";
+    sqlx::query(last).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
 /// Everything that a store does after it was opened, and that it is still whole then.
 async fn assert_lives_on(site: &Site, ward: &Ward, expected: &[Vec<u8>], what: &str) {
-    for again in [false, true] {
+    let open = async || {
         let opened = site.open().await;
-        let store = opened.unwrap_or_else(|e| panic!("{what} {again}: {}", chain(&e)));
-        assert!(ward.messages(&store).await == expected, "{what} {again}");
-        for step in [Step::Collect, Step::Flush, Step::Compact, Step::Collect] {
-            ward.take(step, &store).await.unwrap();
-            assert!(
-                ward.messages(&store).await == expected,
-                "{what} {again} {step:?}"
-            );
-        }
-        assert_eq!(store.inbox.pending().await.unwrap().0, 0);
-        store.close().await;
+        let store = opened.unwrap_or_else(|e| panic!("{what}: {}", chain(&e)));
+        assert!(ward.messages(&store).await == expected, "{what}");
+        store
+    };
+    let store = open().await;
+    for step in [Step::Collect, Step::Flush, Step::Compact, Step::Collect] {
+        ward.take(step, &store).await.unwrap();
+        assert!(ward.messages(&store).await == expected, "{what}, {step:?}");
     }
+    assert_eq!(store.inbox.pending().await.unwrap().0, 0);
+    store.close().await;
+    open().await.close().await;
 }
 
 #[tokio::test]
@@ -172,26 +195,40 @@ async fn wherever_power_fails_and_however_far_the_registry_went_back_each_messag
     let store = site.create().await;
     let mut ward = Ward::of(&store).await;
     let mut past = Past::of(&site).await;
+    // Before each step, and between its plan and its commit.
+    let mut states = Vec::new();
     for step in steps {
         if step == Step::Flush {
             ward.admit(&store).await;
         }
-        past.save().await;
+        let expected = ward.messages(&store).await;
         for &point in step.crash_points() {
+            let before = past.save().await;
             store.crash().arm(point);
             ward.take(step, &store).await.unwrap_err();
-            let expected = ward.messages(&store).await;
             let now = past.save().await;
-            for earlier in 0..=now {
+            let planned = past.save_planned(before).await;
+            for earlier in states.iter().chain([&before, &planned, &now]) {
+                past.bring_back(*earlier).await;
+                let copy = site.power_cut();
+                let what = format!("{step:?}, {point:?}, {earlier} of {now}");
+                assert_lives_on(&copy, &ward, &expected, &what).await;
+            }
+            // The same between the commit and its note, where that is another moment.
+            let made = [CrashPoint::FlushCatalogued, CrashPoint::UpkeepCommitted].contains(&point);
+            for earlier in [before, planned, now].into_iter().filter(|_| made) {
                 past.bring_back(earlier).await;
                 let copy = site.power_cut();
-                let what = format!("{step:?} {point:?} {earlier} of {now}");
+                forget_last_change(&copy).await;
+                let what = format!("{step:?}, not noted, {earlier} of {now}");
                 assert_lives_on(&copy, &ward, &expected, &what).await;
             }
             past.bring_back(now).await;
         }
         store.crash().arm(CrashPoint::TreeCommitted);
+        let before = past.save().await;
         ward.take(step, &store).await.unwrap();
+        states.extend([before, past.save_planned(before).await]);
     }
 }
 
@@ -216,7 +253,7 @@ async fn a_registry_that_goes_back_under_a_running_store_gets_again_what_it_lost
         let store = site.create().await;
         let mut ward = Ward::of(&store).await;
         let mut past = Past::of(&site).await;
-        past.save().await;
+        let mut before = past.save().await;
         for n in 0..30 {
             if dice.roll(2) == 0 {
                 ward.admit(&store).await;
@@ -252,9 +289,10 @@ async fn a_registry_that_goes_back_under_a_running_store_gets_again_what_it_lost
                 }
             }
             assert!(ward.messages(&store).await == expected, "{what}");
+            past.save_planned(before).await;
             ward.take(Step::Collect, &store).await.unwrap();
             assert!(ward.messages(&store).await == expected, "{what}");
-            past.save().await;
+            before = past.save().await;
         }
         let expected = ward.messages(&store).await;
         assert_lives_on(&site.power_cut(), &ward, &expected, &format!("seed {seed}")).await;
