@@ -9,7 +9,7 @@
 #   clippy       all targets, warnings are errors
 #   docs         cargo doc, warnings are errors
 #   tests        unit, integration and doc tests
-#   postgres     the storage tests and a whole system once more, with the registry on a server that is started for them
+#   postgres     the storage tests once more with the registry on a server that is started for them, and those that need one
 #   portable     crypto and vitals alone and without aws-lc, as a small device would build them
 #   fuzz         each fuzz target for some seconds, where a nightly toolchain is installed
 #
@@ -180,53 +180,76 @@ check_vectors() {
     export VITALSEAL_VECTORS="$venv/vectors.json"
 }
 
-# A server of its own in a temporary directory, on a Unix socket only, stopped when this ends. Its language sorts otherwise
-# than bytes do, as that of most servers does.
+# A server of its own in a temporary directory, stopped when this ends: on a Unix socket, and over TCP with TLS alone, for
+# `localhost` under an authority whose certificate is ca.pem there. Its language sorts otherwise than bytes do, as that of
+# most servers does.
 with_postgres() (
     server="$(mktemp -d)"
-    as_owner=()
-    if [ "$(id -u)" -eq 0 ]; then # PostgreSQL refuses root
-        chown postgres "$server"
-        as_owner=(runuser -u postgres --)
-    fi
     programs="$(postgres_programs)"
     cd "$server"
+    certify 2>"$cache/postgres.log"
+    as_owner=()
+    if [ "$(id -u)" -eq 0 ]; then # PostgreSQL refuses root
+        chown -R postgres "$server"
+        as_owner=(runuser -u postgres --)
+    fi
     trap '"${as_owner[@]}" "$programs/pg_ctl" -D "$server/data" -s -m immediate stop || true; rm -rf "$server"' EXIT
     "${as_owner[@]}" "$programs/initdb" -D "$server/data" -U postgres -A trust -E UTF8 --no-sync \
-        --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US >"$cache/postgres.log" 2>&1 ||
+        --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US >>"$cache/postgres.log" 2>&1 ||
         { cat "$cache/postgres.log" >&2; exit 1; }
-    "${as_owner[@]}" "$programs/pg_ctl" -D "$server/data" -l "$server/log" -s -w \
-        -o "-k $server -c listen_addresses= -c fsync=off -c max_connections=200" start
+    "${as_owner[@]}" sed -i 's/^host /hostssl /' "$server/data/pg_hba.conf"
+    port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+    "${as_owner[@]}" "$programs/pg_ctl" -D "$server/data" -l "$server/log" -s -w -o "-k $server -p $port \
+        -c listen_addresses=127.0.0.1 -c ssl=on -c ssl_cert_file=$server/server.pem -c ssl_key_file=$server/server.key \
+        -c fsync=off -c max_connections=200" start
     cd - >/dev/null
-    export VITALSEAL_TEST_POSTGRES="postgres://postgres@${server//\//%2F}/postgres"
+    export VITALSEAL_TEST_POSTGRES="postgres://postgres@${server//\//%2F}:$port/postgres"
     "$@"
 )
 
-# The program that holds a test target, as the check before has built it: for one package alone, cargo would build
-# everything once more, with other features.
-test_program() {
+# An authority and a certificate for `localhost` in the current directory.
+certify() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=test authority" \
+        -keyout ca.key -out ca.pem
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=localhost" -keyout server.key -out server.csr
+    openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem \
+        -extfile <(echo "subjectAltName=DNS:localhost")
+    chmod 600 server.key
+}
+
+# Names of test targets and the programs that hold them, as the check before has built them: for one package alone, cargo
+# would build everything once more, with other features.
+test_programs() {
     cargo test --locked --workspace --no-run --message-format=json 2>/dev/null | python3 -c '
 import json, sys
 for message in map(json.loads, sys.stdin):
-    if message.get("executable") and message["profile"]["test"] and message["target"]["name"] == sys.argv[1]:
-        print(message["executable"])' "$1"
+    if message.get("executable") and message["profile"]["test"]:
+        print(message["target"]["name"], message["executable"])'
 }
 
+# Storage's on both databases; of others and of those that are ignored, what needs the server.
 test_on_postgres() {
-    (cd storage && run_some "$1" tests::)
-    run_some "$2" registry::
+    local programs target
+    programs="$(test_programs)"
+    program() { sed -n "s/^$1 //p" <<<"$programs"; }
+    run_some "$(program system)" --ignored registry::
+    cd storage
+    run_some "$(program vitalseal_storage)" --ignored tests::cut
+    for target in vitalseal_storage faults objects migrations pkcs11; do
+        run_some "$(program "$target")"
+    done
 }
 
-# run_some PROGRAM FILTER: tests by a part of their names. That there are none is a failure.
+# run_some PROGRAM ARGUMENT...: tests of a program. That there are none is a failure.
 run_some() {
     local said
     said="$("$@")" || { printf '%s\n' "$said"; return 1; }
     printf '%s\n' "$said"
-    [[ "$said" != *"ok. 0 passed"* ]] || die "$1 has no test that $2 names"
+    [[ "$said" != *"ok. 0 passed"* ]] || die "$* ran no test"
 }
 
 check_postgres() {
-    with_postgres test_on_postgres "$(test_program vitalseal_storage)" "$(test_program system)"
+    with_postgres test_on_postgres
 }
 
 # In a target directory of its own: beside the workspace's it would not show what a feature of another package hides.

@@ -26,11 +26,12 @@ mod opening;
 mod order;
 mod peers;
 mod places;
+#[path = "../../tests/common/postgres.rs"]
+mod postgres;
 mod restore;
 mod review;
 mod rotation;
 mod sealed;
-mod server;
 mod snapshot;
 mod standing;
 mod subscribers;
@@ -47,9 +48,9 @@ use vitalseal_crypto::{DeviceId, MessageId, SubjectPseudonym};
 
 use errors::chain;
 use files::{copy_tree, files_below, make_private};
-use server::Schema;
+use postgres::Schema;
 
-use crate::database::{Database, RegistryPlace};
+use crate::database::{Database, PostgresPlace, RegistryPlace};
 use crate::inbox::{Admission, Required};
 use crate::keys::{FileRootProvider, KeySlot, RootProvider};
 use crate::paths::StorePaths;
@@ -70,12 +71,19 @@ impl Site {
         }
     }
 
+    /// With a registry on a server in any case.
+    fn on_server() -> Self {
+        Self {
+            schema: Some(Schema::required()),
+            ..Self::with_file()
+        }
+    }
+
     /// With a registry that is a file in any case.
     fn with_file() -> Self {
-        let schema = None;
         Self {
-            schema,
-            ..Self::new()
+            dir: tempfile::tempdir().unwrap(),
+            schema: None,
         }
     }
 
@@ -107,7 +115,7 @@ impl Site {
 
     fn registry(&self) -> RegistryPlace {
         match &self.schema {
-            Some(schema) => RegistryPlace::Postgres(schema.place()),
+            Some(schema) => place_at(&schema.address()),
             None => RegistryPlace::File,
         }
     }
@@ -151,6 +159,10 @@ impl Site {
         names.retain(|name| name != "owner");
         names
     }
+}
+
+fn place_at(address: &str) -> RegistryPlace {
+    RegistryPlace::Postgres(PostgresPlace::new(address, None).unwrap())
 }
 
 fn names(dir: &Path) -> Vec<String> {

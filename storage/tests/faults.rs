@@ -5,6 +5,9 @@
 //! process opens the store as the next start would. n counts up until an operation ends unharmed, so no call is left
 //! out. `VITALSEAL_FAULTS=all` tries every call in every way; without it, most ways are tried at some of them.
 //!
+//! With a registry on a server (`VITALSEAL_TEST_POSTGRES`) the calls that are struck are those of inbox, data files, root keys
+//! and key snapshots; the server has its schema copied for each run, and goes on when the process dies.
+//!
 //! `keys` strikes the key tree, `intake` the path of a message from the inbox to a file, `upkeep` what becomes of files.
 
 #![allow(
@@ -27,6 +30,10 @@ mod interposer;
 mod keys;
 #[path = "faults/messages.rs"]
 mod messages;
+#[path = "../../tests/common/postgres.rs"]
+mod postgres;
+#[path = "common/registry.rs"]
+mod registry;
 #[path = "faults/site.rs"]
 mod site;
 #[path = "faults/trial.rs"]

@@ -1,4 +1,5 @@
-//! Stores that earlier versions of this program left behind are opened, and everything in them is found again.
+//! Stores that earlier versions of this program left behind are opened, and everything in them is found again; a backup of
+//! them comes back into either kind of registry.
 //!
 //! `fixtures/vN` is a whole store with tables of version N, as the program of that version made it: data directory, root
 //! keys, key snapshots. The root keys in it are test material. A version whose tables differ leaves one more behind:
@@ -16,6 +17,10 @@
 mod errors;
 #[path = "../../tests/common/files.rs"]
 mod files;
+#[path = "../../tests/common/postgres.rs"]
+mod postgres;
+#[path = "common/registry.rs"]
+mod registry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,6 +41,7 @@ use vitalseal_vitals::{Period, Reading, Waveform, senml, signal, waveform};
 
 use errors::chain;
 use files::{copy_tree, files_below, make_private};
+use postgres::Schema;
 
 /// Messages of each device: the first three were flushed, since version 4 merged too, and the fourth after them; the others
 /// are in the inbox. Version 3 flushed three, into two files.
@@ -49,6 +55,14 @@ const NAMES: [&str; 3] = ["Ada", "Ben", "Cleo"];
 struct Site(PathBuf);
 
 impl Site {
+    /// A copy of what this version left.
+    fn of(version: u32, dir: &Path) -> Self {
+        let site = Self(dir.join("site"));
+        copy_tree(&fixture(version), &site.0);
+        make_private(&site.0);
+        site
+    }
+
     fn paths(&self) -> StorePaths {
         StorePaths::new(&self.0.join("data"), None)
     }
@@ -109,9 +123,7 @@ const VERSIONS: [u32; 2] = [3, 4];
 async fn a_store_of_every_earlier_version_opens_and_gives_back_everything() {
     for version in VERSIONS {
         let dir = tempfile::tempdir().unwrap();
-        let site = Site(dir.path().join("site"));
-        copy_tree(&fixture(version), &site.0);
-        make_private(&site.0);
+        let site = Site::of(version, dir.path());
         let old: Vec<String> = names(&site);
         let opened = Store::open(&site.paths(), site.custody(), at(600)).await;
         let store = opened.unwrap_or_else(|e| panic!("version {version}: {}", chain(&e)));
@@ -157,6 +169,34 @@ async fn a_store_of_every_earlier_version_opens_and_gives_back_everything() {
         assert_eq!(store.keys.store_keys().await.unwrap().current().kid(), &kid);
         assert_intact(&store).await;
         store.close().await;
+    }
+}
+
+/// The registry of an earlier version is a file; one on a server begins with such a backup.
+#[tokio::test]
+async fn a_backup_of_a_store_of_every_earlier_version_is_restored_to_either_registry() {
+    for version in VERSIONS {
+        let dir = tempfile::tempdir().unwrap();
+        let site = Site::of(version, dir.path());
+        let store = Store::open(&site.paths(), site.custody(), at(600)).await;
+        let (store, backup) = (store.unwrap(), dir.path().join("backup"));
+        store.backup(&backup, "test", at(610)).await.unwrap();
+        store.close().await;
+        // Where there is no server, once more to a file.
+        for (n, schema) in [None, Schema::new()].into_iter().enumerate() {
+            let data = dir.path().join(format!("restored-{n}"));
+            let paths = StorePaths::new(&data, Some(site.paths().root_keys()));
+            let paths = paths.with_registry(registry::place(schema.as_ref().map(Schema::address)));
+            let restored = Store::restore(&backup, &paths, site.custody(), at(620)).await;
+            let (store, _) =
+                restored.unwrap_or_else(|e| panic!("version {version}: {}", chain(&e)));
+            assert_intact(&store).await;
+            compact(&store).await;
+            store.close().await;
+            let store = Store::open(&paths, site.custody(), at(700)).await.unwrap();
+            assert_intact(&store).await;
+            store.close().await;
+        }
     }
 }
 

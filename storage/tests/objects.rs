@@ -19,18 +19,24 @@ mod bucket;
 mod damage;
 #[path = "../../tests/common/errors.rs"]
 mod errors;
+#[path = "../../tests/common/files.rs"]
+mod files;
 #[path = "objects/forgetting.rs"]
 mod forgetting;
 #[path = "objects/owner.rs"]
 mod owner;
 #[path = "objects/pages.rs"]
 mod pages;
+#[path = "../../tests/common/postgres.rs"]
+mod postgres;
 #[path = "objects/proxy.rs"]
 mod proxy;
 #[path = "objects/pyarrow.rs"]
 mod pyarrow;
 #[path = "../../tests/interop/python.rs"]
 mod python;
+#[path = "common/registry.rs"]
+mod registry;
 #[path = "objects/s3.rs"]
 mod s3;
 #[path = "objects/secrecy.rs"]

@@ -12,9 +12,14 @@
 mod errors;
 #[path = "../../tests/common/files.rs"]
 mod files;
+#[path = "../../tests/common/postgres.rs"]
+mod postgres;
+#[path = "common/registry.rs"]
+mod registry;
 #[path = "../../tests/common/token.rs"]
 mod token;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -35,6 +40,7 @@ use vitalseal_storage::{
 
 use errors::chain;
 use files::{copy_tree, files_below};
+use postgres::Schema;
 use token::{LABEL, PIN, SoftToken, module};
 
 const FIRST: KeySlot = KeySlot::Root(KeyEpoch(0));
@@ -314,13 +320,15 @@ fn an_erasure_ends_every_copy_of_the_data_with_an_object_of_the_token(soft: &Sof
         let at = |hour: i64| Timestamp::from_second(1_780_000_000 + hour * 3600).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (data, copy) = (dir.path().join("data"), dir.path().join("copy"));
-        let paths = StorePaths::new(&data, None);
+        let schema = Schema::new();
+        let paths = paths(&data, schema.as_ref());
         let roots = || Arc::new(Pkcs11RootProvider::new(token(soft)));
         let store = Store::create(&paths, roots(), at(0)).await.unwrap();
         let gone = store.registry.add_patient(Some("A"), None, at(0)).await.unwrap();
         let stays = store.registry.add_patient(Some("B"), None, at(0)).await.unwrap();
         store.close().await;
         copy_tree(&data, &copy);
+        let copied = schema.as_ref().map(Schema::copy);
 
         let store = Store::open(&paths, roots(), at(1)).await.unwrap();
         let erased = store.keys.erase(&gone, "erasure-1", at(1)).await.unwrap();
@@ -335,12 +343,16 @@ fn an_erasure_ends_every_copy_of_the_data_with_an_object_of_the_token(soft: &Sof
         assert!(store.keys.patient_keys(&stays).await.unwrap().is_some());
         store.close().await;
 
-        let copy = StorePaths::new(&copy, None);
+        let copy = self::paths(&copy, copied.as_ref());
         let said = chain(&Store::open(&copy, roots(), at(2)).await.unwrap_err());
         assert!(said.contains("epoch 0") && said.contains("token ward"), "{said}");
     });
 }
 
+}
+
+fn paths(data: &Path, schema: Option<&Schema>) -> StorePaths {
+    StorePaths::new(data, None).with_registry(registry::place(schema.map(Schema::address)))
 }
 
 fn settings(soft: &SoftToken) -> TokenSettings {

@@ -22,6 +22,8 @@ mod interposer;
 mod mosquitto;
 #[path = "../../storage/tests/objects/bucket.rs"]
 mod moto;
+#[path = "../common/postgres.rs"]
+mod postgres;
 #[path = "../interop/python.rs"]
 mod python;
 #[path = "../common/token.rs"]

@@ -82,7 +82,7 @@ async fn one_server_at_a_time_has_a_registry_and_none_is_planted_among_tables() 
     let store = site.create().await;
     let other = Site::with_file();
     copy_tree(&site.data(), &other.data());
-    let place = RegistryPlace::Postgres(schema.place());
+    let place = place_at(&schema.address());
     let paths = StorePaths::new(&other.data(), None).with_registry(place.clone());
     let refused = Store::open(&paths, site.roots(), at(1)).await.unwrap_err();
     assert!(

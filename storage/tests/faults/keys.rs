@@ -1,14 +1,12 @@
 //! The keys: whatever a process was doing to them, the next one finds the patient or the erasure, and never a broken
 //! tree.
 
-use std::fs;
 use std::path::Path;
 
 use vitalseal_crypto::{CertificateAuthority, KeyEpoch, Kid, SubjectPseudonym, default_backend};
 use vitalseal_storage::{KeySlot, PatientState, RootProvider as _, Store};
 
 use crate::errors::chain;
-use crate::files::copy_tree;
 use crate::site::{Site, at, runtime};
 use crate::trial::{Ground, Struck, Trial};
 
@@ -285,9 +283,7 @@ async fn old_copy(prepared: &Site, ward: &Ward, ground: &Path) -> Site {
     let store = site.open().await.unwrap();
     store.keys.erase(&ward.ada, "e1", at(20)).await.unwrap();
     store.close().await;
-    fs::remove_dir_all(site.paths().data()).unwrap();
-    copy_tree(prepared.paths().data(), site.paths().data());
-    site
+    site.set_back(prepared)
 }
 
 /// A certificate authority.

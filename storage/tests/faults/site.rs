@@ -8,23 +8,45 @@ use jiff::Timestamp;
 use vitalseal_storage::{FileRootProvider, KeyCustody, Store, StorePaths};
 
 use crate::files::copy_tree;
+use crate::postgres::Schema;
+use crate::registry;
 
-/// A directory with a data directory, its root keys and a place for key snapshots.
-pub(crate) struct Site(pub(crate) PathBuf);
+/// A directory with a data directory, its root keys and a place for key snapshots; and a schema, if the registry is on a
+/// server.
+pub(crate) struct Site {
+    pub(crate) dir: PathBuf,
+    /// The registry's address on the server.
+    pub(crate) address: Option<String>,
+    /// Whose it is: not the child's.
+    schema: Option<Schema>,
+}
 
 impl Site {
     /// The one that the parent gave.
     pub(crate) fn of_child() -> Self {
-        Self(std::env::var_os("VS_FAULT_DIR").unwrap().into())
+        Self {
+            dir: std::env::var_os("VS_FAULT_DIR").unwrap().into(),
+            address: std::env::var("VS_REGISTRY").ok(),
+            schema: None,
+        }
     }
 
     pub(crate) fn below(dir: &Path) -> Self {
         fs::create_dir(dir).unwrap();
-        Self(dir.to_path_buf())
+        Self::with(dir.to_path_buf(), Schema::new())
+    }
+
+    fn with(dir: PathBuf, schema: Option<Schema>) -> Self {
+        Self {
+            dir,
+            address: schema.as_ref().map(Schema::address),
+            schema,
+        }
     }
 
     pub(crate) fn paths(&self) -> StorePaths {
-        StorePaths::new(&self.0.join("data"), None)
+        StorePaths::new(&self.dir.join("data"), None)
+            .with_registry(registry::place(self.address.clone()))
     }
 
     pub(crate) fn roots(&self) -> FileRootProvider {
@@ -44,9 +66,15 @@ impl Site {
 
     pub(crate) fn copy(&self, dir: &Path) -> Self {
         fs::create_dir(dir).unwrap();
-        let copy = Self(dir.join("site"));
-        copy_tree(&self.0, &copy.0);
-        copy
+        copy_tree(&self.dir, &dir.join("site"));
+        Self::with(dir.join("site"), self.schema.as_ref().map(Schema::copy))
+    }
+
+    /// Puts back the data and the registry of an earlier copy.
+    pub(crate) fn set_back(self, to: &Self) -> Self {
+        fs::remove_dir_all(self.paths().data()).unwrap();
+        copy_tree(to.paths().data(), self.paths().data());
+        Self::with(self.dir, to.schema.as_ref().map(Schema::copy))
     }
 
     /// SQLite's shared index lives in memory: a power cut takes it, and it is rebuilt from the log.

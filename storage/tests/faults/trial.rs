@@ -77,7 +77,12 @@ impl Trial<'_> {
     /// Two at a time, from the first call on, until one ends unharmed.
     pub(crate) fn at_every_call(&self) {
         let everything = std::env::var("VITALSEAL_FAULTS").is_ok_and(|v| v == "all");
-        let stride = if everything { 1 } else { self.stride };
+        let stride = match &self.prepared.address {
+            _ if everything => 1,
+            None => self.stride,
+            // A schema is copied for each run.
+            Some(_) => self.stride.max(2),
+        };
         let (next, beyond) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
         let struck = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -145,13 +150,17 @@ impl Trial<'_> {
     }
 
     fn child(&self, site: &Site, mode: &str, call: usize, hit: &Path, promised: &Path) {
-        let child = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        if let Some(address) = &site.address {
+            child.env("VS_REGISTRY", address);
+        }
+        let child = child
             .args(["--exact", "--nocapture", self.test])
             .env("LD_PRELOAD", &self.ground.library)
             .env("VS_CHILD", &self.operation)
             .env("VS_GIVEN", self.given)
             .env("VS_PROMISED", promised)
-            .env("VS_FAULT_DIR", &site.0)
+            .env("VS_FAULT_DIR", &site.dir)
             .env("VS_FAULT_AT", call.to_string())
             .env("VS_FAULT_MODE", mode)
             .env("VS_FAULT_HIT", hit)

@@ -8,8 +8,8 @@ use vitalseal_storage::{
 };
 
 use crate::bucket::{BUCKET, Server};
-use crate::s3::{admit, create, open, paths, patient};
-use crate::site::at;
+use crate::s3::{admit, create, open, patient};
+use crate::site::{Site, at};
 
 #[derive(Default, Debug)]
 pub(crate) struct Log(Mutex<Vec<AuditEvent>>);
@@ -39,11 +39,11 @@ async fn keep_versions(server: &Server) {
 #[tokio::test]
 async fn the_end_of_ciphertext_is_noted_only_where_a_removal_is_one() {
     for versions in [false, true] {
-        let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+        let (server, site) = (Server::start().await, Site::new());
         if versions {
             keep_versions(&server).await;
         }
-        let paths = paths(dir.path(), server.address);
+        let paths = site.paths_in_bucket(server.address);
         let store = create(&paths).await;
         let (gone, stays) = (patient(&store).await, patient(&store).await);
         for sequence in 0..6 {
@@ -85,8 +85,8 @@ async fn the_end_of_ciphertext_is_noted_only_where_a_removal_is_one() {
 
 #[tokio::test]
 async fn versions_that_were_turned_on_later_are_seen_before_an_end_is_noted() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
-    let store = create(&paths(dir.path(), server.address)).await;
+    let (server, site) = (Server::start().await, Site::new());
+    let store = create(&site.paths_in_bucket(server.address)).await;
     let (gone, stays) = (patient(&store).await, patient(&store).await);
     admit(&store, &stays, 1).await;
     store.flush(at(50)).await.unwrap();
@@ -95,7 +95,7 @@ async fn versions_that_were_turned_on_later_are_seen_before_an_end_is_noted() {
     store.flush(at(60)).await.unwrap();
     store.keys.erase(&gone, "e", at(70)).await.unwrap();
     store.close().await;
-    let store = open(&paths(dir.path(), server.address)).await.unwrap();
+    let store = open(&site.paths_in_bucket(server.address)).await.unwrap();
     let report = store.vacuum(at(100), &Unwatched).await.unwrap();
     assert_eq!((report.files_in, report.files_out), (1, 0));
     // What is left is older than the versions, and tells of none.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use vitalseal_storage::{
@@ -11,8 +11,10 @@ use vitalseal_storage::{
 
 use crate::bucket::{BUCKET, Server, place};
 use crate::errors::chain;
+use crate::files::copy_tree;
 use crate::forgetting::Log;
-use crate::s3::{admit, create, open, paths, patient, roots, visible};
+use crate::postgres::Schema;
+use crate::s3::{admit, create, open, patient, roots, visible};
 use crate::site::{Site, at};
 
 async fn collect(store: &Store) -> Result<u64, StoreError> {
@@ -30,27 +32,27 @@ fn is_away(error: &StoreError) -> bool {
     matches!(error, StoreError::Files(FilesError::Away { .. }))
 }
 
-/// A second data directory, with the registry and the inbox of the first as they are now.
-fn copy_without_owner(of: &StorePaths, to: &Path) -> StorePaths {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(of.data()).unwrap() {
-        let from = entry.unwrap().path();
-        if from.is_file() && from.extension().is_none_or(|ext| ext != "owner") {
-            fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
-        }
-    }
-    StorePaths::new(to, Some(of.root_keys())).with_objects(of.objects())
+/// A second store, with the registry and the inbox of the first as they are now.
+fn copy_without_owner(of: &Site) -> Site {
+    let copy = Site {
+        dir: tempfile::tempdir().unwrap(),
+        schema: of.schema.as_ref().map(Schema::copy),
+    };
+    copy_tree(of.path(), copy.path());
+    fs::remove_file(copy.path().join("data/parquet.owner")).unwrap();
+    copy
 }
 
 #[tokio::test]
 async fn a_bucket_has_one_store_and_a_second_one_changes_nothing_in_it() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
-    let first = paths(dir.path(), server.address);
+    let (server, site) = (Server::start().await, Site::new());
+    let first = site.paths_in_bucket(server.address);
     let store = create(&first).await;
     let subject = patient(&store).await;
     admit(&store, &subject, 1).await;
     store.flush(at(50)).await.unwrap();
-    let other = StorePaths::new(&dir.path().join("other"), None).with_objects(first.objects());
+    let second = Site::new();
+    let other = second.paths().with_objects(first.objects());
     let refused = Store::create(&other, roots(&other), at(0)).await;
     let refused = refused.err().unwrap();
     assert!(is_foreign(&refused), "{}", chain(&refused));
@@ -62,22 +64,28 @@ async fn a_bucket_has_one_store_and_a_second_one_changes_nothing_in_it() {
 
 #[tokio::test]
 async fn an_older_copy_of_a_store_does_not_clear_what_the_newer_one_lives_by() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
-    let first = paths(dir.path(), server.address);
+    let (server, site) = (Server::start().await, Site::new());
+    let first = site.paths_in_bucket(server.address);
     let store = create(&first).await;
     let subject = patient(&store).await;
     admit(&store, &subject, 1).await;
     store.flush(at(50)).await.unwrap();
     store.close().await;
     // As a copy finds it that was made between the upload of a file and its commit.
-    let copy = copy_without_owner(&first, &dir.path().join("copy"));
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(copy.registry());
-    let mut db = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    sqlx::query("UPDATE data_files SET state = 'planned'")
-        .execute(&mut db)
-        .await
-        .unwrap();
-    sqlx::Connection::close(db).await.unwrap();
+    let second = copy_without_owner(&site);
+    let copy = second.paths().with_objects(first.objects());
+    let planned = "data_files SET state = 'planned'";
+    match &second.schema {
+        Some(schema) => drop(schema.ask(&format!("UPDATE {}.{planned}", schema.name()))),
+        None => {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(copy.registry());
+            let mut db = sqlx::ConnectOptions::connect(&options).await.unwrap();
+            let planned = format!("UPDATE {planned}");
+            let planned = sqlx::query(sqlx::AssertSqlSafe(planned));
+            planned.execute(&mut db).await.unwrap();
+            sqlx::Connection::close(db).await.unwrap();
+        }
+    }
     let refused = open(&copy).await.unwrap_err();
     assert!(is_foreign(&refused), "{}", chain(&refused));
     let store = open(&first).await.unwrap();
@@ -95,39 +103,38 @@ async fn an_older_copy_of_a_store_does_not_clear_what_the_newer_one_lives_by() {
     open(&copy).await.unwrap().close().await;
 }
 
-fn custody(dir: &Path) -> KeyCustody {
+fn custody(site: &Site) -> KeyCustody {
     KeyCustody {
-        roots: roots(&paths(dir, ([127, 0, 0, 1], 9).into())),
-        snapshots: vec![dir.join("keys")],
+        roots: roots(&site.paths()),
+        snapshots: vec![site.path().join("keys")],
     }
 }
 
 #[tokio::test]
 async fn a_backup_of_a_bucket_is_whole_and_is_restored_only_to_a_place_that_is_nobodys() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
-    let dir = dir.path();
-    let first = paths(dir, server.address);
-    let store = Store::create(&first, custody(dir), at(0)).await.unwrap();
+    let (server, site) = (Server::start().await, Site::new());
+    let first = site.paths_in_bucket(server.address);
+    let store = Store::create(&first, custody(&site), at(0)).await.unwrap();
     let subject = patient(&store).await;
     admit(&store, &subject, 1).await;
     store.flush(at(50)).await.unwrap();
-    let backup = dir.join("backup");
+    let backup = site.path().join("backup");
     store.backup(&backup, "test", at(60)).await.unwrap();
     assert_eq!(fs::read_dir(backup.join("parquet")).unwrap().count(), 1);
-    let restored_to = |n: u32, objects: Option<ObjectsPlace>| {
-        let data = dir.join(format!("restored-{n}"));
-        fs::create_dir(&data).unwrap();
-        let root_keys: PathBuf = dir.join("data.root");
-        let paths = StorePaths::new(&data, Some(&root_keys));
+    let restored_to = |target: &Site, objects: Option<ObjectsPlace>| {
+        let data = target.path().join("data");
+        let paths = StorePaths::new(&data, Some(first.root_keys()));
+        let paths = paths.with_registry(target.registry());
         objects.map_or(paths.clone(), |objects| paths.with_objects(objects))
     };
     let elsewhere = ObjectsPlace::S3(S3Place {
         prefix: "restored".to_owned(),
-        ..place(server.address, dir)
+        ..place(server.address, site.path())
     });
     // The bucket of the store itself, which goes on meanwhile.
-    let own = restored_to(1, Some(first.objects()));
-    let refused = Store::restore(&backup, &own, custody(dir), at(70)).await;
+    let target = Site::new();
+    let own = restored_to(&target, Some(first.objects()));
+    let refused = Store::restore(&backup, &own, custody(&site), at(70)).await;
     let refused = chain(&refused.err().unwrap());
     assert!(refused.contains("belongs to another store"), "{refused}");
     assert_eq!(
@@ -135,17 +142,19 @@ async fn a_backup_of_a_bucket_is_whole_and_is_restored_only_to_a_place_that_is_n
         (1, vec![1])
     );
     // No envelope here opens, so the restore fails: what it brought to the other place is gone again.
-    let failed = restored_to(2, Some(elsewhere.clone()));
-    let failed = Store::restore(&backup, &failed, custody(dir), at(70)).await;
+    let target = Site::new();
+    let failed = restored_to(&target, Some(elsewhere.clone()));
+    let failed = Store::restore(&backup, &failed, custody(&site), at(70)).await;
     let failed = chain(&failed.err().unwrap());
     assert!(failed.contains("does not open"), "{failed}");
     assert_eq!(server.objects().await, 1);
     // Those of an erased patient are not looked at.
     store.keys.erase(&subject, "e", at(80)).await.unwrap();
     // On the disk there is beside the files what says whose they are.
-    for (n, place, in_bucket, on_disk) in [(3, None, 1, 3), (4, Some(elsewhere), 3, 0)] {
-        let paths = restored_to(n, place);
-        let restored = Store::restore(&backup, &paths, custody(dir), at(90)).await;
+    for (place, in_bucket, on_disk) in [(None, 1, 3), (Some(elsewhere), 3, 0)] {
+        let target = Site::new();
+        let paths = restored_to(&target, place);
+        let restored = Store::restore(&backup, &paths, custody(&site), at(90)).await;
         let (restored, report) = restored.unwrap();
         assert_eq!((report.messages, report.erased), (1, 1));
         assert_eq!(visible(&restored, &subject).await, [1]);

@@ -20,12 +20,8 @@ use vitalseal_storage::{
 use crate::bucket::{Server, place, s3};
 use crate::errors::chain;
 use crate::proxy::{Fault, Proxy};
+use crate::registry;
 use crate::site::{Site, at, name, put, read, rows};
-
-/// A store in `dir`, its files in the bucket behind `address`.
-pub(crate) fn paths(dir: &Path, address: std::net::SocketAddr) -> StorePaths {
-    StorePaths::new(&dir.join("data"), None).with_objects(s3(address, dir))
-}
 
 pub(crate) fn roots(paths: &StorePaths) -> Arc<dyn RootProvider> {
     Arc::new(FileRootProvider::new(paths.root_keys()))
@@ -87,8 +83,8 @@ pub(crate) async fn patient(store: &Store) -> SubjectPseudonym {
 
 #[tokio::test]
 async fn a_store_flushes_to_a_bucket_and_reads_from_it() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
-    let paths = paths(dir.path(), server.address);
+    let (server, site) = (Server::start().await, Site::new());
+    let paths = site.paths_in_bucket(server.address);
     let store = create(&paths).await;
     let subject = patient(&store).await;
     for sequence in 0..20 {
@@ -116,8 +112,8 @@ async fn a_store_flushes_to_a_bucket_and_reads_from_it() {
 
 #[tokio::test]
 async fn a_name_that_exists_in_a_bucket_is_refused_and_stays_what_it_was() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
-    let store = create(&paths(dir.path(), server.address)).await;
+    let (server, site) = (Server::start().await, Site::new());
+    let store = create(&site.paths_in_bucket(server.address)).await;
     let written = rows(FileKind::Rows, 3, 40);
     let file = put(&store, 1, FileKind::Rows, &written).await;
     let name = name(FileKind::Rows, 1);
@@ -147,9 +143,9 @@ async fn a_name_that_exists_in_a_bucket_is_refused_and_stays_what_it_was() {
 
 #[tokio::test]
 async fn a_flush_survives_errors_resets_slowness_and_a_lost_answer() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+    let (server, site) = (Server::start().await, Site::new());
     let proxy = Proxy::before(server.address).await;
-    let store = create(&paths(dir.path(), proxy.address)).await;
+    let store = create(&site.paths_in_bucket(proxy.address)).await;
     let subject = patient(&store).await;
     let slow = Fault::Slow(Duration::from_millis(500));
     for (sequence, faults) in [
@@ -184,14 +180,14 @@ async fn a_flush_survives_errors_resets_slowness_and_a_lost_answer() {
 
 #[tokio::test]
 async fn an_upload_that_the_server_completes_when_nobody_waits_for_it_any_more_leaves_no_orphan() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+    let (server, site) = (Server::start().await, Site::new());
     let proxy = Proxy::before(server.address).await;
     let hasty = ObjectsPlace::S3(S3Place {
         timeout_s: 1,
         retries: 0,
-        ..place(proxy.address, dir.path())
+        ..place(proxy.address, site.path())
     });
-    let paths = StorePaths::new(&dir.path().join("data"), None).with_objects(hasty);
+    let paths = site.paths().with_objects(hasty);
     let store = create(&paths).await;
     let subject = patient(&store).await;
     admit(&store, &subject, 1).await;
@@ -221,9 +217,9 @@ async fn an_upload_that_the_server_completes_when_nobody_waits_for_it_any_more_l
 
 #[tokio::test]
 async fn a_bucket_that_is_gone_keeps_what_was_acknowledged_and_says_where_it_was_looked_for() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+    let (server, site) = (Server::start().await, Site::new());
     let proxy = Proxy::before(server.address).await;
-    let paths = paths(dir.path(), proxy.address);
+    let paths = site.paths_in_bucket(proxy.address);
     let store = create(&paths).await;
     let subject = patient(&store).await;
     admit(&store, &subject, 1).await;
@@ -251,6 +247,7 @@ async fn a_bucket_that_is_gone_keeps_what_was_acknowledged_and_says_where_it_was
 }
 
 const CHILD: &str = "VITALSEAL_OBJECTS_CHILD";
+const CHILD_REGISTRY: &str = "VITALSEAL_OBJECTS_CHILD_REGISTRY";
 
 /// The process that is killed: flushes the store that it is told of.
 #[tokio::test]
@@ -259,17 +256,18 @@ async fn child() {
         return;
     };
     let (dir, address) = told.split_once('@').unwrap();
-    let store = open(&paths(Path::new(dir), address.parse().unwrap()))
-        .await
-        .unwrap();
+    let paths = StorePaths::new(&Path::new(dir).join("data"), None)
+        .with_registry(registry::place(std::env::var(CHILD_REGISTRY).ok()))
+        .with_objects(s3(address.parse().unwrap(), Path::new(dir)));
+    let store = open(&paths).await.unwrap();
     store.flush(at(50)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_process_that_is_killed_in_the_middle_of_an_upload_loses_doubles_and_leaves_nothing() {
-    let (server, dir) = (Server::start().await, tempfile::tempdir().unwrap());
+    let (server, site) = (Server::start().await, Site::new());
     let proxy = Proxy::before(server.address).await;
-    let paths = paths(dir.path(), proxy.address);
+    let paths = site.paths_in_bucket(proxy.address);
     let store = create(&paths).await;
     let subject = patient(&store).await;
     for sequence in 0..40 {
@@ -281,7 +279,15 @@ async fn a_process_that_is_killed_in_the_middle_of_an_upload_loses_doubles_and_l
         proxy.fail("PUT", &[Fault::Stall(bytes)]);
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "s3::child"])
-            .env(CHILD, format!("{}@{}", dir.path().display(), proxy.address))
+            .env(
+                CHILD,
+                format!("{}@{}", site.path().display(), proxy.address),
+            )
+            .envs(
+                site.schema
+                    .iter()
+                    .map(|schema| (CHILD_REGISTRY, schema.address())),
+            )
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

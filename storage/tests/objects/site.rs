@@ -1,5 +1,7 @@
 //! A store of one test, and files of both kinds with made-up rows.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -11,23 +13,43 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use vitalseal_storage::catalog::SnapshotId;
 use vitalseal_storage::{
-    DataFile, FileKind, FileRootProvider, Store, StoreError, StorePaths, TableKind, WrittenFile,
-    schema,
+    DataFile, FileKind, FileRootProvider, RegistryPlace, Store, StoreError, StorePaths, TableKind,
+    WrittenFile, schema,
 };
 
-/// A directory with a data directory and its root keys.
+use crate::bucket::s3;
+use crate::postgres::Schema;
+use crate::registry;
+
+/// A directory with a data directory and its root keys; and a schema, if the registry is on a server.
 pub(crate) struct Site {
     pub(crate) dir: TempDir,
+    pub(crate) schema: Option<Schema>,
 }
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        Self { dir }
+        Self {
+            dir: TempDir::new().unwrap(),
+            schema: Schema::new(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn registry(&self) -> RegistryPlace {
+        registry::place(self.schema.as_ref().map(Schema::address))
     }
 
     pub(crate) fn paths(&self) -> StorePaths {
-        StorePaths::new(&self.dir.path().join("data"), None)
+        StorePaths::new(&self.path().join("data"), None).with_registry(self.registry())
+    }
+
+    /// With the files in the bucket behind this address.
+    pub(crate) fn paths_in_bucket(&self, address: SocketAddr) -> StorePaths {
+        self.paths().with_objects(s3(address, self.path()))
     }
 
     pub(crate) async fn create(&self) -> Store {
