@@ -4,22 +4,21 @@
 //! Failure: a reading, a name or a key of an erased patient; a patient who was not erased and has lost a reading; a
 //! data directory after a refusal; a refusal that does not say what is wrong.
 
+mod keys;
+mod load;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use vitalseal_crypto::default_backend;
-use vitalseal_device::AgreementMode;
 use vitalseal_storage::{FileRootProvider, Store, StorePaths};
 use vitalseal_vitals::{Reading, signal};
 
 use crate::common::device::Device;
-use crate::common::{Monitor, Site, VITALSEAL, files_below};
+use crate::common::{Site, VITALSEAL, files_below};
 
 /// A temperature that nothing else prints by accident.
 const PLANTED: f64 = 37.214_863;
@@ -280,143 +279,6 @@ fn a_directory_copied_by_hand_before_an_erasure_keeps_both_promises() {
 }
 
 #[test]
-fn without_a_key_snapshot_nothing_is_restored_and_nothing_served() {
-    let mut ward = Ward::new();
-    let (backup, copy) = (ward.backup("backup"), ward.copy("copy"));
-    ward.erase_ada();
-    assert_eq!(ward.site.terminate(), 0);
-    std::fs::rename(ward.path("data.keys"), ward.path("lost")).unwrap();
-    let said = refused(&backup, &ward.path("new"));
-    assert!(said.contains("is its disk mounted?"), "{said}");
-    std::fs::create_dir(ward.path("data.keys")).unwrap();
-    let id = ward.path("lost").read_dir().unwrap().next().unwrap();
-    let id = id.unwrap().file_name().into_string().unwrap();
-    let place = ward.site.dir.path().to_str().unwrap().to_owned();
-    let said = |said: String| said.replace(&place, "DIR").replace(&id, "STORE");
-    insta::assert_snapshot!(
-        "restore_without_snapshot",
-        said(refused(&backup, &ward.path("new")))
-    );
-    insta::assert_snapshot!("serve_without_snapshot", said(refused_to_serve(&copy)));
-}
-
-#[test]
-fn root_keys_and_snapshots_may_be_elsewhere_and_the_restored_store_knows_where() {
-    let mut ward = Ward::new();
-    let backup = ward.backup("backup");
-    assert_eq!(ward.site.terminate(), 0);
-    for (from, to) in [("data.root", "moved.root"), ("data.keys", "moved.keys")] {
-        std::fs::rename(ward.path(from), ward.path(to)).unwrap();
-    }
-    let new = ward.path("new");
-    refused(&backup, &new);
-    let output = Command::new(VITALSEAL)
-        .current_dir(ward.site.dir.path())
-        .args(["restore", "--from", "backup", "--data", "new"])
-        .args(["--root-keys", "moved.root", "--snapshots", "moved.keys"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(shown.contains("tokens: users log in again"), "{shown}");
-    let mut site = Site::on(new);
-    site.serve();
-    let places = &site.json(&["keys", "status"])["snapshots"];
-    let expected = ward.path("moved.keys");
-    assert!(
-        places.to_string().contains(expected.to_str().unwrap()),
-        "{places}"
-    );
-    assert_eq!(
-        site.json(&["patient", "show", &ward.ada])["name"],
-        "Ada Lovelace"
-    );
-}
-
-/// Whoever names the keys decides what passes as genuine, and a token's module is code.
-#[test]
-fn where_the_keys_are_is_never_taken_from_the_backup() {
-    let mut ward = Ward::new();
-    let backup = ward.backup("backup");
-    assert_eq!(ward.site.terminate(), 0);
-    let (new, inside) = (ward.path("new"), backup.join("vitalseal.toml"));
-    let own = std::fs::read_to_string(&inside).unwrap();
-    let place = ward.site.dir.path().to_str().unwrap().to_owned();
-    let with = |keys: &[OsString]| restore_with(&backup, &new, keys);
-
-    insta::assert_snapshot!(
-        "restore_not_told_where_keys_are",
-        refusal(with(&[]), &new).replace(&place, "DIR")
-    );
-    // One of the two is not enough, and the backup's own file is no answer.
-    for (option, path) in [
-        ("--root-keys", ward.path("data.root")),
-        ("--snapshots", ward.path("data.keys")),
-        ("--config", inside.clone()),
-    ] {
-        let said = refusal(with(&[option.into(), path.into()]), &new);
-        assert!(
-            said.contains("anybody may have written"),
-            "{option}: {said}"
-        );
-    }
-
-    // With a configuration of one's own, it goes where that says; everything else is as the store had it.
-    let copied_out = ward.path("own.toml");
-    std::fs::rename(ward.path("data.keys"), ward.path("moved.keys")).unwrap();
-    let moved = own.replace("data.keys", "moved.keys");
-    std::fs::write(
-        &copied_out,
-        moved.replace("memory_mib = 1024", "memory_mib = 1"),
-    )
-    .unwrap();
-    let output = with(&["--config".into(), copied_out.into()]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let restored = std::fs::read_to_string(new.join("vitalseal.toml")).unwrap();
-    assert!(restored.contains("moved.keys"), "{restored}");
-    assert!(restored.contains("memory_mib = 1024"), "{restored}");
-    std::fs::remove_dir_all(&new).unwrap();
-    std::fs::rename(ward.path("moved.keys"), ward.path("data.keys")).unwrap();
-
-    // A file that would have a module loaded, with its digest put right: nobody looks into it.
-    let hostile = format!(
-        "{own}\n[keys.pkcs11]\nmodule = \"{place}/evil.so\"\ntoken = \"t\"\npin_file = \"{place}/pin\"\nlabel = \"l\"\n"
-    );
-    std::fs::write(&inside, &hostile).unwrap();
-    let described = backup.join("backup.json");
-    let mut manifest: Value = serde_json::from_slice(&std::fs::read(&described).unwrap()).unwrap();
-    let files = manifest["files"].as_array_mut().unwrap();
-    let file = files
-        .iter_mut()
-        .find(|file| file["path"] == "vitalseal.toml");
-    let file = file.unwrap();
-    file["size"] = hostile.len().into();
-    file["sha256"] = hex::encode(default_backend().sha256(&[hostile.as_bytes()])).into();
-    std::fs::write(&described, manifest.to_string()).unwrap();
-    let said = refused(&backup, &new);
-    assert!(said.contains("somebody changed it"), "{said}");
-}
-
-#[test]
-fn a_patient_whom_the_snapshot_does_not_know_is_named_and_nothing_is_restored() {
-    let mut ward = Ward::new();
-    ward.backup("first");
-    copy_as_is(&ward.path("data.keys"), &ward.path("old.keys"));
-    let late = ward.site.patient();
-    let backup = ward.backup("second");
-    assert_eq!(ward.site.terminate(), 0);
-    // The disk with the snapshots was itself restored from an older day.
-    std::fs::remove_dir_all(ward.path("data.keys")).unwrap();
-    copy_as_is(&ward.path("old.keys"), &ward.path("data.keys"));
-    let said = refused(&backup, &ward.path("new"));
-    // A pseudonym is shortened wherever it may be copied to a log or a ticket.
-    assert!(said.contains(&late[..8]), "{said}");
-    assert!(said.contains("newer than the backup"), "{said}");
-}
-
-#[test]
 fn a_backup_that_was_changed_is_refused_and_says_where() {
     let mut ward = Ward::new();
     let backup = ward.backup("backup");
@@ -482,87 +344,4 @@ fn a_backup_needs_a_new_directory_a_place_for_keys_and_a_running_server() {
     assert_eq!(ward.site.terminate(), 0);
     let said = ward.site.refused(&["backup", "--out", "anywhere"]);
     assert!(said.contains("start it"), "{said}");
-}
-
-/// Acknowledged before the backup began: in it. Stored at all: once.
-#[test]
-fn a_backup_under_load_holds_everything_acknowledged_before_it_began_once() {
-    let mut site = Site::serving();
-    let patient = site.patient();
-    let directory = site.device("busy", &patient);
-    let clinician = site.json(&["user", "add", "nora", "--role", "clinician"]);
-    site.json(&["user", "grant", "nora", "--patient", &patient]);
-    let mode = AgreementMode::Ss {
-        messages_per_session: 1_000,
-    };
-    let monitor = Monitor::at(&site, &directory, &patient, mode);
-    let publisher = monitor.publisher(site.address("mqtt").port());
-    let Monitor {
-        mut sealer, outbox, ..
-    } = monitor;
-    let stats = publisher.stats();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let stop = tokio_util::sync::CancellationToken::new();
-    let publishing = runtime.spawn({
-        let stop = stop.clone();
-        async move { publisher.run(stop).await.unwrap() }
-    });
-    let start: Timestamp = FIRST.parse().unwrap();
-    let producing = AtomicBool::new(true);
-    let mut backups = Vec::new();
-    std::thread::scope(|threads| {
-        // One reading a message, the n-th at start + n seconds: acknowledged in that order.
-        threads.spawn(|| {
-            for n in 0_i64.. {
-                while outbox.len() > 200 && producing.load(Ordering::SeqCst) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                if !producing.load(Ordering::SeqCst) {
-                    return;
-                }
-                let at = start + SignedDuration::from_secs(n);
-                let message = sealer
-                    .seal(&[Reading { at, ..reading(0) }], Timestamp::now())
-                    .unwrap();
-                outbox.push(&message).unwrap();
-            }
-        });
-        threads.spawn(|| {
-            while producing.load(Ordering::SeqCst) {
-                site.json(&["flush"]);
-            }
-        });
-        for n in 0..4 {
-            let before = stats.acked();
-            while stats.acked() < before + 50 {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            let (acked, out) = (stats.acked(), site.dir.path().join(format!("backup-{n}")));
-            site.json(&["backup", "--out", out.to_str().unwrap()]);
-            backups.push((acked, out));
-        }
-        producing.store(false, Ordering::SeqCst);
-    });
-    stop.cancel();
-    runtime.block_on(publishing).unwrap();
-    assert_eq!(site.terminate(), 0);
-
-    let (acked, backup) = backups.last().unwrap();
-    for (_, earlier) in &backups {
-        let report = restored(earlier, &earlier.with_extension("checked"));
-        assert_eq!(report["patients_readable"], 1, "{report}");
-    }
-    let elsewhere = site.dir.path().join("elsewhere");
-    let report = restored(backup, &elsewhere);
-    let mut copy = Site::on(elsewhere);
-    copy.serve();
-    let token = copy.token(&clinician);
-    let sql = format!(
-        "SELECT count(*) FILTER (WHERE ts < '{}'), count(*), count(DISTINCT ts) FROM vitals",
-        start + SignedDuration::from_secs(i64::try_from(*acked).unwrap())
-    );
-    let rows = copy.psql("nora", &token, &sql).unwrap();
-    let messages = report["messages"].as_u64().unwrap();
-    assert_eq!(rows, [format!("{acked}|{messages}|{messages}")]);
-    println!("{messages} messages restored, {acked} of them acknowledged before the backup began");
 }

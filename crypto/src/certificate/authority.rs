@@ -2,17 +2,19 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SerialNumber, SignatureAlgorithm,
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData,
 };
 use zeroize::Zeroizing;
 
 use super::issuing_key::IssuingKey;
+use super::params::{
+    ISSUING_DAYS, LEAF_DAYS, LIST_DAYS, PublicKey, ROOT_DAYS, authority_params, backdated,
+    days_after, leaf_params, new_key_pair, random_serial, set_validity,
+};
 use super::revocation::{self, RevocationList, RevokedCertificate};
 use super::{
     CertificateError, DeviceCertificate, RecipientCertificate, Subscriber, SubscriberCertificate,
@@ -23,18 +25,6 @@ use crate::ids::{DeviceId, KeyEpoch};
 use crate::keys::{KeyError, RecipientKey, blank_debug};
 use crate::pem;
 use crate::remote::RemoteSigner;
-
-const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// As long as a device is in service; the root's key is kept offline and hardly used.
-const ROOT_DAYS: i32 = 10 * 365;
-/// Half of the root's, so that its successor overlaps.
-const ISSUING_DAYS: i32 = 5 * 365;
-/// A yearly renewal is the rhythm of a device's maintenance.
-const LEAF_DAYS: i32 = 365;
-/// A checker that gets no newer revocation list for a week should stop to believe; a new one is made every day.
-const LIST_DAYS: i32 = 7;
-/// Certificates and lists begin this long before `now`, because a device's clock may lag.
-const BACKDATED: SignedDuration = SignedDuration::from_mins(5);
 
 /// Why nothing was issued.
 #[derive(Debug, thiserror::Error)]
@@ -390,30 +380,6 @@ pub fn new_device_key_and_csr(
     Ok((Zeroizing::new(key.serialize_pem()), request))
 }
 
-/// A public key that came from elsewhere, as rcgen takes it.
-struct PublicKey(P256Point);
-
-impl PublicKey {
-    fn of_request(request: &CertificateSigningRequestParams) -> Result<Self, AuthorityError> {
-        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
-            return Err(AuthorityError::Request);
-        }
-        P256Point::from_sec1(request.public_key.der_bytes())
-            .map(Self)
-            .ok_or(AuthorityError::Request)
-    }
-}
-
-impl PublicKeyData for PublicKey {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.as_sec1()
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_ECDSA_P256_SHA256
-    }
-}
-
 fn new_chain(issuing_key: &impl PublicKeyData, now: Timestamp) -> Result<NewChain, AuthorityError> {
     let root_key = new_key_pair()?;
     let mut root = authority_params("vitalseal root CA", 1);
@@ -437,65 +403,6 @@ fn new_chain(issuing_key: &impl PublicKeyData, now: Timestamp) -> Result<NewChai
         root_cert_pem: root_cert.pem(),
         issuing_cert_pem: issuing_cert.pem(),
     })
-}
-
-fn new_key_pair() -> Result<KeyPair, AuthorityError> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(AuthorityError::Signing)
-}
-
-fn authority_params(name: &str, path_length: u8) -> CertificateParams {
-    let mut params = leaf_params(name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-}
-
-fn leaf_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.use_authority_key_identifier_extension = true;
-    params
-}
-
-fn set_validity(
-    params: &mut CertificateParams,
-    not_before: Timestamp,
-    not_after: Timestamp,
-) -> Result<(), AuthorityError> {
-    let (from, to) = (since_epoch(not_before)?, since_epoch(not_after)?);
-    if from >= to {
-        return Err(AuthorityError::Validity);
-    }
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + from;
-    params.not_after = epoch + to;
-    Ok(())
-}
-
-/// Whole seconds, to be added to 1970: a `Timestamp` ends with the year 9999, so that sum exists.
-pub(super) fn since_epoch(at: Timestamp) -> Result<Duration, AuthorityError> {
-    let seconds = u64::try_from(at.as_second()).map_err(|_| AuthorityError::Validity)?;
-    Ok(Duration::from_secs(seconds))
-}
-
-/// Unique under the authority (RFC 5280 §4.1.2.2), also when one key is certified twice: a revocation names nothing else.
-fn random_serial() -> Result<SerialNumber, AuthorityError> {
-    let mut bytes = [0; 16];
-    default_backend().fill_random(&mut bytes)?;
-    // Positive, and never shorter for a leading zero.
-    bytes[0] = bytes[0] & 0x7f | 0x40;
-    Ok(SerialNumber::from_slice(&bytes))
-}
-
-fn backdated(now: Timestamp) -> Result<Timestamp, AuthorityError> {
-    now.checked_sub(BACKDATED)
-        .map_err(|_| AuthorityError::Validity)
-}
-
-fn days_after(now: Timestamp, days: i32) -> Result<Timestamp, AuthorityError> {
-    now.checked_add(DAY * days)
-        .map_err(|_| AuthorityError::Validity)
 }
 
 blank_debug! { CertificateAuthority NewAuthority NewChain ServerIdentity }

@@ -20,6 +20,8 @@ pub mod authority;
 mod device;
 #[cfg(feature = "authority")]
 mod issuing_key;
+#[cfg(feature = "authority")]
+mod params;
 mod parsed;
 mod recipient;
 #[cfg(feature = "authority")]

@@ -14,8 +14,9 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::{CertificateRevocationList, RevokedCertificate as Entry};
 use x509_parser::x509::ReasonCode;
 
-use super::authority::{AuthorityError, since_epoch};
+use super::authority::AuthorityError;
 use super::issuing_key::IssuingKey;
+use super::params::since_epoch;
 use super::{CertificateError, parsed};
 use crate::backend::Backend;
 use crate::pem;
