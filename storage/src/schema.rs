@@ -78,6 +78,9 @@ pub const SEALED: &str = "sealed";
 /// At-rest COSE envelopes, sealed.
 pub const EVIDENCE: &str = "evidence";
 
+/// The columns of ciphertext, at the end of either schema; the others say what is in it.
+pub(crate) const CIPHERTEXT: [&str; 3] = [ENVELOPE, SEALED, EVIDENCE];
+
 /// The schema of sealed rows.
 #[must_use]
 pub fn sealed_rows() -> SchemaRef {

@@ -98,7 +98,7 @@ pub struct DataFile {
     pub size: u64,
     /// Digest of those bytes; version 3 noted none.
     pub sha256: Option<[u8; 32]>,
-    /// A copy of the file's last bytes, from the page indexes on; empty for a file of version 3.
+    /// A copy of the file's last bytes, from the sums of its pages on; empty for a file of version 3.
     pub footer: Arc<[u8]>,
     /// Rows.
     pub rows: u64,

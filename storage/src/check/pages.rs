@@ -27,9 +27,6 @@ use crate::store::StoreError;
 /// Rows that are read in one go.
 const BATCH: usize = 256;
 
-/// Columns of ciphertext; the others say what is in it.
-const SEALED: [&str; 3] = [schema::ENVELOPE, schema::SEALED, schema::EVIDENCE];
-
 /// Rows with a page that cannot be read, and the columns of such pages.
 pub(super) type Unreadable = BTreeMap<u64, Vec<String>>;
 
@@ -127,7 +124,7 @@ impl<'a> Pages<'a> {
 
     /// Where these rows are: of what they hold, as much as can be read.
     pub(super) async fn places(&self, unreadable: &Unreadable) -> Result<Vec<Place>, StoreError> {
-        let is_sealed = |column: &String| SEALED.contains(&column.as_str());
+        let is_sealed = |column: &String| schema::CIPHERTEXT.contains(&column.as_str());
         let (known, unknown): (Vec<_>, Vec<_>) = unreadable
             .iter()
             .partition(|(_, columns)| columns.iter().all(is_sealed));
@@ -138,7 +135,7 @@ impl<'a> Pages<'a> {
         let rows: Vec<u64> = known.iter().map(|(row, _)| **row).collect();
         let parquet = self.metadata.parquet_schema();
         let clear = parquet.columns().iter().enumerate();
-        let clear = clear.filter(|(_, column)| !SEALED.contains(&column.name()));
+        let clear = clear.filter(|(_, column)| !schema::CIPHERTEXT.contains(&column.name()));
         let mask = ProjectionMask::leaves(parquet, clear.map(|(leaf, _)| leaf));
         let ranges: Vec<_> = rows.iter().map(|row| *row..row + 1).collect();
         let (mut stream, mut rows) = (self.stream(mask, &ranges)?, rows.as_slice());

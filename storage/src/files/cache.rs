@@ -8,7 +8,8 @@ use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::path::Path;
-use parquet::file::metadata::ParquetMetaData;
+
+use super::read::Opened;
 
 /// Bytes in one half.
 const HALF: usize = 32 * 1024 * 1024;
@@ -20,13 +21,13 @@ pub(super) struct MetadataCache {
 
 #[derive(Default)]
 struct Halves {
-    young: HashMap<Path, Arc<ParquetMetaData>>,
-    old: HashMap<Path, Arc<ParquetMetaData>>,
+    young: HashMap<Path, Arc<Opened>>,
+    old: HashMap<Path, Arc<Opened>>,
     young_bytes: usize,
 }
 
 impl MetadataCache {
-    pub(super) fn find(&self, file: &Path) -> Option<Arc<ParquetMetaData>> {
+    pub(super) fn find(&self, file: &Path) -> Option<Arc<Opened>> {
         let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(metadata) = halves.young.get(file) {
             return Some(Arc::clone(metadata));
@@ -36,9 +37,9 @@ impl MetadataCache {
         Some(metadata)
     }
 
-    pub(super) fn insert(&self, file: Path, metadata: Arc<ParquetMetaData>) {
+    pub(super) fn insert(&self, file: Path, opened: Arc<Opened>) {
         let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        halves.insert(file, metadata);
+        halves.insert(file, opened);
     }
 
     pub(super) fn remove(&self, file: &Path) {
@@ -50,13 +51,13 @@ impl MetadataCache {
 }
 
 impl Halves {
-    fn insert(&mut self, file: Path, metadata: Arc<ParquetMetaData>) {
-        let bytes = metadata.memory_size();
+    fn insert(&mut self, file: Path, opened: Arc<Opened>) {
+        let bytes = opened.memory_size();
         if self.young_bytes + bytes > HALF {
             self.old = mem::take(&mut self.young);
             self.young_bytes = 0;
         }
         self.young_bytes += bytes;
-        self.young.insert(file, metadata);
+        self.young.insert(file, opened);
     }
 }

@@ -14,6 +14,7 @@ mod objects;
 mod owner;
 mod place;
 mod read;
+mod twice;
 mod write;
 
 use std::collections::BTreeSet;
@@ -65,7 +66,7 @@ pub struct WrittenFile {
     pub size: u64,
     /// Digest of them.
     pub sha256: [u8; 32],
-    /// A copy of its last bytes, from the page indexes on: what [`DataFile::footer`] holds.
+    /// A copy of its last bytes, from the sums of pages on: what [`DataFile::footer`] holds.
     pub footer: Arc<[u8]>,
     /// Rows.
     pub rows: u64,
@@ -197,9 +198,9 @@ impl SealedFiles {
     /// What Parquet knows of a file: its opened footer with page indexes and decryptor.
     ///
     /// # Errors
-    /// When the catalog's copy of the footer does not open, or a file of version 3 cannot be read.
+    /// When the footer opens neither in the catalog's copy nor in the file, or a file of version 3 cannot be read.
     pub async fn metadata(&self, file: &DataFile) -> Result<Arc<ParquetMetaData>, StoreError> {
-        self.reader(file).metadata().await
+        Ok(Arc::clone(&self.reader(file).opened().await?.metadata))
     }
 
     /// All bytes of a file, as they are stored.

@@ -20,6 +20,7 @@ use vitalseal_crypto::danger::file_key_to_bytes;
 use zeroize::Zeroizing;
 
 use super::key_metadata::KeyMetadata;
+use super::twice::Twice;
 use super::{FilesError, SealedFiles};
 use crate::catalog::DataFile;
 use crate::keys::StoreKeys;
@@ -28,8 +29,14 @@ use crate::store::StoreError;
 /// The shortest module of Modular Encryption, after its length: nonce 12, tag 16.
 const SHORTEST: usize = 28;
 
+/// What a file's last bytes say of it.
+pub(super) struct Opened {
+    pub(super) metadata: Arc<ParquetMetaData>,
+    twice: Twice,
+}
+
 /// One file, as `parquet` and DataFusion read it. Its metadata carry the file's decryptor: nothing else needs a key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SealedFileReader {
     files: SealedFiles,
     file: DataFile,
@@ -42,35 +49,117 @@ impl SealedFileReader {
 
     /// Bytes that were asked for, or an error that names the file: never fewer, and framed as modules if they are sealed.
     async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
-        let name = self.file.path.as_ref();
-        let read = self.files.inner.objects.read(name, ranges).await?;
-        for (range, bytes) in ranges.iter().zip(&read) {
-            let whole = u64::try_from(bytes.len())? == range.end.saturating_sub(range.start);
-            if !whole || (self.file.encrypted && !is_framed(bytes)) {
-                let what = format!("bytes {} to {} are not pages", range.start, range.end);
-                return Err(damaged(name, what).into());
+        let mut read = self.bytes(ranges).await?;
+        if !self.file.encrypted {
+            return Ok(read);
+        }
+        let opened = self.opened().await?;
+        for (range, bytes) in ranges.iter().zip(&mut read) {
+            self.mend(&opened.twice, range, bytes).await?;
+            if !is_framed(bytes) {
+                return Err(self.no_pages(range));
             }
         }
         Ok(read)
     }
 
-    pub(super) async fn metadata(&mut self) -> Result<Arc<ParquetMetaData>, StoreError> {
-        if let Some(metadata) = self.files.inner.cache.find(&self.file.path) {
-            return Ok(metadata);
+    /// Replaces pages that are damaged here by what stands a second time, if that is not damaged too.
+    async fn mend(
+        &self,
+        twice: &Twice,
+        range: &Range<u64>,
+        bytes: &mut Bytes,
+    ) -> Result<(), StoreError> {
+        let damaged = twice.damaged(range, bytes);
+        if damaged.is_empty() {
+            return Ok(());
         }
-        let metadata = if self.file.encrypted {
-            open_footer(&self.file, &self.files.inner.keys)?
+        tracing::warn!(
+            file = self.file.path.as_ref(),
+            "pages are damaged, and what stands a second time is read; `vitalseal store check --repair` writes the file anew"
+        );
+        let places: Vec<_> = damaged.iter().map(|page| page.again()).collect();
+        for (page, again) in damaged.iter().zip(&self.bytes(&places).await?) {
+            page.mend(range, bytes, again);
+        }
+        Ok(())
+    }
+
+    /// These ranges as they stand in the file.
+    async fn bytes(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let name = self.file.path.as_ref();
+        let read = match self.files.inner.objects.read(name, ranges).await {
+            Ok(read) => read,
+            Err(cause) => {
+                // What is asked for beyond the end is an error like any other.
+                let size = self.files.size(name).await?.unwrap_or(u64::MAX);
+                let beyond = ranges.iter().find(|range| range.end > size);
+                return Err(beyond.map_or(cause.into(), |range| self.no_pages(range)));
+            }
+        };
+        for (range, bytes) in ranges.iter().zip(&read) {
+            if u64::try_from(bytes.len())? != range.end.saturating_sub(range.start) {
+                return Err(self.no_pages(range));
+            }
+        }
+        Ok(read)
+    }
+
+    fn no_pages(&self, range: &Range<u64>) -> StoreError {
+        let what = format!("bytes {} to {} are not pages", range.start, range.end);
+        damaged(self.file.path.as_ref(), what).into()
+    }
+
+    pub(super) async fn opened(&self) -> Result<Arc<Opened>, StoreError> {
+        let cache = &self.files.inner.cache;
+        if let Some(opened) = cache.find(&self.file.path) {
+            return Ok(opened);
+        }
+        let opened = if self.file.encrypted {
+            self.open().await?
         } else {
-            // A file of version 3 has no footer in the catalog.
-            let size = self.file.size;
+            // A file of version 3 has no footer in the catalog, and nothing twice.
             let reader =
                 ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
-            reader.load_and_finish(&mut *self, size).await?
+            let mut own = self.clone();
+            let metadata = reader.load_and_finish(&mut own, self.file.size).await?;
+            Opened {
+                metadata: Arc::new(metadata),
+                twice: Twice::default(),
+            }
         };
-        let metadata = Arc::new(metadata);
-        let cache = &self.files.inner.cache;
-        cache.insert(self.file.path.clone(), Arc::clone(&metadata));
-        Ok(metadata)
+        let opened = Arc::new(opened);
+        cache.insert(self.file.path.clone(), Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Opens the catalog's copy of the footer, or where that is damaged the file's own.
+    async fn open(&self) -> Result<Opened, StoreError> {
+        let keys = &self.files.inner.keys;
+        let in_catalog = open_tail(&self.file, &self.file.footer, keys);
+        let Err(StoreError::Files(FilesError::Damaged { .. })) = in_catalog else {
+            return in_catalog;
+        };
+        let length = u64::try_from(self.file.footer.len())?;
+        let own = self.file.size.saturating_sub(length)..self.file.size;
+        let tail = self.bytes(&[own]).await?;
+        let Some(opened) = tail
+            .first()
+            .and_then(|tail| open_tail(&self.file, tail, keys).ok())
+        else {
+            return in_catalog;
+        };
+        tracing::warn!(
+            file = self.file.path.as_ref(),
+            "the registry's copy of its footer is damaged, and its own was read; `vitalseal store check --repair` writes both anew"
+        );
+        Ok(opened)
+    }
+}
+
+impl Opened {
+    pub(super) fn memory_size(&self) -> usize {
+        self.metadata.memory_size() + self.twice.memory_size()
     }
 }
 
@@ -95,19 +184,18 @@ impl AsyncFileReader for SealedFileReader {
         &'a mut self,
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
-        async move { self.metadata().await.map_err(external) }.boxed()
+        async move {
+            let opened = self.opened().await.map_err(external)?;
+            Ok(Arc::clone(&opened.metadata))
+        }
+        .boxed()
     }
 }
 
-/// Whether these bytes are whole modules of Modular Encryption, one after another: length u32 LE, nonce, ciphertext, tag.
+/// Whether these bytes are whole modules of Modular Encryption, one after another.
 pub(super) fn is_framed(mut bytes: &[u8]) -> bool {
     loop {
-        let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
-            return false;
-        };
-        let length = usize::try_from(u32::from_le_bytes(*length));
-        match length.ok().and_then(|length| rest.split_at_checked(length)) {
-            Some((module, _)) if module.len() < SHORTEST => return false,
+        match first_module(bytes) {
             Some((_, [])) => return true,
             Some((_, rest)) => bytes = rest,
             None => return false,
@@ -115,30 +203,46 @@ pub(super) fn is_framed(mut bytes: &[u8]) -> bool {
     }
 }
 
-/// Opens the catalog's copy of a footer, page indexes included.
-fn open_footer(file: &DataFile, keys: &StoreKeys) -> Result<ParquetMetaData, StoreError> {
+/// The first module of these bytes, and what follows it: length u32 LE, nonce, ciphertext, tag.
+pub(super) fn first_module(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+    let found = rest.split_at_checked(length);
+    found.filter(|(module, _)| module.len() >= SHORTEST)
+}
+
+/// Opens the last bytes of a file, page indexes included.
+fn open_tail(file: &DataFile, tail: &[u8], keys: &StoreKeys) -> Result<Opened, StoreError> {
     let name = file.path.as_ref();
-    let copy = || damaged(name, "the catalog's copy of its footer is none".to_owned());
-    let (metadata, json) = KeyMetadata::find(&file.footer).ok_or_else(copy)?;
-    let kid = metadata.kid().ok_or_else(copy)?;
+    let none = || {
+        damaged(
+            name,
+            "its footer and the catalog's copy of it are none".to_owned(),
+        )
+    };
+    let (metadata, json) = KeyMetadata::find(tail).ok_or_else(none)?;
+    let kid = metadata.kid().ok_or_else(none)?;
     let Some(store_key) = keys.find(&kid) else {
         let name = name.to_owned();
         return Err(FilesError::UnknownKey { name, kid }.into());
     };
     let retriever = OneKey {
         metadata: json.to_vec(),
-        key: file_key_to_bytes(&metadata.unwrap(store_key).map_err(|_| copy())?),
+        key: file_key_to_bytes(&metadata.unwrap(store_key).map_err(|_| none())?),
     };
     let decryption = FileDecryptionProperties::with_key_retriever(Arc::new(retriever)).build()?;
-    let length = u64::try_from(file.footer.len())?;
-    let start = file.size.checked_sub(length).ok_or_else(copy)?;
+    let length = u64::try_from(tail.len())?;
+    let start = file.size.checked_sub(length).ok_or_else(none)?;
     let mut decoder = ParquetMetaDataPushDecoder::try_new(file.size)?
         .with_page_index_policy(PageIndexPolicy::Optional)
         .with_file_decryption_properties(Some(decryption));
-    decoder.push_range(start..file.size, Bytes::copy_from_slice(&file.footer))?;
-    match decoder.try_decode().map_err(|_| copy())? {
-        DecodeResult::Data(metadata) => Ok(metadata),
-        DecodeResult::NeedsData(_) | DecodeResult::Finished => Err(copy().into()),
+    decoder.push_range(start..file.size, Bytes::copy_from_slice(tail))?;
+    match decoder.try_decode().map_err(|_| none())? {
+        DecodeResult::Data(metadata) => Ok(Opened {
+            twice: Twice::of(&metadata, tail, start)?,
+            metadata: Arc::new(metadata),
+        }),
+        DecodeResult::NeedsData(_) | DecodeResult::Finished => Err(none().into()),
     }
 }
 

@@ -1,16 +1,20 @@
 //! What a data file looks like: one way to write rows, one to write chunks, every byte of both sealed.
 //!
 //! ```text
-//! "PARE" │ row groups: pages of each column, sealed one by one │ page indexes, sealed │ key metadata │ footer, sealed
-//!        │                                                     └──────────── the catalog's copy ────────────────────
+//! "PARE"
+//! row groups: pages of each column, sealed one by one
+//! pages of the small columns once more, in their order
+//! a sum of each of these pages, 8 bytes                 ┐
+//! page indexes, sealed                                  │ the catalog's copy
+//! key metadata │ footer, sealed                         ┘
 //! ```
 //!
 //! Modular Encryption, uniform: footer, page headers, pages, statistics and indexes are sealed under the file's own key.
 //! There are no bloom filters: parquet 59 writes them in the clear.
 //!
-//! In chunks files every sealed column has a page a row: a flipped bit costs that chunk, and a scan that wants few rows
-//! fetches and opens no others. The small columns have a page for some rows, and nothing is in a dictionary, which would
-//! be a single place for the rows of a whole group.
+//! Every column of ciphertext has a page a row: a flipped bit costs that chunk or message, and a scan that wants few rows
+//! fetches and opens no others. The small columns have a page for some rows, and stand twice (see [`super::twice`]).
+//! Nothing is in a dictionary, which would be a single place for the rows of a whole group.
 
 use std::sync::Arc;
 
@@ -18,7 +22,8 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::encryption::encrypt::FileEncryptionProperties;
-use parquet::file::metadata::{ParquetMetaData, SortingColumn};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use vitalseal_crypto::danger::file_key_to_bytes;
@@ -26,6 +31,7 @@ use vitalseal_crypto::{Backend, FileKey, StoreKey};
 
 use super::FilesError;
 use super::key_metadata::KeyMetadata;
+use super::twice::Again;
 use crate::catalog::FileKind;
 use crate::keys::KeyError;
 use crate::schema;
@@ -41,18 +47,13 @@ const ROWS_IN_GROUP: usize = 4096;
 /// Bytes of a group, about: what one partition of a scan holds of a file at once.
 const BYTES_IN_GROUP: usize = 16 * 1024 * 1024;
 
-/// Bytes of a page of envelopes in a rows file, about: some dozens of messages. Such a file is short-lived; a page a
-/// message would make it a tenth larger and its scans slower.
-const ENVELOPE_PAGE: usize = 32 * 1024;
-
-/// Rows in a page of the other columns. Each page costs two seals and a header: a kilobyte a chunk if it had one row, and
-/// their opening in every scan.
-const ROWS_IN_PAGE: usize = 32;
+/// Rows in a page of the small columns. Each page costs two seals and a header, and their opening in every scan.
+const ROWS_IN_PAGE: usize = 128;
 
 /// A file as it will be stored.
 pub(super) struct Encoded {
     pub(super) bytes: Vec<u8>,
-    /// Where page indexes, key metadata and footer begin.
+    /// Where sums, page indexes, key metadata and footer begin.
     pub(super) footer_start: usize,
     pub(super) rows: u64,
 }
@@ -69,8 +70,8 @@ pub(super) fn encode(
         FileKind::Chunks => schema::chunks(),
     };
     let properties = match kind {
-        FileKind::Rows => rows(common(&schema, schema::FIRST_AT)?),
-        FileKind::Chunks => chunks(common(&schema, schema::BUCKET_START)?),
+        FileKind::Rows => properties(&schema, schema::FIRST_AT)?,
+        FileKind::Chunks => properties(&schema, schema::BUCKET_START)?,
     };
     let sealed = properties.with_file_encryption_properties(seal(key, backend)?);
     let mut bytes = Vec::new();
@@ -85,11 +86,15 @@ pub(super) fn encode(
             return Err(FilesError::TooLarge { limit }.into());
         }
     }
-    let metadata = writer.close()?;
-    let footer_start = match first_index(&metadata) {
-        Some(start) => usize::try_from(start)?,
-        None => bytes.len(),
-    };
+    writer.flush()?;
+    // Or not all of it is in `bytes` yet.
+    writer.sync().map_err(ParquetError::from)?;
+    let again = Again::of(writer.flushed_row_groups(), writer.inner())?;
+    for part in [&again.pages, &again.sums] {
+        writer.write_all(part).map_err(ParquetError::from)?;
+    }
+    let footer_start = writer.bytes_written() - again.sums.len();
+    writer.close()?;
     Ok(Encoded {
         bytes,
         footer_start,
@@ -113,7 +118,7 @@ fn seal(
     )
 }
 
-fn common(
+fn properties(
     schema: &arrow::datatypes::Schema,
     second: &str,
 ) -> Result<WriterPropertiesBuilder, StoreError> {
@@ -125,7 +130,7 @@ fn common(
             nulls_first: false,
         });
     }
-    Ok(WriterProperties::builder()
+    let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROWS_IN_GROUP))
         .set_max_row_group_bytes(Some(BYTES_IN_GROUP))
@@ -133,38 +138,19 @@ fn common(
         .set_data_page_row_count_limit(ROWS_IN_PAGE)
         // Whether a page is full is looked at after so many values.
         .set_write_batch_size(ROWS_IN_PAGE)
-        .set_sorting_columns(Some(sorting)))
-}
-
-fn rows(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
-    let column = ColumnPath::from(schema::ENVELOPE);
-    ciphertext(properties, column.clone()).set_column_data_page_size_limit(column, ENVELOPE_PAGE)
-}
-
-fn chunks(properties: WriterPropertiesBuilder) -> WriterPropertiesBuilder {
-    [schema::SEALED, schema::EVIDENCE]
+        .set_sorting_columns(Some(sorting));
+    Ok(schema::CIPHERTEXT
         .into_iter()
         .fold(properties, |properties, name| {
-            let column = ColumnPath::from(name);
-            // A page is full as soon as anything is in it.
-            ciphertext(properties, column.clone()).set_column_data_page_size_limit(column, 1)
-        })
+            ciphertext(properties, ColumnPath::from(name))
+        }))
 }
 
-/// Ciphertext does not shrink and has no order.
+/// A page a row; ciphertext does not shrink and has no order.
 fn ciphertext(properties: WriterPropertiesBuilder, column: ColumnPath) -> WriterPropertiesBuilder {
     properties
+        // A page is full as soon as anything is in it.
+        .set_column_data_page_size_limit(column.clone(), 1)
         .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
         .set_column_statistics_enabled(column, EnabledStatistics::None)
-}
-
-fn first_index(metadata: &ParquetMetaData) -> Option<i64> {
-    let columns = metadata
-        .row_groups()
-        .iter()
-        .flat_map(|group| group.columns());
-    columns
-        .flat_map(|column| [column.column_index_offset(), column.offset_index_offset()])
-        .flatten()
-        .min()
 }
