@@ -19,6 +19,7 @@ mod erasure;
 mod errors;
 #[path = "../../tests/common/files.rs"]
 mod files;
+mod flips;
 mod flush;
 mod intake;
 mod join;

@@ -31,41 +31,49 @@ impl Check<'_> {
         };
         self.report.files += 1;
         self.report.bytes += size;
+        let is_whole = self.bytes(file).await?;
         if size != file.size {
+            let fault = format!("it has {size} bytes, the catalog says {}", file.size);
             self.whole(
                 file,
-                format!("it has {size} bytes, the catalog says {}", file.size),
-                Cost::Nothing,
+                fault,
+                if is_whole { Cost::Doubt } else { Cost::Nothing },
             );
         }
-        if file.sha256.is_some() {
-            let bytes = files.bytes(name).await?;
-            let footer = Arc::clone(&file.footer);
-            let hashed = spawn_blocking(move || {
-                let digest = default_backend().sha256(&[&bytes]);
-                (digest, bytes.ends_with(&footer))
-            });
-            let (digest, is_footer) = hashed.await?;
-            if file.sha256 != Some(digest) {
-                self.whole(
-                    file,
-                    "its bytes have another hash than the catalog says",
-                    Cost::Nothing,
-                );
-            }
-            if !is_footer {
-                self.whole(
-                    file,
-                    "it ends otherwise than the catalog's copy of its footer",
-                    Cost::Nothing,
-                );
-            }
+        self.rows(file, is_whole).await
+    }
+
+    /// Looks at a file's bytes; whether they are known to be those that were written.
+    async fn bytes(&mut self, file: &DataFile) -> Result<bool, StoreError> {
+        if file.sha256.is_none() {
+            return Ok(false);
         }
-        self.rows(file).await
+        let bytes = self.store.files.bytes(file.path.as_ref()).await?;
+        let footer = Arc::clone(&file.footer);
+        let hashed = spawn_blocking(move || {
+            let digest = default_backend().sha256(&[&bytes]);
+            (digest, bytes.ends_with(&footer))
+        });
+        let (digest, is_footer) = hashed.await?;
+        let is_whole = file.sha256 == Some(digest);
+        if !is_whole {
+            let fault = "its bytes have another hash than the catalog says";
+            self.whole(file, fault, Cost::Nothing);
+        }
+        if !is_footer {
+            let fault = match is_whole {
+                true => "it is whole, but the catalog's copy of its footer is damaged",
+                false => "it ends otherwise than the catalog's copy of its footer",
+            };
+            self.whole(file, fault, Cost::Nothing);
+        }
+        Ok(is_whole)
     }
 
     /// Looks at every row that can be read.
-    async fn rows(&mut self, file: &DataFile) -> Result<(), StoreError> {
+    async fn rows(&mut self, file: &DataFile, is_whole: bool) -> Result<(), StoreError> {
+        // Nothing is lost of a file that is as it was written: if it is not read, the catalog says something wrong of it.
+        let lost = if is_whole { Cost::Doubt } else { Cost::Lost };
         let files = self.store.files.clone();
         let pages = match Pages::of(&files, file).await {
             Ok(pages) => pages,
@@ -76,11 +84,7 @@ impl Check<'_> {
             }
             Err(error) if is_passing(&error) => return Err(error.into()),
             Err(error) => {
-                self.whole(
-                    file,
-                    format!("its footer cannot be read: {error}"),
-                    Cost::Lost,
-                );
+                self.whole(file, format!("its footer cannot be read: {error}"), lost);
                 return Ok(());
             }
         };
@@ -101,7 +105,7 @@ impl Check<'_> {
                 is_read &= self.look(file, rows, None, &mut found).await?;
             }
             if !is_read {
-                self.whole(file, "its rows cannot be read", Cost::Lost);
+                self.whole(file, "its rows cannot be read", lost);
             }
         }
         for place in pages.places(&unreadable).await? {
@@ -110,7 +114,7 @@ impl Check<'_> {
                 .map(|columns| columns.join(", "))
                 .unwrap_or_default();
             let mut looked = Looked::at(place);
-            looked.lost(format!("a page cannot be read: {columns}"));
+            looked.costs(format!("a page cannot be read: {columns}"), lost);
             self.take(looked);
         }
         found.into_iter().for_each(|looked| self.take(looked));

@@ -15,27 +15,19 @@ use crate::ports::Actor;
 use crate::progress::{Progress, Unwatched};
 use crate::schema;
 
-/// Patients and messages of each: small, since every byte of the files is tried.
-const PATIENTS: u64 = 3;
-const MESSAGES: u64 = 4;
+/// Patients and messages of each: small, since every byte of the files is tried (`flips`).
+pub(super) const PATIENTS: u64 = 3;
+pub(super) const MESSAGES: u64 = 4;
 
-/// One byte in so many is flipped, or all with `VITALSEAL_TEST_EVERY_BYTE`.
-fn stride() -> usize {
-    match std::env::var_os("VITALSEAL_TEST_EVERY_BYTE") {
-        Some(_) => 1,
-        None => 211,
-    }
-}
-
-struct Ward {
-    site: Site,
-    store: Store,
-    patients: Vec<SubjectPseudonym>,
+pub(super) struct Ward {
+    pub(super) site: Site,
+    pub(super) store: Store,
+    pub(super) patients: Vec<SubjectPseudonym>,
 }
 
 impl Ward {
     /// Vitals and waveforms of some patients, flushed; as chunks if they are compacted.
-    async fn new(compacted: bool) -> Self {
+    pub(super) async fn new(compacted: bool) -> Self {
         let site = Site::new();
         let store = site.create().await;
         let monitor = Monitor::enrol(&store, 1).await;
@@ -68,7 +60,7 @@ impl Ward {
         ward
     }
 
-    async fn compact(&self) {
+    pub(super) async fn compact(&self) {
         let settings = CompactionSettings {
             force: true,
             ..CompactionSettings::default()
@@ -82,7 +74,7 @@ impl Ward {
         {}
     }
 
-    async fn check(&self) -> CheckReport {
+    pub(super) async fn check(&self) -> CheckReport {
         let options = CheckOptions {
             keys: true,
             authorities: Vec::new(),
@@ -90,17 +82,17 @@ impl Ward {
         self.store.check(&options, &Unwatched).await.unwrap()
     }
 
-    async fn found(&self) -> Found {
+    pub(super) async fn found(&self) -> Found {
         let patients: Vec<_> = self.patients.iter().collect();
         let cut = self.store.cut(&authorized(&patients)).await.unwrap();
         everything(&self.store, &cut, &patients).await
     }
 
-    async fn files(&self) -> Arc<[DataFile]> {
+    pub(super) async fn files(&self) -> Arc<[DataFile]> {
         self.store.catalog.files().await.unwrap()
     }
 
-    fn path(&self, file: &DataFile) -> PathBuf {
+    pub(super) fn path(&self, file: &DataFile) -> PathBuf {
         self.site.data().join("parquet").join(file.path.as_ref())
     }
 }
@@ -145,62 +137,6 @@ async fn what_is_sound_is_found_sound_in_the_inbox_as_rows_and_as_chunks() {
     }
 }
 
-/// Flips one byte after the other and says what is found of it; the file is as it was afterwards.
-async fn flipped(ward: &Ward, file: &DataFile) {
-    let path = ward.path(file);
-    let bytes = fs::read(&path).unwrap();
-    let name = file.path.as_ref();
-    let (mut lost, mut costless) = (0_usize, 0_usize);
-    for at in (0..bytes.len()).step_by(stride()) {
-        let mut flipped = bytes.clone();
-        flipped[at] ^= 0x40;
-        fs::write(&path, &flipped).unwrap();
-        let report = ward.check().await;
-        assert!(
-            !report.is_sound(),
-            "byte {at} of {name} was flipped unnoticed"
-        );
-        for damage in &report.damage {
-            assert_eq!(
-                damage.place.file.as_deref(),
-                Some(name),
-                "byte {at}: {damage:?}"
-            );
-            assert_ne!(damage.cost, Cost::Doubt, "byte {at}: {damage:?}");
-            let is_row = damage.place.row.is_some();
-            assert!(
-                is_row || damage.cost == Cost::Nothing,
-                "byte {at}: {damage:?}"
-            );
-        }
-        let rows: BTreeSet<_> = report
-            .damage
-            .iter()
-            .filter_map(|damage| damage.place.row)
-            .collect();
-        match rows.len() {
-            0 => costless += 1,
-            n => lost += n,
-        }
-    }
-    fs::write(&path, &bytes).unwrap();
-    assert!(ward.check().await.is_sound());
-    assert!(
-        lost > 0 && costless > 0,
-        "{name}: {lost} rows, {costless} flips without a loss"
-    );
-}
-
-#[tokio::test]
-async fn a_flipped_byte_of_any_kind_of_file_is_found_and_named() {
-    for compacted in [false, true] {
-        let ward = Ward::new(compacted).await;
-        for file in ward.files().await.iter() {
-            flipped(&ward, file).await;
-        }
-    }
-}
-
 /// Flips a bit in the middle of the first group's pages of a column.
 async fn flip(ward: &Ward, file: &DataFile, column: &str) -> Vec<u8> {
     let metadata = ward
@@ -228,7 +164,7 @@ fn of_rows(report: &CheckReport) -> Vec<(Cost, &Place)> {
     rows.map(|it| (it.cost, &it.place)).collect()
 }
 
-async fn repaired(ward: &Ward, report: &CheckReport) -> RepairReport {
+pub(super) async fn repaired(ward: &Ward, report: &CheckReport) -> RepairReport {
     let nothing = BTreeSet::new();
     let repaired = ward.store.repair(report, &nothing, at(3_000));
     repaired.await.unwrap()
