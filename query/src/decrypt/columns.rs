@@ -8,19 +8,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array as _, ArrayRef, Float64Array, Float64Builder, Int64Array, Int64Builder, RecordBatch,
-    RecordBatchOptions, StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
-    TimestampMicrosecondBuilder,
+    Array as _, ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
+    StringViewArray, StringViewBuilder, TimestampMicrosecondArray,
 };
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use vitalseal_crypto::DeviceId;
-use vitalseal_storage::chunk::{ChunkError, Messages, Readings, Series};
-use vitalseal_vitals::{Quality, Signal};
+use vitalseal_storage::chunk::{Messages, Series};
+use vitalseal_vitals::Quality;
 
+use super::decoded::{Decoded, Needs};
+use super::gathered::{Gathered, Row};
 use super::pieces::{MessagePiece, SeriesPiece};
 use crate::error::QueryError;
-use crate::wanted::Test;
 
 /// Readings of a batch, and of a constant array.
 pub(crate) const READINGS_PER_BATCH: usize = 8_192;
@@ -70,98 +70,6 @@ impl Column {
     }
 }
 
-/// What of a series was decoded: the columns that somebody needs, the others empty.
-#[derive(Debug, Default)]
-pub(crate) struct Decoded {
-    pub(crate) times: Vec<i64>,
-    pub(crate) values: Vec<f64>,
-    pub(crate) messages: Vec<u32>,
-    /// The wanted rows; `None` for all.
-    pub(crate) rows: Option<Vec<u32>>,
-    count: usize,
-}
-
-/// Which columns somebody needs.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Needs {
-    pub(crate) times: bool,
-    pub(crate) values: bool,
-    pub(crate) messages: bool,
-}
-
-impl Decoded {
-    /// Decodes what is needed, or what `rest` has to be asked about, and asks it.
-    ///
-    /// # Errors
-    /// When a column is damaged.
-    pub(crate) fn of(
-        readings: &Readings,
-        series: &Series,
-        rest: &Test,
-        needs: Needs,
-    ) -> Result<Self, ChunkError> {
-        let count = series.stats.count;
-        let (asks_times, asks_values) = rest.needs();
-        let mut decoded = Self {
-            count,
-            ..Self::default()
-        };
-        if needs.times || asks_times {
-            decoded.times.reserve_exact(count);
-            readings.times(series, &mut decoded.times)?;
-        }
-        if needs.values || asks_values {
-            decoded.values.reserve_exact(count);
-            readings.values(series, &mut decoded.values)?;
-        }
-        if *rest != Test::Always {
-            let mut rows = (0_u32..).take(count).collect();
-            rest.retain(series.signal, &decoded.times, &decoded.values, &mut rows);
-            decoded.rows = (rows.len() < count).then_some(rows);
-        }
-        if needs.messages && decoded.len() > 0 {
-            readings.message_indexes(series, &mut decoded.messages)?;
-        }
-        Ok(decoded)
-    }
-
-    /// How many rows are wanted.
-    pub(crate) fn len(&self) -> usize {
-        self.rows.as_ref().map_or(self.count, Vec::len)
-    }
-
-    /// The wanted rows.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = usize> {
-        let all = if self.rows.is_none() { self.count } else { 0 };
-        let some = self.rows.iter().flatten();
-        (0..all).chain(some.filter_map(|row| usize::try_from(*row).ok()))
-    }
-
-    /// A decoded column, wanted rows only.
-    fn taken<T: Copy>(&self, column: Vec<T>) -> Vec<T> {
-        match &self.rows {
-            None => column,
-            Some(_) => self
-                .rows()
-                .filter_map(|at| column.get(at).copied())
-                .collect(),
-        }
-    }
-}
-
-/// One reading, as every column sees it.
-#[derive(Clone, Copy)]
-struct Row<'a> {
-    patient: &'a str,
-    device: &'a str,
-    signal: &'static Signal,
-    value: f64,
-    at_us: i64,
-    received_at_us: i64,
-    boot: i64,
-    sequence: i64,
-}
-
 /// Makes batches of these columns.
 pub(crate) struct Columns {
     schema: SchemaRef,
@@ -169,11 +77,13 @@ pub(crate) struct Columns {
     needs: Needs,
     constants: HashMap<String, StringViewArray>,
     gathered: Gathered,
+    /// Rows of a batch of what is gathered.
+    enough: usize,
 }
 
 impl Columns {
-    /// `columns` are those of `schema`.
-    pub(crate) fn new(schema: SchemaRef, columns: Vec<Column>) -> Self {
+    /// `columns` are those of `schema`. More than `limit` rows are of no use.
+    pub(crate) fn new(schema: SchemaRef, columns: Vec<Column>, limit: Option<usize>) -> Self {
         let any = |of: &[Column]| columns.iter().any(|column| of.contains(column));
         let needs = Needs {
             times: any(&[Column::At]),
@@ -186,6 +96,7 @@ impl Columns {
             columns,
             needs,
             constants: HashMap::new(),
+            enough: limit.map_or(READINGS_PER_BATCH, |limit| limit.min(READINGS_PER_BATCH)),
         }
     }
 
@@ -263,13 +174,12 @@ impl Columns {
     /// # Errors
     /// When it does not fit the schema.
     pub(crate) fn gathered(&mut self, all: bool) -> Result<Option<RecordBatch>> {
-        let rows = self.gathered.rows;
-        if rows == 0 || (rows < READINGS_PER_BATCH && !all) {
+        let rows = self.gathered.rows();
+        if rows == 0 || (rows < self.enough && !all) {
             return Ok(None);
         }
         let gathered = std::mem::replace(&mut self.gathered, Gathered::new(&self.columns));
-        let arrays = gathered.builders.into_iter().map(Builder::finish).collect();
-        self.batch(arrays, rows).map(Some)
+        self.batch(gathered.finish(), rows).map(Some)
     }
 
     /// Drops what was gathered.
@@ -366,78 +276,6 @@ impl Columns {
     }
 }
 
-/// Rows that came one by one.
-struct Gathered {
-    builders: Vec<Builder>,
-    rows: usize,
-}
-
-enum Builder {
-    Text(fn(&Row<'_>) -> TextOf, StringViewBuilder),
-    Value(Float64Builder),
-    Integer(fn(&Row<'_>) -> i64, Int64Builder),
-    Instant(fn(&Row<'_>) -> i64, TimestampMicrosecondBuilder),
-}
-
-/// Which text of a row a column shows.
-enum TextOf {
-    Patient,
-    Device,
-    Static(&'static str),
-}
-
-impl Gathered {
-    fn new(columns: &[Column]) -> Self {
-        let text = |of| Builder::Text(of, StringViewBuilder::new().with_deduplicate_strings());
-        let integer = |of| Builder::Integer(of, Int64Builder::new());
-        let instant = |of| Builder::Instant(of, TimestampMicrosecondBuilder::new());
-        let builders = columns.iter().map(|column| match column {
-            Column::Patient => text(|_| TextOf::Patient),
-            Column::Device => text(|_| TextOf::Device),
-            Column::Code => text(|row| TextOf::Static(row.signal.code)),
-            Column::Display => text(|row| TextOf::Static(row.signal.display)),
-            Column::Unit => text(|row| TextOf::Static(row.signal.unit)),
-            Column::Quality => text(|row| TextOf::Static(row.signal.quality(row.value).as_str())),
-            Column::Value => Builder::Value(Float64Builder::new()),
-            Column::At => instant(|row| row.at_us),
-            Column::ReceivedAt => instant(|row| row.received_at_us),
-            Column::Boot => integer(|row| row.boot),
-            Column::Sequence => integer(|row| row.sequence),
-        });
-        Self {
-            builders: builders.collect(),
-            rows: 0,
-        }
-    }
-
-    fn push(&mut self, row: Row<'_>) {
-        for builder in &mut self.builders {
-            match builder {
-                Builder::Text(of, to) => to.append_value(match of(&row) {
-                    TextOf::Patient => row.patient,
-                    TextOf::Device => row.device,
-                    TextOf::Static(text) => text,
-                }),
-                Builder::Value(to) => to.append_value(row.value),
-                Builder::Integer(of, to) => to.append_value(of(&row)),
-                Builder::Instant(of, to) => to.append_value(of(&row)),
-            }
-        }
-        self.rows += 1;
-    }
-}
-
-impl Builder {
-    fn finish(self) -> ArrayRef {
-        match self {
-            Self::Text(_, mut built) => Arc::new(built.finish()),
-            Self::Value(mut built) => Arc::new(built.finish()),
-            Self::Integer(_, mut built) => Arc::new(built.finish()),
-            Self::Instant(_, mut built) => Arc::new(built.finish().with_timezone("UTC")),
-        }
-    }
-}
-
 fn instants(times: Vec<i64>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))
 }
@@ -460,12 +298,13 @@ fn counter(number: u64) -> i64 {
 mod tests {
     use datafusion::arrow::datatypes::Schema;
     use jiff::Timestamp;
-    use vitalseal_storage::chunk::{MessageMeta, ReadingsBuilder};
+    use vitalseal_storage::chunk::{MessageMeta, Readings, ReadingsBuilder};
     use vitalseal_vitals::{Reading, signal};
 
     use super::super::pieces::Chunk;
     use super::*;
     use crate::table::vitals_schema;
+    use crate::wanted::Test;
 
     #[test]
     fn a_batch_of_a_long_series_keeps_no_more_than_itself() {
@@ -501,7 +340,7 @@ mod tests {
                 .clone()
         };
         let schema = Schema::new(numbers.iter().map(of).collect::<Vec<_>>());
-        let batches = Columns::new(Arc::new(schema), numbers.to_vec()).series(&piece);
+        let batches = Columns::new(Arc::new(schema), numbers.to_vec(), None).series(&piece);
         let batches = batches.unwrap();
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         assert_eq!((batches.len(), rows), (5, 36_000));

@@ -37,14 +37,19 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, TryStreamExt, stream};
 
 mod columns;
+mod decoded;
 mod gather;
+mod gathered;
 mod pieces;
 mod provenance;
 mod rows;
 mod vitals;
 mod waveforms;
 
-pub(crate) use columns::{Column, Decoded, Needs, READINGS_PER_BATCH};
+pub(crate) use columns::{Column, READINGS_PER_BATCH};
+#[cfg(test)]
+pub(crate) use decoded::tests::{since, undecodable};
+pub(crate) use decoded::{Decoded, Needs};
 pub(crate) use pieces::{MessagePiece, Piece, Pieces, SeriesPiece};
 pub(crate) use provenance::Provenance;
 pub(crate) use vitals::Vitals;

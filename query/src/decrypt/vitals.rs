@@ -18,12 +18,13 @@ use crate::table::Sealed;
 pub(crate) struct Vitals {
     run: Arc<QueryRun>,
     schema: SchemaRef,
+    limit: Option<usize>,
 }
 
 impl Vitals {
-    /// `schema` is that of `vitals` after the projection.
-    pub(crate) fn new(run: Arc<QueryRun>, schema: SchemaRef) -> Self {
-        Self { run, schema }
+    /// `schema` is that of `vitals` after the projection. More than `limit` rows are of no use.
+    pub(crate) fn new(run: Arc<QueryRun>, schema: SchemaRef, limit: Option<usize>) -> Self {
+        Self { run, schema, limit }
     }
 }
 
@@ -42,7 +43,7 @@ impl Opener for Vitals {
     ) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
         let columns = self.schema.fields().iter();
         let columns = columns.filter_map(|field| Column::named(field.name()));
-        let columns = Columns::new(Arc::clone(&self.schema), columns.collect());
+        let columns = Columns::new(Arc::clone(&self.schema), columns.collect(), self.limit);
         match Pieces::of(Arc::clone(&self.run), sealed) {
             Ok(pieces) => Box::new(Batches {
                 pieces: Some(pieces),

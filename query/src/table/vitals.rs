@@ -117,7 +117,7 @@ impl TableProvider for Vitals {
         let Some(scan) = scan else {
             return Ok(Arc::new(EmptyExec::new(projected)));
         };
-        let opener = decrypt::Vitals::new(Arc::clone(&scan.run), projected);
+        let opener = decrypt::Vitals::new(Arc::clone(&scan.run), projected, limit);
         // The engine names a limit only when no filter is left to it.
         Ok(Arc::new(DecryptExec::new(scan, Arc::new(opener), limit)))
     }
