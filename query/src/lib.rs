@@ -23,9 +23,11 @@
 //! - no plaintext connection gets past the first message.
 
 mod aggregate;
+mod answer;
 mod decrypt;
 mod engine;
 mod error;
+mod missing;
 pub mod pg;
 mod redact;
 mod run;
@@ -37,6 +39,7 @@ mod stream;
 pub mod table;
 mod wanted;
 
+pub use answer::Answer;
 pub use error::{QueryError, client_message};
 pub use pg::SqlServer;
 pub use redact::redact;

@@ -20,6 +20,7 @@ use vitalseal_storage::ports::{
 };
 
 use crate::error::QueryError;
+use crate::missing::Missing;
 use crate::service::QueryDeps;
 
 /// The state that one query shares between its scans, its stream and its audit records.
@@ -33,6 +34,8 @@ pub(crate) struct QueryRun {
     touched: AtomicBool,
     stopped: AtomicBool,
     tally: Mutex<Tally>,
+    /// What is lost of what is asked for.
+    pub(crate) missing: Missing,
 }
 
 /// What was opened so far. Counts what left the seal, whether or not a filter dropped it afterwards.
@@ -68,6 +71,7 @@ impl QueryRun {
             touched: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
+            missing: Missing::default(),
         }))
     }
 
@@ -123,6 +127,12 @@ impl QueryRun {
     /// Whether a table of ours was planned into this query.
     pub(crate) fn touched(&self) -> bool {
         self.touched.load(Ordering::Acquire)
+    }
+
+    /// What to tell beside the answer. All of it is known once the query is planned.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        let cut = self.cut.get();
+        cut.map_or_else(Vec::new, |(cut, _)| self.missing.notices(&cut.losses))
     }
 
     /// Says that nobody waits for rows any more: whatever still opens them ends.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SQLOptions;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, Identity, Purpose, QueryOutcome};
 
+use crate::answer::Answer;
 use crate::engine::Engine;
 use crate::error::QueryError;
 use crate::run::QueryRun;
@@ -65,12 +66,13 @@ impl QuerySession {
         &self.who
     }
 
-    /// Runs one query and streams its rows. The access is recorded before the first row and after the last.
+    /// Runs one query and streams its rows. The access is recorded before the first row and after the last. What is known
+    /// to be missing from them is in [`Answer::notices`].
     ///
     /// # Errors
     /// [`QueryError::Refused`] for anything but a single query, [`QueryError::Parse`], [`QueryError::Engine`]
     /// for planning errors, [`QueryError::Audit`] when the access could not be recorded.
-    pub async fn sql(&self, sql: &str) -> Result<SendableRecordBatchStream, QueryError> {
+    pub async fn sql(&self, sql: &str) -> Result<Answer, QueryError> {
         let mut statements = self.parse(sql)?;
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(QueryError::Refused(
@@ -115,7 +117,7 @@ impl QuerySession {
         plan: LogicalPlan,
         sql: &str,
         cancel: CancellationToken,
-    ) -> Result<SendableRecordBatchStream, QueryError> {
+    ) -> Result<Answer, QueryError> {
         if let Err(reason) = verified(&plan) {
             return Err(self.refuse(reason).await);
         }
@@ -136,6 +138,7 @@ impl QuerySession {
             () = tokio::time::sleep_until(limits.deadline) => return Err(QueryError::Deadline(seconds)),
             planned = planning => planned?,
         };
+        let notices = run.notices();
         let ours = run.touched() || table::mentioned(&plan)?;
         let mut end = if ours {
             run.record_start(sql).await?;
@@ -144,7 +147,7 @@ impl QuerySession {
             EndOfQuery::of(None)
         };
         match execute_stream(physical, state.task_ctx()) {
-            Ok(rows) => Ok(supervised(rows, limits, end)),
+            Ok(rows) => Ok(Answer::new(supervised(rows, limits, end), notices)),
             Err(error) => {
                 end.record(QueryOutcome::Failed).await?;
                 Err(error.into())

@@ -7,11 +7,13 @@
 //! has a key now ([`Sealed::visible`]); the clear columns say that something wanted can be inside; and what is sealed
 //! bears them out. A message's patient, device and counters are signed, a chunk's patient and bucket are bound into its
 //! blob; its signals, span and counts are compared with what was opened, and the audit log counts the latter. A difference
-//! ends the query.
+//! ends the query. Evidence is opened only together with the readings that name it.
 //!
 //! What is passed over is never opened, so it is compared with nothing: whoever writes files under the store's key can
-//! narrow those columns, and hide a row from the queries whose filters then pass over it. `vitalseal store check` opens
-//! all there are keys for and compares the same columns.
+//! narrow those columns, and hide a row from the queries whose filters then pass over it. To bind them to what is sealed
+//! would change nothing: what hides a row hides its binding. `vitalseal store check` finds it: by the SHA-256 that the
+//! catalog has of each file, by the evidence, which all of these columns but the signals are compared with, and by the
+//! readings, if there are keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
+mod chunks;
 mod columns;
 mod decoded;
 mod gather;

@@ -4,15 +4,13 @@
 
 use std::sync::Arc;
 
-use vitalseal_crypto::{
-    Backend, BlobKey, DeviceId, Kid, MessageId, SubjectPseudonym, default_backend,
-};
+use vitalseal_crypto::{Backend, DeviceId, MessageId, SubjectPseudonym, default_backend};
 use vitalseal_storage::catalog::TableKind;
 use vitalseal_storage::chunk::{Readings, Series};
-use vitalseal_storage::schema;
 use vitalseal_vitals::{Reading, senml};
 
-use super::rows::{self, Amount};
+use super::chunks::{self, Amount};
+use super::rows;
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::table::Sealed;
@@ -84,7 +82,7 @@ impl Pieces {
     /// # Errors
     /// [`QueryError::Malformed`] when a column is missing or of another type.
     pub(crate) fn of(run: Arc<QueryRun>, sealed: Sealed) -> Result<Self, QueryError> {
-        let rows = rows::Rows::of(&sealed, schema::SEALED)?;
+        let rows = rows::Rows::of(&sealed)?;
         Ok(Self {
             sealed_bytes: sealed.memory.size(),
             run,
@@ -201,16 +199,15 @@ fn message(
 
 /// Bytes that opening and decoding a chunk may take: its plaintext, and two numbers and a place in a batch for each
 /// reading. A count that is too small is found before anything is decoded.
-fn opened_bytes(row: &rows::Chunk<'_>) -> usize {
+fn opened_bytes(row: &chunks::Chunk<'_>) -> usize {
     let readings = usize::try_from(row.said.readings).unwrap_or(0);
     let decoded = readings.saturating_mul(40);
-    decoded.saturating_add(row.blob.len())
+    decoded.saturating_add(row.sealed.len())
 }
 
 /// The readings of one chunk.
-fn chunk(row: &rows::Chunk<'_>, run: &QueryRun) -> Result<Chunk, QueryError> {
-    let key = |kid: &Kid| row.keys.find(kid).map(BlobKey::Patient);
-    let plain = row.open(TableKind::Vitals, key)?;
+fn chunk(row: &chunks::Chunk<'_>, run: &QueryRun) -> Result<Chunk, QueryError> {
+    let plain = row.open(TableKind::Vitals)?;
     let readings = Readings::parse(plain).map_err(|_| row.damaged())?;
     row.opened(&Amount::of_readings(&readings), run)?;
     Ok(Chunk {

@@ -1,4 +1,7 @@
-//! Rows of `provenance`: messages as they are stored, of which nothing is opened that a patient's key seals.
+//! Rows of `provenance`: messages as they are stored.
+//!
+//! Of what a patient's key seals nothing is decoded: a chunk's readings are opened for the digest of their evidence alone.
+//! A chunk whose evidence was lost, and is on record as lost, shows no message; the query's notices say so.
 //!
 //! Who may not see a patient sees none of his messages here either, and an erased patient has none.
 
@@ -11,15 +14,15 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
-use vitalseal_crypto::{AtRest, Backend, BlobKey, MessageId, default_backend};
+use vitalseal_crypto::{AtRest, Backend, BlobKey, Kid, MessageId, default_backend};
 use vitalseal_storage::StoreKeys;
-use vitalseal_storage::catalog::TableKind;
+use vitalseal_storage::catalog::{TableKind, Unproven};
 use vitalseal_storage::chunk::Evidence;
-use vitalseal_storage::schema;
 
 use super::Opener;
+use super::chunks::{Amount, Chunk};
 use super::gather::{Batches, Gather};
-use super::rows::{Amount, Chunk, Rows};
+use super::rows::Rows;
 use crate::run::QueryRun;
 use crate::table::{Sealed, provenance_schema};
 use crate::wanted::Known;
@@ -29,12 +32,13 @@ pub(crate) struct Provenance {
     run: Arc<QueryRun>,
     table: TableKind,
     keys: Arc<StoreKeys>,
+    unproven: Unproven,
     schema: SchemaRef,
     columns: Arc<[usize]>,
 }
 
 impl Provenance {
-    /// Messages of `table`; `columns` are wanted, in this order. `keys` open the evidence of chunks.
+    /// Messages of `table`; `columns` are wanted, in this order. `keys` open the evidence of chunks, but of `unproven` ones.
     ///
     /// # Errors
     /// When there is no such column.
@@ -42,12 +46,14 @@ impl Provenance {
         run: Arc<QueryRun>,
         table: TableKind,
         keys: Arc<StoreKeys>,
+        unproven: Unproven,
         columns: Vec<usize>,
     ) -> Result<Self> {
         Ok(Self {
             run,
             table,
             keys,
+            unproven,
             schema: Arc::new(provenance_schema().project(&columns)?),
             columns: columns.into(),
         })
@@ -63,7 +69,7 @@ impl Opener for Provenance {
         self: Arc<Self>,
         sealed: Sealed,
     ) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
-        match Rows::of(&sealed, schema::EVIDENCE) {
+        match Rows::of(&sealed) {
             Ok(rows) => Box::new(Batches {
                 gather: Gathering {
                     stored: Stored::new(self.table, Arc::clone(&self.columns)),
@@ -94,9 +100,7 @@ struct Gathering {
 
 impl Gather for Gathering {
     fn add(&mut self, at: usize, sealed: &Sealed) -> Result<()> {
-        let Provenance {
-            run, table, keys, ..
-        } = &*self.opener;
+        let Provenance { run, table, .. } = &*self.opener;
         run.going_on()?;
         match &self.rows {
             Rows::Messages(rows) => {
@@ -116,7 +120,7 @@ impl Gather for Gathering {
             Rows::Chunks(rows) => {
                 if let Some(chunk) = rows.chunk(at, sealed) {
                     run.shown(chunk.patient, false);
-                    chunk_of(&chunk, sealed, *table, keys, &mut self.stored)?;
+                    self.opener.chunk(&chunk, sealed, &mut self.stored)?;
                 }
             }
         }
@@ -132,40 +136,41 @@ impl Gather for Gathering {
     }
 }
 
-/// The messages of one chunk.
-fn chunk_of(
-    chunk: &Chunk<'_>,
-    sealed: &Sealed,
-    table: TableKind,
-    keys: &StoreKeys,
-    out: &mut Stored,
-) -> Result<()> {
-    let plain = chunk.open(table, |kid| keys.find(kid).map(BlobKey::Store))?;
-    let evidence = Evidence::parse(&plain).map_err(|_| chunk.damaged())?;
-    chunk.compare(&amount(&evidence, chunk.said.codes))?;
-    for (noted, envelope) in evidence.messages() {
-        sealed.memory.try_grow(2 * envelope.len())?;
-        let envelope = AtRest::decode(envelope).map_err(|_| chunk.damaged())?;
-        let header = envelope.header();
-        if header.subject != *chunk.patient {
-            return Err(chunk.damaged().into());
+impl Provenance {
+    /// The messages of one chunk.
+    fn chunk(&self, chunk: &Chunk<'_>, sealed: &Sealed, out: &mut Stored) -> Result<()> {
+        let span_us = chunk.said.span_us;
+        if self.unproven.has(chunk.patient, span_us, chunk.evidence) {
+            return Ok(());
         }
-        let wanted = sealed.wanted.allows(&Known {
-            patient: Some(chunk.patient.as_str()),
-            device: Some(header.device.as_str()),
-            times: (noted.first_at_us, noted.last_at_us),
-            ..Known::NOTHING
-        });
-        if wanted {
-            out.push(&Row {
-                envelope: &envelope,
-                received_at_us: noted.received_at_us,
-                span_us: (noted.first_at_us, noted.last_at_us),
-                readings: noted.readings.into(),
+        sealed.memory.try_grow(chunk.sealed.len())?;
+        let key = |kid: &Kid| self.keys.find(kid).map(BlobKey::Store);
+        let evidence = chunk.open_evidence(self.table, key)?;
+        chunk.compare(&amount(&evidence, chunk.said.codes))?;
+        for (noted, envelope) in evidence.messages() {
+            sealed.memory.try_grow(2 * envelope.len())?;
+            let envelope = AtRest::decode(envelope).map_err(|_| chunk.damaged())?;
+            let header = envelope.header();
+            if header.subject != *chunk.patient {
+                return Err(chunk.damaged().into());
+            }
+            let wanted = sealed.wanted.allows(&Known {
+                patient: Some(chunk.patient.as_str()),
+                device: Some(header.device.as_str()),
+                times: (noted.first_at_us, noted.last_at_us),
+                ..Known::NOTHING
             });
+            if wanted {
+                out.push(&Row {
+                    envelope: &envelope,
+                    received_at_us: noted.received_at_us,
+                    span_us: (noted.first_at_us, noted.last_at_us),
+                    readings: noted.readings.into(),
+                });
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What evidence amounts to. Signals are known to whoever opens the readings only.

@@ -10,15 +10,15 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use jiff::Timestamp;
-use vitalseal_crypto::{BlobKey, default_backend};
+use vitalseal_crypto::default_backend;
 use vitalseal_storage::catalog::TableKind;
 use vitalseal_storage::chunk::Waveforms as Opened;
-use vitalseal_storage::schema;
 use vitalseal_vitals::{Period, Signal, waveform};
 
 use super::Opener;
+use super::chunks::{Amount, Chunk};
 use super::gather::{Batches, Gather};
-use super::rows::{Amount, Chunk, Message, Rows};
+use super::rows::{Message, Rows};
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::table::{Sealed, sample_field, waveforms_schema};
@@ -54,7 +54,7 @@ impl Opener for Waveforms {
         self: Arc<Self>,
         sealed: Sealed,
     ) -> Box<dyn Iterator<Item = Result<RecordBatch>> + Send> {
-        match Rows::of(&sealed, schema::SEALED) {
+        match Rows::of(&sealed) {
             Ok(rows) => Box::new(Batches {
                 gather: Gathering {
                     run: Arc::clone(&self.run),
@@ -153,9 +153,7 @@ fn message_of(
 
 /// The waveforms of one chunk.
 fn chunk_of(chunk: &Chunk<'_>, sealed: &Sealed, run: &QueryRun, out: &mut Stretches) -> Result<()> {
-    let plain = chunk.open(TableKind::Waveforms, |kid| {
-        chunk.keys.find(kid).map(BlobKey::Patient)
-    })?;
+    let plain = chunk.open(TableKind::Waveforms)?;
     let damaged = || chunk.damaged();
     sealed.memory.try_grow(plain.len())?;
     let opened = Opened::parse(plain).map_err(|_| damaged())?;

@@ -9,8 +9,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::SendableRecordBatchStream;
-use futures::{Sink, StreamExt, stream};
+use futures::{Sink, SinkExt, StreamExt, stream};
 use pgwire::api::portal::{Format, Portal};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler};
 use pgwire::api::results::{DataRowEncoder, FieldInfo, QueryResponse, Response, Tag};
@@ -21,8 +20,9 @@ use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 
 use super::connection::Connection;
-use super::error;
 use super::float_text::as_postgres_text;
+use super::{error, notice};
+use crate::answer::Answer;
 use crate::error::QueryError;
 use crate::statement::{Verdict, verdict};
 
@@ -85,11 +85,10 @@ impl SimpleQueryHandler for Queries {
                 Prepared::Rows { plan, sql } => {
                     let plan = Arc::unwrap_or_clone(plan);
                     let fields = fields(&plan, &Format::UnifiedText)?;
-                    let rows = session
-                        .run(plan, &sql, cancel.clone())
-                        .await
-                        .map_err(answer)?;
-                    Response::Query(respond(rows, fields))
+                    let answered = session.run(plan, &sql, cancel.clone()).await;
+                    let answered = answered.map_err(answer)?;
+                    tell(answered.notices(), client).await?;
+                    Response::Query(respond(answered, fields))
                 }
                 Prepared::Answer(verdict) => effectless(&verdict, &Format::UnifiedText)?,
             });
@@ -131,12 +130,10 @@ impl ExtendedQueryHandler for Queries {
                     .map_err(|cause| answer(cause.into()))?;
                 let fields = fields(&plan, &portal.result_column_format)?;
                 let cancel = connection.begin_query();
-                let rows = connection
-                    .session
-                    .run(plan, sql, cancel)
-                    .await
-                    .map_err(answer)?;
-                Ok(Response::Query(respond(rows, fields)))
+                let answered = connection.session.run(plan, sql, cancel).await;
+                let answered = answered.map_err(answer)?;
+                tell(answered.notices(), client).await?;
+                Ok(Response::Query(respond(answered, fields)))
             }
         }
     }
@@ -228,10 +225,25 @@ fn fields(plan: &LogicalPlan, format: &Format) -> PgWireResult<Arc<Vec<FieldInfo
     arrow_schema_to_pg_fields(plan.schema().as_arrow(), format, None).map(Arc::new)
 }
 
+/// Sends what has to be told beside an answer, before its rows: a person who reads on has seen it.
+async fn tell<C>(notices: &[String], client: &mut C) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    for text in notices {
+        let notice = notice(text.as_str()).into();
+        client
+            .feed(PgWireBackendMessage::NoticeResponse(notice))
+            .await?;
+    }
+    Ok(())
+}
+
 /// Rows as the wire carries them. Batches are encoded as the client takes them.
-fn respond(rows: SendableRecordBatchStream, fields: Arc<Vec<FieldInfo>>) -> QueryResponse {
+fn respond(answered: Answer, fields: Arc<Vec<FieldInfo>>) -> QueryResponse {
     let encode = Arc::clone(&fields);
-    let rows = rows.flat_map(move |batch| match batch {
+    let rows = answered.flat_map(move |batch| match batch {
         Ok(batch) => match as_postgres_text(&batch, &encode) {
             Ok(batch) => stream::iter(encode_recordbatch(Arc::clone(&encode), batch)).left_stream(),
             Err(cause) => {

@@ -26,6 +26,11 @@ pub use server::{BindError, SqlServer};
 /// What clients are told: the PostgreSQL version whose catalogue queries are understood.
 pub(crate) const SERVER_VERSION: &str = "16.6 (vitalseal)";
 
+/// Something that the client is told beside an answer. Its SQLSTATE is that of a warning.
+pub(crate) fn notice(text: impl Into<String>) -> pgwire::error::ErrorInfo {
+    pgwire::error::ErrorInfo::new("NOTICE".to_owned(), "01000".to_owned(), text.into())
+}
+
 /// An error for the client that leaves the connection open.
 pub(crate) fn error(code: &str, text: impl Into<String>) -> pgwire::error::PgWireError {
     let info = pgwire::error::ErrorInfo::new("ERROR".to_owned(), code.to_owned(), text.into());

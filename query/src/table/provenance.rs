@@ -14,8 +14,8 @@
 //! | `signed_hash` | `Utf8View` | SHA-256 of the countersigned bytes, hexadecimal; the next message names it |
 //! | `envelope` | `Binary` | the stored COSE message bit for bit, which `vitalseal envelope verify` takes |
 //!
-//! No column is null, no order is promised. Nothing is opened for it, so what it shows is what is signed and what the
-//! server noted.
+//! No column is null, no order is promised. No reading is decoded for it: what it shows is what is signed and what the
+//! server noted. Of a chunk whose evidence was lost to damage it shows nothing, and a notice says so.
 
 use std::sync::{Arc, LazyLock};
 
@@ -101,7 +101,8 @@ impl TableProvider for Provenance {
                 what: "store keys",
                 cause: Box::new(cause),
             })?;
-            let opener = decrypt::Provenance::new(run, table, keys, columns.clone())?;
+            let opener =
+                decrypt::Provenance::new(run, table, keys, scan.unproven(), columns.clone())?;
             plans.push(Arc::new(DecryptExec::new(scan, Arc::new(opener), limit)));
         }
         match (plans.pop(), plans.pop()) {

@@ -38,7 +38,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::async_reader::AsyncFileReader;
 use vitalseal_crypto::{PatientKeys, SubjectPseudonym};
-use vitalseal_storage::catalog::{DataFile, FileKind, TableKind};
+use vitalseal_storage::catalog::{DataFile, FileKind, TableKind, Unproven};
 use vitalseal_storage::files::SealedFiles;
 use vitalseal_storage::{Cut, schema};
 use vitalseal_vitals::signals;
@@ -56,12 +56,12 @@ const SEALED_ROWS_PER_BATCH: usize = 64;
 /// Up to this many patients a scan names each; past it the bounds of the range prune well enough.
 const MAX_NAMED_PATIENTS: usize = 256;
 
-/// Which sealed column of a chunk a scan is after. The other one is not read.
+/// What of a chunk a scan is after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blob {
-    /// What was measured.
+    /// What was measured. The envelopes that it came in are not read.
     Readings,
-    /// The envelopes that it came in.
+    /// The envelopes, and the readings, which name them.
     Evidence,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Scan {
 pub(crate) struct Sealed {
     /// What each row is.
     pub(crate) kind: FileKind,
-    /// In the columns of [`schema::sealed_rows`], or of [`schema::chunks`] without the blob that is not wanted.
+    /// In the columns of [`schema::sealed_rows`], or of [`schema::chunks`], evidence if it is wanted.
     pub(crate) rows: RecordBatch,
     /// What the filters want; it may have grown stricter since the scan began.
     pub(crate) wanted: Arc<Test>,
@@ -124,6 +124,10 @@ impl Scan {
             return Ok(None);
         }
         let cut = run.cut(&session.runtime_env().memory_pool).await?;
+        if !cut.losses.is_empty() {
+            let (asked, store) = (scope.patients(), &run.deps.store);
+            run.missing.note(&cut, asked, &test, blob, store).await?;
+        }
         let times = |file: &DataFile| {
             (
                 file.first_at.as_microsecond(),
@@ -163,6 +167,11 @@ impl Scan {
             readers: Arc::new(readers),
             slices: slices.into(),
         }))
+    }
+
+    /// Chunks whose evidence is on record as lost.
+    pub(crate) fn unproven(&self) -> Unproven {
+        Unproven::of(&self.cut.losses)
     }
 
     /// How many partitions there are.
@@ -298,7 +307,7 @@ impl Scan {
         let (columns, unwanted) = match (kind, self.blob) {
             (FileKind::Rows, _) => (schema::sealed_rows(), None),
             (FileKind::Chunks, Blob::Readings) => (schema::chunks(), Some(schema::EVIDENCE)),
-            (FileKind::Chunks, Blob::Evidence) => (schema::chunks(), Some(schema::SEALED)),
+            (FileKind::Chunks, Blob::Evidence) => (schema::chunks(), None),
         };
         let predicate = create_physical_expr(
             &sealed_predicate(kind, patients, &self.test),

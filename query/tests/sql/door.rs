@@ -1,10 +1,11 @@
 //! The PostgreSQL door, spoken to by `psql` and by a driver, over TLS.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Output;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::AbortHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 use vitalseal_crypto::AtRest;
 use vitalseal_query::SqlServer;
@@ -27,15 +28,17 @@ use crate::refusals::REFUSED;
 use crate::ward::{START_US, Ward};
 
 /// A served ward.
-struct Door {
+pub(crate) struct Door {
     addr: SocketAddr,
     ca_pem: tempfile::NamedTempFile,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
+    /// Notices that drivers heard.
+    pub(crate) heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl Door {
-    async fn open(ward: &Ward) -> Self {
+    pub(crate) async fn open(ward: &Ward) -> Self {
         let now = vitalseal_storage::ports::Clock::now(&*ward.clock);
         let server = ward.ca.issue_server(&["localhost"], now).unwrap();
         let chain = CertificateDer::pem_slice_iter(server.chain_pem.as_bytes())
@@ -62,12 +65,13 @@ impl Door {
             ca_pem,
             shutdown,
             served,
+            heard: Arc::default(),
         }
     }
 
     /// `psql`, if this machine has one. Its server certificate check needs the ward's clock to be near
     /// the machine's, so it only asks for encryption.
-    async fn psql(&self, user: &str, token: &str, sql: &[&str]) -> Option<Output> {
+    pub(crate) async fn psql(&self, user: &str, token: &str, sql: &[&str]) -> Option<Output> {
         if !Path::new("/usr/bin/psql").exists() {
             return None;
         }
@@ -93,7 +97,11 @@ impl Door {
     }
 
     /// A driver's connection, by direct TLS with ALPN.
-    async fn connect(&self, user: &str, token: &str) -> Result<Client, tokio_postgres::Error> {
+    pub(crate) async fn connect(
+        &self,
+        user: &str,
+        token: &str,
+    ) -> Result<Client, tokio_postgres::Error> {
         Ok(self.connect_with_task(user, token).await?.0)
     }
 
@@ -115,8 +123,21 @@ impl Door {
             .password(token)
             .dbname("vitalseal")
             .ssl_mode(SslMode::Disable);
-        let (client, connection) = config.connect_raw(tls, NoTls).await?;
-        Ok((client, tokio::spawn(connection).abort_handle()))
+        let (client, mut connection) = config.connect_raw(tls, NoTls).await?;
+        let heard = Arc::clone(&self.heard);
+        let messages = async move {
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await
+            {
+                if let AsyncMessage::Notice(notice) = message {
+                    assert_eq!(
+                        (notice.severity(), notice.code().code()),
+                        ("NOTICE", "01000")
+                    );
+                    heard.lock().unwrap().push(notice.message().to_owned());
+                }
+            }
+        };
+        Ok((client, tokio::spawn(messages).abort_handle()))
     }
 
     fn client_tls(&self) -> tokio_rustls::TlsConnector {

@@ -10,6 +10,7 @@
 mod audit;
 mod chunks;
 mod door;
+mod losses;
 mod refusals;
 mod said;
 mod stored;
