@@ -1,8 +1,8 @@
 //! `docs/DATA_MODEL.md` against the databases, the Arrow schemas and the contexts of every sealed value, both ways.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{self, DataType};
 
 use super::*;
 use crate::schema;
@@ -16,19 +16,43 @@ use sqlite::tables_of;
 
 #[tokio::test]
 async fn every_table_of_the_databases_is_documented_and_no_other() {
-    let site = Site::with_file();
+    let site = Site::new();
     site.create().await.close().await;
     let paths = site.paths();
-    assert_eq!(
-        tables_of(&paths.registry()).await,
-        document::tables("Registry")
-    );
+    let registry = match &site.schema {
+        Some(schema) => tables_on_server(schema),
+        None => tables_of(&paths.registry()).await,
+    };
+    assert_eq!(registry, document::tables("Registry"));
     assert_eq!(tables_of(&paths.inbox()).await, document::tables("Inbox"));
 }
 
-fn columns(schema: &Schema) -> document::Columns {
+/// What PostgreSQL says of the tables of a schema, in the words of the page.
+fn tables_on_server(schema: &Schema) -> BTreeMap<String, document::Columns> {
+    let sql = format!(
+        "SELECT concat_ws('|', table_name, column_name, data_type, is_nullable) FROM information_schema.columns \
+         WHERE table_schema = '{}' ORDER BY table_name, ordinal_position",
+        schema.name()
+    );
+    let mut tables: BTreeMap<String, document::Columns> = BTreeMap::new();
+    for row in schema.ask(&sql) {
+        let [table, column, kind, null] = row.split('|').collect::<Vec<_>>()[..] else {
+            panic!("{row}");
+        };
+        let kind = match kind {
+            "bytea" => "BLOB".to_owned(),
+            other => other.to_uppercase(),
+        };
+        let null = if null == "YES" { "?" } else { "" };
+        let columns = tables.entry(table.to_owned()).or_default();
+        columns.push((column.to_owned(), format!("{kind}{null}")));
+    }
+    tables
+}
+
+fn columns(schema: &datatypes::Schema) -> document::Columns {
     let named = |kind: &DataType| match kind {
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some(zone)) => {
+        DataType::Timestamp(datatypes::TimeUnit::Microsecond, Some(zone)) => {
             format!("Timestamp(µs, \"{zone}\")")
         }
         other => other.to_string(),
