@@ -19,6 +19,7 @@ pub(crate) enum CrashPoint {
     FileHalfWritten,
     FileRenamed,
     FlushCatalogued,
+    SetAside,
     UpkeepPlanned,
     UpkeepWritten,
     UpkeepProved,

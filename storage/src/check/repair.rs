@@ -31,6 +31,7 @@ use super::{CheckReport, Cost, Damage};
 use crate::catalog::{Change, ChangeKind, DataFile, FileKind, Loss};
 use crate::chunk::{ChunkError, ChunkRow};
 use crate::compact::open_evidence;
+use crate::crash::CrashPoint;
 use crate::durable::{self, FileError};
 use crate::inbox::rows::{self, SealedRow};
 use crate::schema;
@@ -148,6 +149,7 @@ impl Store {
             durable::write_new(&copy, &bytes)
         })
         .await??;
+        self.crash().reached(CrashPoint::SetAside)?;
         let is_whole = |damage: &&&Damage| damage.cost == Cost::Lost && damage.place.row.is_none();
         let kept = if damage.iter().any(|damage| is_whole(&damage)) {
             Kept::default()

@@ -1,5 +1,7 @@
 //! The check finds what was changed, names it, and nothing else; a repair keeps all the rest.
 
+mod crash;
+
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;

@@ -311,3 +311,59 @@ async fn what_was_kept_long_enough_ends_by_class_and_not_of_whoever_is_held() {
             .all(|f| f.table == TableKind::Vitals)
     );
 }
+
+#[tokio::test]
+async fn a_crash_at_any_step_of_a_retention_ends_nothing_else_and_doubles_nothing() {
+    let steps = [
+        CrashPoint::UpkeepPlanned,
+        CrashPoint::FileHalfWritten,
+        CrashPoint::UpkeepWritten,
+        CrashPoint::UpkeepProved,
+        CrashPoint::UpkeepCommitted,
+    ];
+    // Files that end whole are not written anew: of them there is the last step alone.
+    let cases = steps.map(|step| (step, true)).into_iter();
+    for (step, with_hold) in cases.chain([(CrashPoint::UpkeepCommitted, false)]) {
+        let site = Site::new();
+        let store = site.create().await;
+        let (_, [a, b]) = flushed(&store).await;
+        let before = found(&store, &[&a, &b]).await;
+        let retention = Retention {
+            vitals: Some(SignedDuration::from_hours(1)),
+            held: with_hold.then(|| b.clone()).into_iter().collect(),
+            ..Retention::default()
+        };
+        let log = Log::default();
+        // Two of the four files came more than an hour ago.
+        let now = at(3600 + 6 * 60 + 2);
+        let enforce = async |store: &Store| {
+            let by = Actor::System;
+            store.enforce_retention(now, &retention, by, &log).await
+        };
+        let due =
+            |(_, sequence): &(String, i64)| *sequence < 12 && (!with_hold || sequence % 2 == 0);
+        let all_but_due = |found: &sealed::Found| -> Vec<_> {
+            let rest = found.iter().filter(|(name, _)| !due(name));
+            rest.map(|(name, (_, envelope))| (name.clone(), envelope.clone()))
+                .collect()
+        };
+        store.crash().arm(step);
+        enforce(&store).await.unwrap_err();
+        let copy = site.power_cut();
+        store.crash().arm(CrashPoint::RootCreated);
+        let opened = copy.open().await.unwrap();
+        for (site, store) in [(&site, &store), (&copy, &opened)] {
+            // What is due is there, or it is not: file by file. Everything else is, once.
+            let left = found(store, &[&a, &b]).await;
+            assert_eq!(all_but_due(&left), all_but_due(&before), "{step:?}");
+            enforce(store).await.unwrap();
+            let left = found(store, &[&a, &b]).await;
+            assert!(!left.keys().any(due), "{step:?}");
+            assert_eq!(all_but_due(&left), all_but_due(&before), "{step:?}");
+            let collected = store.collect_garbage(at(9000), GRACE, Actor::System, &log);
+            collected.await.unwrap();
+            let live = store.catalog.files().await.unwrap().len();
+            assert_eq!(site.parquet_files().len(), live, "{step:?}");
+        }
+    }
+}
