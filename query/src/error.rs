@@ -6,7 +6,7 @@ use datafusion::error::DataFusionError;
 use jiff::Timestamp;
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_crypto::ids::MessageId;
-use vitalseal_storage::ports::{AuditError, PolicyError};
+use vitalseal_storage::ports::{AuditError, PolicyError, QueryOutcome};
 
 /// A query that could not be answered.
 ///
@@ -87,6 +87,21 @@ impl From<QueryError> for DataFusionError {
 }
 
 impl QueryError {
+    /// How a query ended that ended with this error.
+    pub(crate) fn outcome(&self) -> QueryOutcome {
+        let inner = match self {
+            Self::Engine(cause) => match &**cause {
+                DataFusionError::External(inner) => inner.downcast_ref(),
+                _ => None,
+            },
+            ours => Some(ours),
+        };
+        match inner {
+            Some(Self::Cancelled | Self::Deadline(_)) => QueryOutcome::Cancelled,
+            _ => QueryOutcome::Failed,
+        }
+    }
+
     /// What may be said to the client, and its SQLSTATE.
     #[must_use]
     pub fn client_message(&self) -> (&'static str, String) {

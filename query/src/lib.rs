@@ -34,6 +34,7 @@ mod run;
 mod runtime;
 mod service;
 mod session;
+mod start;
 mod statement;
 mod stream;
 pub mod table;

@@ -22,16 +22,16 @@ use vitalseal_storage::ports::{
 use crate::error::QueryError;
 use crate::missing::Missing;
 use crate::service::QueryDeps;
+use crate::start::{Asked, LastListed, Start};
 
 /// The state that one query shares between its scans, its stream and its audit records.
 pub(crate) struct QueryRun {
-    id: String,
-    who: Identity,
-    purpose: Purpose,
+    asked: Asked,
+    listed: Arc<LastListed>,
+    start: Start,
     pub(crate) deps: Arc<QueryDeps>,
     scope: OnceCell<Arc<Authorized>>,
     cut: OnceCell<(Arc<Cut>, MemoryReservation)>,
-    touched: AtomicBool,
     stopped: AtomicBool,
     tally: Mutex<Tally>,
     /// What is lost of what is asked for.
@@ -50,7 +50,7 @@ struct Tally {
 }
 
 impl QueryRun {
-    /// Begins a run with a random id.
+    /// Begins a run of `sql` with a random id; `listed` is what the queries of one session share.
     ///
     /// # Errors
     /// [`QueryError::Random`].
@@ -58,17 +58,23 @@ impl QueryRun {
         deps: Arc<QueryDeps>,
         who: Identity,
         purpose: Purpose,
+        sql: &str,
+        listed: Arc<LastListed>,
     ) -> Result<Arc<Self>, QueryError> {
         let mut id = [0_u8; 16];
         getrandom::fill(&mut id).map_err(|_| QueryError::Random)?;
         Ok(Arc::new(Self {
-            id: hex::encode(id),
-            who,
-            purpose,
+            asked: Asked {
+                query: hex::encode(id),
+                who,
+                purpose,
+                sql: sql.into(),
+            },
+            listed,
+            start: Start::default(),
             deps,
             scope: OnceCell::new(),
             cut: OnceCell::new(),
-            touched: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
             missing: Missing::default(),
@@ -85,22 +91,44 @@ impl QueryRun {
         })
     }
 
-    /// The patients that this query may see. Asked once: every scan of a query sees one decision.
+    /// The patients that this query may see. Asked once: every scan of a query sees one decision. From then on the start
+    /// of the query is recorded.
     ///
     /// # Errors
     /// [`QueryError::Policy`].
     pub(crate) async fn scope(&self) -> Result<Arc<Authorized>, QueryError> {
-        self.touched.store(true, Ordering::Release);
         let decide = || async {
             let now = self.deps.clock.now();
-            let decided = self
-                .deps
-                .policy
-                .patients_readable_by(&self.who, self.purpose, now)
-                .await;
-            decided.map(Arc::new).map_err(QueryError::Policy)
+            let (who, purpose) = (&self.asked.who, self.asked.purpose);
+            let decided = self.deps.policy.patients_readable_by(who, purpose, now);
+            let scope = Arc::new(decided.await.map_err(QueryError::Policy)?);
+            self.begin_record(&scope);
+            Ok(scope)
         };
         self.scope.get_or_try_init(decide).await.map(Arc::clone)
+    }
+
+    /// Begins to record the start of a query that names a table of ours and, as the engine found, need not read it.
+    pub(crate) fn begin_without_scope(&self) {
+        self.begin_record(&Arc::default());
+    }
+
+    fn begin_record(&self, scope: &Arc<Authorized>) {
+        self.start
+            .begin(&self.asked, scope, &self.listed, &self.deps);
+    }
+
+    /// Whether the query's start is recorded, or is about to be: it owes an end.
+    pub(crate) fn begun(&self) -> bool {
+        self.start.begun()
+    }
+
+    /// Returns when the query's start is on record. Nothing may be opened, and no row handed out, before.
+    ///
+    /// # Errors
+    /// [`QueryError::Audit`]: the query must then not run.
+    pub(crate) async fn recorded(&self) -> Result<(), QueryError> {
+        self.start.recorded().await
     }
 
     /// The rows of this query's one consistent cut, already limited to [`Self::scope`]. Its hot rows are a copy of the
@@ -122,11 +150,6 @@ impl QueryRun {
         };
         let (cut, _) = self.cut.get_or_try_init(take).await?;
         Ok(Arc::clone(cut))
-    }
-
-    /// Whether a table of ours was planned into this query.
-    pub(crate) fn touched(&self) -> bool {
-        self.touched.load(Ordering::Acquire)
     }
 
     /// What to tell beside the answer. All of it is known once the query is planned.
@@ -178,34 +201,18 @@ impl QueryRun {
         tally.identities += u64::from(identified);
     }
 
-    /// Records that the query is about to release rows. Nothing may be polled before this returns.
-    ///
-    /// # Errors
-    /// [`QueryError::Audit`]: the query must then not run.
-    pub(crate) async fn record_start(&self, sql: &str) -> Result<(), QueryError> {
-        let patients = match self.scope.get() {
-            Some(scope) => scope.patients().iter().cloned().collect(),
-            None => Vec::new(),
-        };
-        self.record(AuditEvent::QueryStarted {
-            query: self.id.clone(),
-            user: self.who.user.clone(),
-            purpose: self.purpose,
-            patients,
-            sql: crate::redact(sql),
-        })
-        .await
-    }
-
-    /// Records how the query ended and what it opened.
+    /// Records how the query ended and what it opened, if its start is on record.
     ///
     /// # Errors
     /// [`QueryError::Audit`].
     pub(crate) async fn record_end(&self, outcome: QueryOutcome) -> Result<(), QueryError> {
+        if !self.begun() || self.recorded().await.is_err() {
+            return Ok(());
+        }
         let event = {
             let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
             AuditEvent::QueryFinished {
-                query: self.id.clone(),
+                query: self.asked.query.clone(),
                 outcome,
                 patients: tally.patients.iter().cloned().collect(),
                 messages: tally.messages,
@@ -215,27 +222,20 @@ impl QueryRun {
                 identities: tally.identities,
             }
         };
-        self.record(event).await
-    }
-
-    async fn record(&self, event: AuditEvent) -> Result<(), QueryError> {
         let record = AuditRecord {
             at: self.deps.clock.now(),
-            actor: Actor::User(self.who.user.clone()),
+            actor: Actor::User(self.asked.who.user.clone()),
             event,
         };
-        self.deps
-            .audit
-            .record(record)
-            .await
-            .map_err(QueryError::Audit)
+        let recorded = self.deps.audit.record(record).await;
+        recorded.map_err(QueryError::Audit)
     }
 }
 
 impl fmt::Debug for QueryRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueryRun")
-            .field("id", &self.id)
+            .field("id", &self.asked.query)
             .finish_non_exhaustive()
     }
 }

@@ -13,13 +13,14 @@ use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, Identity, Purpose, QueryOutcome};
+use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, Identity, Purpose};
 
 use crate::answer::Answer;
 use crate::engine::Engine;
 use crate::error::QueryError;
 use crate::run::QueryRun;
 use crate::service::{QueryDeps, QueryService};
+use crate::start::LastListed;
 use crate::statement::{Verdict, verdict};
 use crate::stream::{EndOfQuery, Limits, supervised};
 use crate::table;
@@ -36,6 +37,7 @@ pub struct QuerySession {
     who: Identity,
     purpose: Purpose,
     deadline: Duration,
+    listed: Arc<LastListed>,
     engine: Engine,
     parser: PostgresCompatibilityParser,
 }
@@ -55,6 +57,7 @@ impl QuerySession {
             who,
             purpose,
             deadline: service.limits.deadline,
+            listed: Arc::default(),
             engine: Engine::new(runtime)?,
             parser: PostgresCompatibilityParser::new(),
         })
@@ -127,30 +130,34 @@ impl QuerySession {
             seconds,
             cancel,
         };
-        let run = QueryRun::begin(Arc::clone(&self.deps), self.who.clone(), self.purpose)?;
+        let (deps, listed) = (Arc::clone(&self.deps), Arc::clone(&self.listed));
+        let run = QueryRun::begin(deps, self.who.clone(), self.purpose, sql, listed)?;
+        let mut end = EndOfQuery::of(Arc::clone(&run));
         let mut state = self.engine.state();
         state.config_mut().set_extension(Arc::clone(&run));
         state.mark_start_execution();
         let planning = state.create_physical_plan(&plan);
-        let physical = tokio::select! {
+        let planned = tokio::select! {
             biased;
-            () = limits.cancel.cancelled() => return Err(QueryError::Cancelled),
-            () = tokio::time::sleep_until(limits.deadline) => return Err(QueryError::Deadline(seconds)),
-            planned = planning => planned?,
+            () = limits.cancel.cancelled() => Err(QueryError::Cancelled),
+            () = tokio::time::sleep_until(limits.deadline) => Err(QueryError::Deadline(seconds)),
+            planned = planning => planned.map_err(QueryError::from),
         };
-        let notices = run.notices();
-        let ours = run.touched() || table::mentioned(&plan)?;
-        let mut end = if ours {
-            run.record_start(sql).await?;
-            EndOfQuery::of(Some(run))
-        } else {
-            EndOfQuery::of(None)
+        let running = match planned {
+            Ok(physical) => execute_stream(physical, state.task_ctx()).map_err(QueryError::from),
+            Err(error) => Err(error),
         };
-        match execute_stream(physical, state.task_ctx()) {
-            Ok(rows) => Ok(Answer::new(supervised(rows, limits, end), notices)),
+        if running.is_ok() && !run.begun() && table::mentioned(&plan)? {
+            run.begin_without_scope();
+        }
+        if run.begun() {
+            run.recorded().await?;
+        }
+        match running {
+            Ok(rows) => Ok(Answer::new(supervised(rows, limits, end), run.notices())),
             Err(error) => {
-                end.record(QueryOutcome::Failed).await?;
-                Err(error.into())
+                end.record(error.outcome()).await?;
+                Err(error)
             }
         }
     }

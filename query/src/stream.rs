@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
@@ -52,11 +52,12 @@ pub(crate) fn supervised(
             Some(Err(error)) => {
                 // The plan stops working before the end is written down.
                 drop(rows);
-                let error = match end.record(outcome_of(&error)).await {
+                let error = QueryError::from(error);
+                let error = match end.record(error.outcome()).await {
                     Ok(()) => error,
-                    Err(unrecorded) => unrecorded.into(),
+                    Err(unrecorded) => unrecorded,
                 };
-                Some((Err(error), None))
+                Some((Err(error.into()), None))
             }
             None => match end.record(QueryOutcome::Completed).await {
                 Ok(()) => None,
@@ -73,23 +74,14 @@ fn adapted(schema: SchemaRef, batches: Batches) -> SendableRecordBatchStream {
     Box::pin(RecordBatchStreamAdapter::new(schema, batches))
 }
 
-fn outcome_of(error: &DataFusionError) -> QueryOutcome {
-    if let DataFusionError::External(inner) = error
-        && let Some(QueryError::Cancelled | QueryError::Deadline(_)) = inner.downcast_ref()
-    {
-        return QueryOutcome::Cancelled;
-    }
-    QueryOutcome::Failed
-}
-
 /// The duty to record how a query ended. Dropped without [`Self::record`], it records `cancelled`. Either way what still
 /// works for the query stops.
 pub(crate) struct EndOfQuery(Option<Arc<QueryRun>>);
 
 impl EndOfQuery {
-    /// A query whose start was recorded owes an end; `None` for one that read nothing of ours.
-    pub(crate) fn of(run: Option<Arc<QueryRun>>) -> Self {
-        Self(run)
+    /// A query whose start was recorded owes an end; one that read nothing of ours does not.
+    pub(crate) fn of(run: Arc<QueryRun>) -> Self {
+        Self(Some(run))
     }
 
     /// Records the end, once.
@@ -112,6 +104,9 @@ impl Drop for EndOfQuery {
     fn drop(&mut self) {
         let Some(run) = self.0.take() else { return };
         run.stop();
+        if !run.begun() {
+            return;
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             tracing::error!("a query was dropped outside the runtime; its end is not recorded");
             return;

@@ -16,7 +16,9 @@ pub use self::access::{
     AccessPolicy, Authenticated, AuthenticationError, Authenticator, Authorized, Identity,
     PolicyError, Purpose, Role, UserName, Ward, Wards,
 };
-pub use self::audit::{Actor, AuditError, AuditEvent, AuditRecord, AuditSink, QueryOutcome};
+pub use self::audit::{
+    Actor, AuditError, AuditEvent, AuditRecord, AuditSink, QueryOutcome, SCOPE_HOLDS,
+};
 pub use self::quarantine::QuarantineReason;
 
 /// A value of the outside world that is not spelled as it should be.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use vitalseal_crypto::SubjectPseudonym;
 use vitalseal_storage::Holding;
-use vitalseal_storage::ports::AuditEvent;
+use vitalseal_storage::ports::{AuditEvent, SCOPE_HOLDS};
 
 use super::record::Incident;
 use crate::audit::AuditEntry;
@@ -14,12 +14,18 @@ use crate::audit::AuditEntry;
 /// which the query service cuts at ten minutes.
 const LOOK_BACK: SignedDuration = SignedDuration::from_mins(15);
 
-/// From when on the log is read for an incident.
+/// From when on queries are looked at for an incident.
+pub(super) fn queries_from(incident: &Incident) -> Timestamp {
+    before(incident.from, LOOK_BACK)
+}
+
+/// From when on the log is read for an incident: the scope of a query may be listed in the record of an earlier one.
 pub(super) fn evidence_from(incident: &Incident) -> Timestamp {
-    incident
-        .from
-        .checked_sub(LOOK_BACK)
-        .unwrap_or(Timestamp::MIN)
+    before(queries_from(incident), SCOPE_HOLDS)
+}
+
+fn before(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
 /// What was read through queries.
@@ -35,6 +41,8 @@ pub(super) struct Accesses {
     pub(super) people: BTreeSet<SubjectPseudonym>,
     /// Whose rows the unfinished ones were allowed to open.
     pub(super) people_in_unfinished: BTreeSet<SubjectPseudonym>,
+    /// Of the unfinished ones, how many name no record that lists their scope. The query service writes none.
+    pub(super) unlisted: u64,
     pub(super) messages: u64,
     pub(super) readings: u64,
     /// Entries read with a name or medical record number.
@@ -101,20 +109,32 @@ pub(super) fn accesses(incident: &Incident, entries: &[AuditEntry]) -> Accesses 
         resolved: counts_resolved(incident).then_some(0),
         ..Accesses::default()
     };
-    let since = evidence_from(incident);
+    let since = queries_from(incident);
+    let mut listed: BTreeMap<&str, &[SubjectPseudonym]> = BTreeMap::new();
     let mut open: BTreeMap<&str, Running<'_>> = BTreeMap::new();
     for entry in entries {
+        if let AuditEvent::QueryStarted {
+            query,
+            patients,
+            scope_of: None,
+            ..
+        } = &entry.event
+        {
+            listed.insert(query, patients);
+        }
         match &entry.event {
             AuditEvent::QueryStarted {
                 query,
                 user,
-                patients,
+                scope_of,
                 ..
             } if since <= entry.at
                 && entry.at < incident.to
                 && (incident.users.is_empty() || incident.users.contains(user)) =>
             {
+                let scope = listed.get(scope_of.as_ref().unwrap_or(query).as_str());
                 let carried = entry.at < incident.from;
+                let patients = scope.copied();
                 open.insert(query, Running { patients, carried });
             }
             AuditEvent::QueryFinished {
@@ -154,17 +174,17 @@ pub(super) fn accesses(incident: &Incident, entries: &[AuditEntry]) -> Accesses 
     found.queries += found.unfinished;
     for running in open.into_values() {
         found.carried += u64::from(running.carried);
-        found
-            .people_in_unfinished
-            .extend(running.patients.iter().cloned());
+        found.unlisted += u64::from(running.patients.is_none());
+        let patients = running.patients.unwrap_or_default();
+        found.people_in_unfinished.extend(patients.iter().cloned());
     }
     found
 }
 
 /// A query whose end was not met yet.
 struct Running<'a> {
-    /// Whose rows it is allowed to open.
-    patients: &'a [SubjectPseudonym],
+    /// Whose rows it is allowed to open; `None` when the record that it names is not among those that were read.
+    patients: Option<&'a [SubjectPseudonym]>,
     /// It began before the window.
     carried: bool,
 }

@@ -193,6 +193,7 @@ fn people(findings: &Findings) -> BTreeSet<SubjectPseudonym> {
 fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPseudonym>) -> Nature {
     let (accesses, deliveries) = (findings.accesses.as_ref(), findings.deliveries.as_ref());
     let unfinished = accesses.is_some_and(|accesses| accesses.unfinished > 0);
+    let unlisted = accesses.is_some_and(|accesses| accesses.unlisted > 0);
     let refused = deliveries.is_some_and(|deliveries| deliveries.quarantined > 0);
     let id = |asked: bool, id: &str| asked.then(|| id.to_owned());
     let resolved = accesses.is_some_and(|accesses| accesses.resolved.is_some());
@@ -243,7 +244,7 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
         people: Figure {
             value: people.len() as u64,
             // An unfinished query may have read nothing; a refused message may belong to somebody who is not counted.
-            precision: Precision::of(unfinished || carried || undated, refused),
+            precision: Precision::of(unfinished || carried || undated, refused || unlisted),
             queries: (read_by.iter().chain(&resolved_by).chain(&delivered_by))
                 .cloned()
                 .collect(),

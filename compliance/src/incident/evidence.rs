@@ -23,7 +23,7 @@ pub(super) fn evidence(incident: &Incident, findings: &Findings) -> Evidence {
         });
     };
     if let Some(accesses) = &findings.accesses {
-        let since = counting::evidence_from(incident);
+        let since = counting::queries_from(incident);
         let ran = format!(
             "FROM query_started LEFT JOIN query_finished USING (query) WHERE started.at >= '{since}' AND started.at < \
              '{to}' AND (started.at >= '{from}' OR finished.at IS NULL OR finished.at >= '{from}'){users}"
@@ -32,7 +32,7 @@ pub(super) fn evidence(incident: &Incident, findings: &Findings) -> Evidence {
             "A1",
             format!(
                 "SELECT count(DISTINCT patient), sum(messages), sum(readings), sum(identities), min(first_at), max(last_at) \
-                 {ran}, plus the authorized patients of those without an end; {over}"
+                 {ran}, plus the authorized patients (its own, or its scope_of's) of each without an end; {over}"
             ),
         );
         query("A2", format!("SELECT count(*) {ran}; {over}"));

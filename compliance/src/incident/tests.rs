@@ -40,6 +40,7 @@ fn started(query: &str, by: &str, patients: &[u8]) -> AuditEvent {
         user: user(by),
         purpose: Purpose::Treatment,
         patients: patients.iter().copied().map(patient).collect(),
+        scope_of: None,
         sql: "SELECT value FROM vitals WHERE code = ?".into(),
     }
 }

@@ -109,8 +109,11 @@ impl PartitionStream for Rows {
             all: Arc::clone(&schema),
             asked: Arc::clone(&self.asked),
         };
-        let rows = (self.table.read)(Arc::clone(&self.run), schemas);
-        let rows = futures::stream::once(rows);
+        let (run, read) = (Arc::clone(&self.run), self.table.read);
+        let rows = futures::stream::once(async move {
+            run.recorded().await?;
+            read(run, schemas).await
+        });
         Box::pin(RecordBatchStreamAdapter::new(schema, rows))
     }
 }

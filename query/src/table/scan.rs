@@ -258,6 +258,7 @@ impl Scan {
         memory: MemoryReservation,
     ) -> Result<Sealed> {
         self.run.going_on()?;
+        self.run.recorded().await?;
         let subjects = rows.column_by_name(schema::SUBJECT);
         let subjects = subjects
             .and_then(|column| column.as_any().downcast_ref::<StringArray>())

@@ -1,8 +1,11 @@
 //! What is written down about a query.
 
-use vitalseal_storage::ports::{AuditEvent, Purpose, QueryOutcome};
+use futures::TryStreamExt as _;
+use jiff::SignedDuration;
+use vitalseal_query::QuerySession;
+use vitalseal_storage::ports::{AuditEvent, Purpose, QueryOutcome, SCOPE_HOLDS};
 
-use crate::ward::{START_US, Ward};
+use crate::ward::{START_US, Ward, identity};
 
 #[tokio::test]
 async fn a_query_leaves_its_shape_its_scope_and_what_it_opened() {
@@ -25,6 +28,7 @@ async fn a_query_leaves_its_shape_its_scope_and_what_it_opened() {
             user,
             purpose,
             patients,
+            scope_of: None,
             sql,
         },
         AuditEvent::QueryFinished {
@@ -59,6 +63,114 @@ async fn a_query_leaves_its_shape_its_scope_and_what_it_opened() {
     assert_eq!(*identities, 0);
     assert_eq!(first_at.unwrap().as_microsecond(), START_US);
     assert_eq!(last_at.unwrap().as_microsecond(), START_US + 2_000_000);
+}
+
+/// Of each query that started: its id, whom it may see, and whose scope it has.
+fn scopes(ward: &Ward) -> Vec<(String, usize, Option<String>)> {
+    let events = ward.audit.events().into_iter();
+    let started = events.filter_map(|event| match event {
+        AuditEvent::QueryStarted {
+            query,
+            patients,
+            scope_of,
+            ..
+        } => Some((query, patients.len(), scope_of)),
+        _ => None,
+    });
+    started.collect()
+}
+
+#[tokio::test]
+async fn a_scope_is_listed_by_the_first_query_of_a_session_and_whenever_it_changed_or_is_old() {
+    let ward = Ward::open().await;
+    ward.admit("icu-1", "Ada", "md").await;
+    ward.admit("icu-2", "Bob", "md").await;
+    let session = || ward.service.session(identity("md"), Purpose::Treatment);
+    let mine = session().await.unwrap();
+    let ask = async |session: &QuerySession| {
+        let rows = session.sql("SELECT count(*) FROM patients").await.unwrap();
+        rows.try_collect::<Vec<_>>().await.unwrap();
+        scopes(&ward).pop().unwrap()
+    };
+    let (first, listed, refers) = ask(&mine).await;
+    assert_eq!((listed, refers), (2, None));
+    let (_, listed, refers) = ask(&mine).await;
+    assert_eq!((listed, refers), (0, Some(first.clone())));
+    let other = session().await.unwrap();
+    let (_, listed, refers) = ask(&other).await;
+    assert_eq!((listed, refers), (2, None), "sessions share nothing");
+
+    ward.admit("icu-3", "Eve", "md").await;
+    let (second, listed, refers) = ask(&mine).await;
+    assert_eq!((listed, refers), (3, None));
+    ward.clock.forward(SCOPE_HOLDS);
+    let (_, listed, refers) = ask(&mine).await;
+    assert_eq!((listed, refers), (0, Some(second)));
+    ward.clock.forward(SignedDuration::from_secs(1));
+    let (_, listed, refers) = ask(&mine).await;
+    assert_eq!((listed, refers), (3, None));
+    ward.revoke_grants("md");
+    let (_, listed, refers) = ask(&mine).await;
+    assert_eq!(
+        (listed, refers),
+        (0, None),
+        "nobody is not who it was before"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_opened_while_the_start_is_not_on_record() {
+    let ward = Ward::open().await;
+    let bed = ward.admit("icu-1", "Ada", "md").await;
+    ward.measure(&bed, 0, &[60.0]).await;
+    ward.flush().await;
+    for sql in ["SELECT value FROM vitals", "SELECT name FROM patients"] {
+        ward.audit.forget();
+        let slow = ward.audit.gate.lock().await;
+        let mut asked = Box::pin(ward.ask("md", sql));
+        // Whatever can run without the record has run long since.
+        for _ in 0..10_000 {
+            assert!(futures::poll!(&mut asked).is_pending(), "{sql}");
+            tokio::task::yield_now().await;
+        }
+        assert!(ward.audit.events().is_empty(), "{sql}");
+        drop(slow);
+        asked.await.unwrap();
+        assert_eq!(ward.audit.events().len(), 2, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_goes_away_while_its_start_is_recorded_leaves_an_end() {
+    let ward = Ward::open().await;
+    ward.admit("icu-1", "Ada", "md").await;
+    let session = ward.service.session(identity("md"), Purpose::Treatment);
+    let session = session.await.unwrap();
+    let slow = ward.audit.gate.lock().await;
+    let mut asked = Box::pin(session.sql("SELECT name FROM patients"));
+    for _ in 0..1_000 {
+        assert!(futures::poll!(&mut asked).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(asked);
+    drop(slow);
+    while ward.audit.events().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let events = ward.audit.events();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [
+                AuditEvent::QueryStarted { .. },
+                AuditEvent::QueryFinished {
+                    outcome: QueryOutcome::Cancelled,
+                    ..
+                }
+            ]
+        ),
+        "{events:?}"
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 use vitalseal_crypto::{
     Agreement, AtRest, CertificateAuthority, ContentType, DeviceCertificate, DeviceId,
@@ -33,6 +33,13 @@ pub(crate) const START_US: i64 = 1_772_323_200_000_000;
 /// An hour after [`START_US`], moved by hand.
 #[derive(Debug)]
 pub(crate) struct HandClock(AtomicI64);
+
+impl HandClock {
+    pub(crate) fn forward(&self, by: SignedDuration) {
+        let us = i64::try_from(by.as_micros()).unwrap();
+        self.0.fetch_add(us, Ordering::Relaxed);
+    }
+}
 
 impl Clock for HandClock {
     fn now(&self) -> Timestamp {
@@ -88,11 +95,14 @@ impl Authenticator for Tokens {
 pub(crate) struct Notebook {
     records: Mutex<Vec<AuditRecord>>,
     pub(crate) full: AtomicBool,
+    /// Whoever holds it keeps records waiting.
+    pub(crate) gate: tokio::sync::Mutex<()>,
 }
 
 #[async_trait]
 impl AuditSink for Notebook {
     async fn record(&self, record: AuditRecord) -> Result<(), AuditError> {
+        let _passed = self.gate.lock().await;
         if self.full.load(Ordering::Relaxed) {
             return Err(AuditError::new("the disk is full"));
         }

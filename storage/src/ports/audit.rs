@@ -7,11 +7,15 @@ use std::error::Error;
 use std::fmt;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use vitalseal_crypto::{DeviceId, KeyEpoch, Kid, SubjectPseudonym, Subscriber, Thumbprint};
 
 use super::{Purpose, QuarantineReason, Role, UserName, Ward};
+
+/// For how long the record of a query that lists its scope may stand for the scope of others. Whoever reads the log from
+/// an instant on begins so much earlier, and finds every list.
+pub const SCOPE_HOLDS: SignedDuration = SignedDuration::from_mins(10);
 
 /// Takes audit records.
 #[async_trait]
@@ -211,13 +215,15 @@ pub enum AuditEvent {
         refused: QuarantineReason,
         reason: String,
     },
-    /// A query was let through; `patients` is the authorized scope, literals are redacted from
-    /// `sql`.
+    /// A query was let through; `patients` is the authorized scope, or `scope_of` the query, at most [`SCOPE_HOLDS`] before,
+    /// whose record lists the same one. Literals are redacted from `sql`.
     QueryStarted {
         query: String,
         user: UserName,
         purpose: Purpose,
         patients: Vec<SubjectPseudonym>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope_of: Option<String>,
         sql: String,
     },
     /// A query ended; `patients` are those whose rows were opened, `identities` counts entries that were read with a name

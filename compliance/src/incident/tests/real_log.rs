@@ -175,6 +175,64 @@ async fn queries_of_a_named_user_are_counted_from_the_real_log() {
     assert!(matches!(unknown, IncidentError::UnknownUser(_)));
 }
 
+/// The scope that `query` shares with `of`.
+fn started_as(query: &str, of: &str) -> AuditEvent {
+    let AuditEvent::QueryStarted {
+        user, purpose, sql, ..
+    } = started(query, "n.okafor", &[])
+    else {
+        unreachable!()
+    };
+    AuditEvent::QueryStarted {
+        query: query.into(),
+        user,
+        purpose,
+        patients: Vec::new(),
+        scope_of: Some(of.into()),
+        sql,
+    }
+}
+
+#[tokio::test]
+async fn whom_a_query_without_an_end_could_see_is_known_though_an_earlier_record_lists_them() {
+    let world = World::new().await;
+    let deps = deps(&world);
+    let window = world.hours(1);
+    // A query of fifteen minutes before the window may have run into it, and may refer to one of ten minutes before.
+    let minute = |before| window - SignedDuration::from_mins(before);
+    for (at, event) in [
+        (minute(25), started("lists", "n.okafor", &[1, 2, 3])),
+        (minute(25), finished("lists", &[1], 50, 1)),
+        (minute(15), started_as("refers", "lists")),
+        (minute(0), started_as("too", "lists")),
+        (minute(0), finished("too", &[2], 70, 1)),
+    ] {
+        let actor = Actor::System;
+        let record = AuditRecord { at, actor, event };
+        world.audit.append(record).await.unwrap();
+    }
+    let kind = || "credential_misuse".parse().unwrap();
+    let new = NewIncident::new(kind(), window, world.hours(2), world.hours(2), ACTOR);
+    let opened = open(&deps, new, world.hours(2)).await.unwrap();
+    let first = report(&deps, &opened.id, ACTOR, world.hours(2)).await;
+    let nature = first.unwrap().nature;
+    assert_eq!(nature.queries.unwrap().value, 2, "the first one was over");
+    assert_eq!(
+        (nature.people.value, nature.people.precision),
+        (3, Precision::AtMost)
+    );
+    // A list that is not there is not taken for an empty one.
+    let record = AuditRecord {
+        at: window,
+        actor: Actor::System,
+        event: started_as("lost", "nothing"),
+    };
+    world.audit.append(record).await.unwrap();
+    let second = report(&deps, &opened.id, ACTOR, world.hours(3)).await;
+    let people = second.unwrap().nature.people;
+    assert_eq!((people.value, people.precision), (3, Precision::Estimate));
+}
+
 #[tokio::test]
 async fn a_damaged_identity_does_not_stand_in_the_way_of_a_report() {
     let world = World::new().await;
