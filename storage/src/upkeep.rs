@@ -13,7 +13,7 @@
 //! A caller that goes away leaves nothing half done: each file is written, and each change committed, in a task of its own,
 //! and what nobody commits any more is cleared away as what a crash leaves is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -21,7 +21,6 @@ use arrow::compute::filter_record_batch;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use object_store::path::Path;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 use vitalseal_crypto::{AtRest, Backend, SubjectPseudonym, default_backend};
 
@@ -216,10 +215,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<Written>, StoreError> {
         let mut extent = Extent::default();
-        let mut given = Sha256::new();
         for batch in &batches {
             extent.add_batch(kind, batch)?;
-            digest(kind, batch, &mut given)?;
         }
         if extent.is_empty() {
             return Ok(None);
@@ -229,20 +226,18 @@ impl Store {
         let name = data_file(kind, &id);
         let plan = self.catalog.plan(vec![name.clone()], now).await?;
         self.crash().reached(CrashPoint::UpkeepPlanned)?;
+        let mut given = Given(batches.iter().cloned().collect());
         let written = self
             .files
             .put(&name, kind, batches.into_iter().map(Ok))
             .await?;
         self.crash().reached(CrashPoint::UpkeepWritten)?;
         let file = extent.describe(&name, (table, kind, level), written, now)?;
-        let mut found = Sha256::new();
         let mut batches = self.rows_of(&file, |_| true).boxed();
-        while let Some(batch) = batches.try_next().await? {
-            digest(kind, &batch, &mut found)?;
+        while let Some(found) = batches.try_next().await? {
+            given.take(&found)?;
         }
-        if given.finalize() != found.finalize() {
-            return Err(StoreError::NotTheSame);
-        }
+        given.end()?;
         Ok(Some(Written { file, _plan: plan }))
     }
 
@@ -283,23 +278,32 @@ impl Change {
     }
 }
 
-/// What of a file's rows must be found again when it is read back: whose they are, and every sealed byte.
-fn digest(kind: FileKind, batch: &RecordBatch, into: &mut Sha256) -> Result<(), StoreError> {
-    let sealed: &[&str] = match kind {
-        FileKind::Rows => &[schema::ENVELOPE],
-        FileKind::Chunks => &[schema::SEALED, schema::EVIDENCE],
-    };
-    let subjects = columns::text(batch, schema::SUBJECT)?;
-    let sealed = sealed.iter().map(|name| columns::bytes(batch, name));
-    let sealed = sealed.collect::<Result<Vec<_>, _>>()?;
-    for row in 0..batch.num_rows() {
-        into.update(subjects.value(row));
-        for column in &sealed {
-            into.update((column.value(row).len() as u64).to_be_bytes());
-            into.update(column.value(row));
+/// Rows that were written, and must be found when their file is read back.
+struct Given(VecDeque<RecordBatch>);
+
+impl Given {
+    /// Takes rows off the front, which these must be.
+    fn take(&mut self, found: &RecordBatch) -> Result<(), StoreError> {
+        let mut at = 0;
+        while at < found.num_rows() {
+            let given = self.0.pop_front().ok_or(StoreError::NotTheSame)?;
+            let (rows, left) = (given.num_rows(), found.num_rows() - at);
+            let both = rows.min(left);
+            if given.slice(0, both).columns() != found.slice(at, both).columns() {
+                return Err(StoreError::NotTheSame);
+            }
+            if both < rows {
+                self.0.push_front(given.slice(both, rows - both));
+            }
+            at += both;
         }
+        Ok(())
     }
-    Ok(())
+
+    fn end(self) -> Result<(), StoreError> {
+        let is_empty = self.0.iter().all(|batch| batch.num_rows() == 0);
+        is_empty.then_some(()).ok_or(StoreError::NotTheSame)
+    }
 }
 
 /// The rows of each table. Only a file of version 3 has rows of both: which is which stands in the envelope.
@@ -330,4 +334,32 @@ fn by_table(
 pub(crate) fn table_of(envelope: &[u8], otherwise: TableKind) -> TableKind {
     let read = AtRest::decode(envelope);
     read.map_or(otherwise, |at_rest| at_rest.header().content_type.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
+    use super::*;
+
+    fn rows(numbers: Range<i64>) -> RecordBatch {
+        let column: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
+        RecordBatch::try_from_iter([("n", column)]).unwrap()
+    }
+
+    #[test]
+    fn rows_that_were_written_are_found_again_all_of_them_in_their_order() {
+        let back = |found: &[Range<i64>]| {
+            let mut given = Given([rows(0..3), rows(0..0), rows(3..10)].into());
+            let mut found = found.iter().cloned();
+            let taken = found.try_for_each(|found| given.take(&rows(found)));
+            taken.and_then(|()| given.end()).is_ok()
+        };
+        assert!(back(&[0..2, 2..2, 2..8, 8..10]));
+        for (one, two) in [(0..5, 5..9), (0..5, 5..11), (0..3, 4..11), (3..10, 0..3)] {
+            assert!(!back(&[one.clone(), two.clone()]), "{one:?} {two:?}");
+        }
+    }
 }
