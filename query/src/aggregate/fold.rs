@@ -132,7 +132,7 @@ impl ExecutionPlan for FoldExec {
             for task in tasks {
                 let part = task.join().await;
                 let part = part.map_err(|error| DataFusionError::External(Box::new(error)))?;
-                groups.merge(part?)?;
+                groups.merge(part?).await?;
             }
             Ok::<_, DataFusionError>(stream::iter(groups.finish()))
         };
