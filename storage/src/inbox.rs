@@ -205,15 +205,15 @@ struct Memory {
 }
 
 impl Inbox {
-    /// Opens it and starts the writer, which keeps `lock` for as long as it writes.
+    /// Opens what [`Inbox::connect`] found, and starts the writer, which keeps `lock` for as long as it writes.
     pub(crate) async fn open(
+        db: SqliteFile,
         path: &Path,
         quarantine_key: Arc<PageKey>,
         erased: HashSet<SubjectPseudonym>,
         space: Space,
         lock: Arc<StoreLock>,
     ) -> Result<(Self, JoinHandle<()>), InboxError> {
-        let db = SqliteFile::connect(path).await?;
         let memory = Memory {
             senders: Senders::load(db.pool()).await?,
             room: Room::load(db.pool()).await?,

@@ -232,13 +232,13 @@ impl Store {
         store_keys::ensure(&tree, &db).await?;
         let quarantine = Arc::clone(&tree.quarantine);
         let space = Space::new(paths);
-        Inbox::migrate(&paths.inbox()).await?;
+        let (file, lock) = (paths.inbox(), Arc::new(lock));
+        let inbox = Inbox::connect(&file).await?;
         // Until the audit log knows of a join, and that is after this.
         if snapshot::is_joined(&db).await? {
-            Inbox::forget_peers(&paths.inbox()).await?;
+            Inbox::forget_peers(&file).await?;
         }
-        let (file, lock) = (paths.inbox(), Arc::new(lock));
-        let opened = Inbox::open(&file, quarantine, erased, space.clone(), lock).await;
+        let opened = Inbox::open(inbox, &file, quarantine, erased, space.clone(), lock).await;
         let (inbox, writer) = opened.map_err(|cause| unusable(&file, cause))?;
         let crash = CrashHook::default();
         let keys = KeyStore::new(

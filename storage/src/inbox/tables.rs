@@ -3,14 +3,17 @@
 
 use std::path::Path;
 
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::Inbox;
-use crate::database::sqlite;
+use crate::database::sqlite::{self, SqliteFile};
 use crate::store::StoreError;
 
 /// Version of the tables that this program reads and writes.
 const VERSION: i64 = 4;
+
+/// The version from which the first step leads on.
+const EARLIEST: i64 = 3;
 
 /// By the version that they lead to.
 const STEPS: [(i64, &str); 1] = [(4, include_str!("migrate_4.sql"))];
@@ -27,39 +30,35 @@ impl Inbox {
         Ok(())
     }
 
-    /// Sees that the tables are those of this version, or makes them so. Before [`Inbox::open`].
+    /// Connects to it, and sees that its tables are those of this version, or makes them so. For [`Inbox::open`].
     ///
     /// # Errors
-    /// [`StoreError::Version`]; others when it is no inbox.
-    pub(crate) async fn migrate(path: &Path) -> Result<(), StoreError> {
-        let unusable = |cause: sqlx::Error| StoreError::Unusable {
+    /// [`StoreError::Version`]; [`StoreError::Unusable`] when it is no inbox.
+    pub(crate) async fn connect(path: &Path) -> Result<SqliteFile, StoreError> {
+        let connecting = async {
+            let db = SqliteFile::connect(path).await?;
+            let version = sqlx::query_scalar("PRAGMA user_version");
+            let found: i64 = version.fetch_one(db.pool()).await?;
+            Ok((db, found))
+        };
+        let connected = connecting.await;
+        let (db, found) = connected.map_err(|cause: sqlx::Error| StoreError::Unusable {
             file: path.to_path_buf(),
             cause: cause.into(),
-        };
-        let connected = sqlite::connect_synced(&sqlite::options(path)).await;
-        let mut conn = connected.map_err(unusable)?;
-        let found = sqlx::query_scalar("PRAGMA user_version");
-        let found: i64 = found.fetch_one(&mut conn).await.map_err(unusable)?;
-        if found != VERSION && !STEPS.iter().any(|(to, _)| *to == found + 1) {
+        })?;
+        if !(EARLIEST..=VERSION).contains(&found) {
             return Err(StoreError::Version {
                 place: path.display().to_string(),
                 found,
                 expected: VERSION,
             });
         }
-        for (to, statements) in STEPS.into_iter().filter(|(to, _)| *to > found) {
-            step(statements, &mut conn).await?;
-            tracing::info!(
-                version = to,
-                "the inbox's tables are those of a new version"
-            );
+        for (version, statements) in STEPS.into_iter().filter(|(to, _)| *to > found) {
+            let mut tx = db.pool().begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::raw_sql(statements).execute(&mut *tx).await?;
+            tx.commit().await?;
+            tracing::info!(version, "the inbox's tables are those of a new version");
         }
-        Ok(conn.close().await?)
+        Ok(db)
     }
-}
-
-async fn step(statements: &'static str, conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::raw_sql(statements).execute(&mut *tx).await?;
-    tx.commit().await
 }
