@@ -30,6 +30,7 @@ mod chunk {
     mod times;
     mod values;
     mod waveforms;
+    mod wiped;
 
     pub(crate) use self::build::ReadingsBuilder;
     pub(crate) use self::devices::Devices;

@@ -1,7 +1,9 @@
 //! Writes the plaintext of a chunk; [`readings`](super::readings) draws it, and reads it.
+//!
+//! What holds all values of a series is wiped. What holds a block of them for a moment, as the codecs do, is not.
 
 use vitalseal_vitals::{Reading, Signal};
-use zeroize::Zeroizing;
+use zeroize::{DefaultIsZeroes, Zeroizing};
 
 use super::bytes::{put_float, put_length, put_signed, put_unsigned};
 use super::error::{ChunkError, MAX_READINGS};
@@ -10,6 +12,7 @@ use super::messages::{MessageMeta, MessageTable};
 use super::pack::SLACK;
 use super::readings::Readings;
 use super::stats::Stats;
+use super::wiped::Wiped;
 use super::{pad, runs, times, values};
 
 /// Makes the plaintext of one chunk.
@@ -24,15 +27,17 @@ pub struct ReadingsBuilder {
 
 struct Points {
     signal: &'static Signal,
-    points: Vec<Point>,
+    points: Wiped<Point>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Point {
     at_us: i64,
     value: f64,
     message: u32,
 }
+
+impl DefaultIsZeroes for Point {}
 
 impl ReadingsBuilder {
     /// A chunk of nothing.
@@ -72,12 +77,15 @@ impl ReadingsBuilder {
     /// [`ChunkError::Damaged`] when it cannot be decoded. What is here then is part of it, and of no use.
     pub fn merge(&mut self, other: &Readings) -> Result<(), ChunkError> {
         let first = self.messages.extend(&other.messages()?, other.devices())?;
-        let (mut at, mut value, mut from) = (Vec::new(), Vec::new(), Vec::new());
         for series in other.series() {
+            // Each is reserved for at once, since a vector that moves leaves its bytes behind.
+            let (mut at, mut value) = (Zeroizing::new(Vec::new()), Zeroizing::new(Vec::new()));
+            let mut from = Vec::new();
             other.times(series, &mut at)?;
             other.values(series, &mut value)?;
             other.message_indexes(series, &mut from)?;
-            for ((at_us, value), from) in at.drain(..).zip(value.drain(..)).zip(from.drain(..)) {
+            for ((at_us, value), from) in at.iter().zip(value.iter()).zip(from) {
+                let (at_us, value) = (*at_us, *value);
                 let message = first.saturating_add(from);
                 let device = self.messages.device_of(message);
                 let device = device.ok_or(ChunkError::NoSuchMessage)?;
@@ -117,8 +125,11 @@ impl ReadingsBuilder {
         let mut columns = Columns::with_capacity(2 * count);
         let mut first_us = 0;
         for (device, Points { signal, mut points }) in series {
-            // Stable: what was measured at one instant stays in the order of its messages.
-            points.sort_by_key(|point| point.at_us);
+            // Stable: what was measured at one instant stays in the order of its messages. It needs room that is not wiped,
+            // and what comes in order, as most does, needs no sorting.
+            if !points.is_sorted_by_key(|point| point.at_us) {
+                points.sort_by_key(|point| point.at_us);
+            }
             put_unsigned(&mut out, u64::from(signal.number));
             put_unsigned(&mut out, device);
             first_us = columns.write(signal, &points, first_us, &mut out);
@@ -129,7 +140,7 @@ impl ReadingsBuilder {
         Ok(out)
     }
 
-    fn series(&mut self, signal: &'static Signal, device: u32) -> &mut Vec<Point> {
+    fn series(&mut self, signal: &'static Signal, device: u32) -> &mut Wiped<Point> {
         let (device, number) = (device as usize, usize::from(signal.number));
         if self.series.len() <= device {
             self.series.resize_with(device + 1, Vec::new);
@@ -140,7 +151,7 @@ impl ReadingsBuilder {
         }
         let none = || Points {
             signal,
-            points: Vec::new(),
+            points: Wiped::default(),
         };
         &mut signals[number].get_or_insert_with(none).points
     }
@@ -151,7 +162,7 @@ impl ReadingsBuilder {
 struct Columns {
     bytes: Zeroizing<Vec<u8>>,
     /// What they were made of: a column of the same is not written again.
-    times: Vec<Vec<i64>>,
+    times: Vec<Zeroizing<Vec<i64>>>,
     messages: Vec<Vec<u32>>,
 }
 
@@ -173,6 +184,7 @@ impl Columns {
     ) -> i64 {
         let at_us: Vec<i64> = points.iter().map(|point| point.at_us).collect();
         let value: Vec<f64> = points.iter().map(|point| point.value).collect();
+        let (at_us, value) = (Zeroizing::new(at_us), Zeroizing::new(value));
         let message: Vec<u32> = points.iter().map(|point| point.message).collect();
         let stats = Stats::of(signal, &at_us, &value);
         put_length(entry, stats.count);
@@ -200,18 +212,18 @@ impl Columns {
 }
 
 /// Names the first series with the same column, or writes it.
-fn share_or_write<T: PartialEq>(
-    column: Vec<T>,
-    before: &mut Vec<Vec<T>>,
+fn share_or_write<T: PartialEq + Default>(
+    column: T,
+    before: &mut Vec<T>,
     entry: &mut Vec<u8>,
     out: &mut Vec<u8>,
-    encode: impl Fn(&[T], &mut Vec<u8>),
+    encode: impl Fn(&T, &mut Vec<u8>),
 ) {
     match before.iter().position(|before| *before == column) {
         Some(same) => {
             put_length(entry, 0);
             put_length(entry, same);
-            before.push(Vec::new());
+            before.push(T::default());
         }
         None => {
             let start = out.len();

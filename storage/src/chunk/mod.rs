@@ -33,6 +33,7 @@ mod stats;
 mod times;
 mod values;
 mod waveforms;
+mod wiped;
 
 #[cfg(test)]
 mod tests;

@@ -106,6 +106,7 @@ impl WaveformsBuilder {
         let (mut factors, mut origins) = (Vec::new(), Vec::new());
         for (message, waveform) in &self.stretches {
             let samples: Vec<i64> = waveform.samples().iter().copied().map(i64::from).collect();
+            let samples = Zeroizing::new(samples);
             let before = columns.len();
             pack::encode(&samples, &mut columns);
             let row = [
@@ -288,12 +289,12 @@ impl Waveforms {
         out: &mut Vec<T>,
         of: impl Fn(i32) -> T,
     ) -> Result<(), ChunkError> {
-        let mut samples: Vec<i64> = Vec::new();
+        let mut samples: Zeroizing<Vec<i64>> = Zeroizing::new(Vec::new());
         let bytes = self.bytes.get(row.samples.start..).unwrap_or_default();
         Column::new(bytes, row.samples.len(), row.count)?.decode(&mut samples)?;
         let mut fits = true;
-        out.extend(samples.into_iter().map(|sample| {
-            let sample = i32::try_from(sample);
+        out.extend(samples.iter().map(|sample| {
+            let sample = i32::try_from(*sample);
             fits &= sample.is_ok();
             of(sample.unwrap_or_default())
         }));

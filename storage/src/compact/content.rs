@@ -4,6 +4,7 @@
 //! by a mistake or a bad memory cell; it stays in memory, and is no defence against anybody who means harm.
 
 use vitalseal_vitals::{Reading, Signal, Waveform};
+use zeroize::Zeroizing;
 
 use super::seal::Plain;
 use crate::chunk::{ChunkError, MessageMeta};
@@ -65,20 +66,20 @@ impl Content {
         }
         match plain {
             Plain::Vitals(readings) => {
-                let (mut at, mut value, mut from) = (Vec::new(), Vec::new(), Vec::new());
                 for series in readings.series() {
+                    let mut at = Zeroizing::new(Vec::new());
+                    let (mut value, mut from) = (Zeroizing::new(Vec::new()), Vec::new());
                     readings.times(series, &mut at)?;
                     readings.values(series, &mut value)?;
                     readings.message_indexes(series, &mut from)?;
-                    let all = at.drain(..).zip(value.drain(..)).zip(from.drain(..));
-                    for ((at_us, value), message) in all {
-                        content.reading(number(message)?, series.signal, at_us, value);
+                    for ((at_us, value), message) in at.iter().zip(value.iter()).zip(from) {
+                        content.reading(number(message)?, series.signal, *at_us, *value);
                     }
                 }
             }
             Plain::Waveforms(waveforms) => {
                 for row in waveforms.rows() {
-                    let mut samples = Vec::new();
+                    let mut samples = Zeroizing::new(Vec::new());
                     waveforms.samples(row, &mut samples)?;
                     let period = (row.period.micros.get(), row.period.samples.get());
                     let (message, scale) = (number(row.message)?, (row.factor, row.origin));
