@@ -3,6 +3,7 @@
 //! What a disk or a bucket answers is hostile until it was opened. Parquet 59 takes lengths of sealed modules as they
 //! stand there, and ends the process for one that is too short; so [`is_framed`] looks first.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -40,15 +41,22 @@ pub(super) struct Opened {
 pub struct SealedFileReader {
     files: SealedFiles,
     file: DataFile,
+    /// Held for as long as it reads, whatever else is opened meanwhile.
+    opened: Option<Arc<Opened>>,
 }
 
 impl SealedFileReader {
     pub(super) fn new(files: SealedFiles, file: DataFile) -> Self {
-        Self { files, file }
+        let opened = None;
+        Self {
+            files,
+            file,
+            opened,
+        }
     }
 
     /// Bytes that were asked for, or an error that names the file: never fewer, and framed as modules if they are sealed.
-    async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+    async fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let mut read = self.bytes(ranges).await?;
         if !self.file.encrypted {
             return Ok(read);
@@ -110,31 +118,41 @@ impl SealedFileReader {
         damaged(self.file.path.as_ref(), what).into()
     }
 
-    pub(super) async fn opened(&self) -> Result<Arc<Opened>, StoreError> {
-        let cache = &self.files.inner.cache;
-        if let Some(opened) = cache.find(&self.file.path) {
-            return Ok(opened);
+    pub(super) async fn opened(&mut self) -> Result<Arc<Opened>, StoreError> {
+        if let Some(opened) = &self.opened {
+            return Ok(Arc::clone(opened));
         }
-        let opened = if self.file.encrypted {
-            self.open().await?
-        } else {
-            // A file of version 3 has no footer in the catalog, and nothing twice.
-            let reader =
-                ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
-            let mut own = self.clone();
-            let metadata = reader.load_and_finish(&mut own, self.file.size).await?;
-            Opened {
-                metadata: Arc::new(metadata),
-                twice: Twice::default(),
+        let path = &self.file.path;
+        let found = self.files.inner.cache.find(path);
+        let opened = match found {
+            Some(opened) => opened,
+            None => {
+                let opened = Arc::new(self.open().await?);
+                let cache = &self.files.inner.cache;
+                cache.insert(path.clone(), Arc::clone(&opened));
+                opened
             }
         };
-        let opened = Arc::new(opened);
-        cache.insert(self.file.path.clone(), Arc::clone(&opened));
+        self.opened = Some(Arc::clone(&opened));
         Ok(opened)
     }
 
-    /// Opens the catalog's copy of the footer, or where that is damaged the file's own.
     async fn open(&self) -> Result<Opened, StoreError> {
+        if self.file.encrypted {
+            return self.open_sealed().await;
+        }
+        // A file of version 3 has no footer in the catalog, and nothing twice.
+        let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let mut own = self.clone();
+        let metadata = reader.load_and_finish(&mut own, self.file.size).await?;
+        Ok(Opened {
+            metadata: Arc::new(metadata),
+            twice: Twice::default(),
+        })
+    }
+
+    /// Opens the catalog's copy of the footer, or where that is damaged the file's own.
+    async fn open_sealed(&self) -> Result<Opened, StoreError> {
         let keys = &self.files.inner.keys;
         let in_catalog = open_tail(&self.file, &self.file.footer, keys);
         let Err(StoreError::Files(FilesError::Damaged { .. })) = in_catalog else {
@@ -154,6 +172,12 @@ impl SealedFileReader {
             "the registry's copy of its footer is damaged, and its own was read; `vitalseal store check --repair` writes both anew"
         );
         Ok(opened)
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
     }
 }
 
