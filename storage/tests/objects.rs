@@ -1,8 +1,8 @@
 //! Data files as they lie on a disk or in a bucket: what they tell a thief, what damage costs, who else can read them.
 //!
 //! `damage` and `secrecy` work on files that are written here, `pyarrow` has another reader open them, `s3` drives a whole
-//! store against an S3 server, with a proxy between them that fails in every way that a network does, `forgetting` asks
-//! what a bucket keeps of the erased, `owner` whose a place is.
+//! store against an S3 server, with a proxy between them that fails in every way that a network does, `upkeep` the work on
+//! its files, `forgetting` asks what a bucket keeps of the erased, `owner` whose a place is.
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,6 +23,8 @@ mod errors;
 mod files;
 #[path = "objects/forgetting.rs"]
 mod forgetting;
+#[path = "faults/messages.rs"]
+mod messages;
 #[path = "objects/owner.rs"]
 mod owner;
 #[path = "objects/pages.rs"]
@@ -43,3 +45,5 @@ mod s3;
 mod secrecy;
 #[path = "objects/site.rs"]
 mod site;
+#[path = "objects/upkeep.rs"]
+mod upkeep;

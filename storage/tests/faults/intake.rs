@@ -140,7 +140,9 @@ fn halves(ground: &Ground, ward: &Ward, prepared: &Site) -> Vec<Site> {
 /// promised.
 fn child(operation: &str) {
     let site = Site::of_child();
-    let messages = Messages::of_child();
+    let messages = Messages {
+        dir: std::env::var_os("VS_GIVEN").unwrap().into(),
+    };
     let mode = std::env::var("VS_FAULT_MODE").unwrap();
     let mut promised = File::options()
         .create(true)

@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use vitalseal_crypto::{CertificateAuthority, KeyEpoch, Kid, SubjectPseudonym, default_backend};
+use vitalseal_crypto::{KeyEpoch, Kid, SubjectPseudonym, default_backend};
 use vitalseal_storage::{KeySlot, PatientState, RootProvider as _, Store};
 
 use crate::errors::chain;
+use crate::messages::authority;
 use crate::site::{Site, at, runtime};
 use crate::trial::{Ground, Struck, Trial};
 
@@ -284,15 +285,4 @@ async fn old_copy(prepared: &Site, ward: &Ward, ground: &Path) -> Site {
     store.keys.erase(&ward.ada, "e1", at(20)).await.unwrap();
     store.close().await;
     site.set_back(prepared)
-}
-
-/// A certificate authority.
-pub(crate) fn authority() -> CertificateAuthority {
-    let made = CertificateAuthority::create(at(0)).unwrap();
-    CertificateAuthority::open(
-        &made.issuing_key_pem,
-        &made.issuing_cert_pem,
-        &made.root_cert_pem,
-    )
-    .unwrap()
 }

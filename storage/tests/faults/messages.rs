@@ -13,7 +13,6 @@ use vitalseal_storage::Store;
 use vitalseal_storage::inbox::Required;
 use vitalseal_vitals::{Reading, senml, signal};
 
-use crate::keys::authority;
 use crate::site::at;
 
 /// Devices; each sends a chain.
@@ -108,13 +107,6 @@ impl Messages {
         (messages, authority)
     }
 
-    /// The same in another process.
-    pub(crate) fn of_child() -> Self {
-        Self {
-            dir: std::env::var_os("VS_GIVEN").unwrap().into(),
-        }
-    }
-
     pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
         fs::read(self.dir.join(name)).unwrap()
     }
@@ -150,4 +142,15 @@ pub(crate) fn names(sequences: std::ops::RangeInclusive<u64>) -> Vec<String> {
                 .map(move |sequence| format!("{n}-{sequence}"))
         })
         .collect()
+}
+
+/// A certificate authority.
+pub(crate) fn authority() -> CertificateAuthority {
+    let made = CertificateAuthority::create(at(0)).unwrap();
+    CertificateAuthority::open(
+        &made.issuing_key_pem,
+        &made.issuing_cert_pem,
+        &made.root_cert_pem,
+    )
+    .unwrap()
 }
