@@ -186,7 +186,7 @@ impl Ward {
             &made.root_cert_pem,
         )
         .unwrap();
-        let later = now + jiff::SignedDuration::from_hours(24);
+        let later = now + SignedDuration::from_hours(24);
         let recipient = ca
             .issue_recipient(KeyEpoch(1), now, later, backend)
             .unwrap();

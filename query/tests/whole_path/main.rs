@@ -1,9 +1,9 @@
 //! The whole path, against stock DataFusion on plaintext.
 //!
-//! Random readings (late, doubled, flagged, from several devices, from clocks that step) are sealed, admitted, flushed and
-//! merged level by level at random points, while keys are rotated and a patient is erased; random SQL over them must answer
-//! as the same SQL over a plaintext table does that holds the readings of the patients whom the asker may see, and of
-//! nobody else.
+//! Random readings and waveforms (late, doubled, flagged, from several devices, from clocks that step) are sealed,
+//! admitted, flushed and merged level by level at random points, while keys are rotated and a patient is erased; random
+//! SQL over them must answer as the same SQL over plaintext tables does that hold what was measured of the patients whom
+//! the asker may see, and of nobody else.
 //!
 //! `WHOLE_PATH_SEED` and `WHOLE_PATH_CASES` choose others than the usual few.
 
@@ -19,6 +19,7 @@
 mod ward;
 
 mod answer;
+mod known;
 mod question;
 mod random;
 mod world;
@@ -77,17 +78,17 @@ async fn run(seed: u64, levels: &mut BTreeSet<(FileKind, u8)>) {
             _ => world.vacuum().await,
         }
         if step % 8 == 7 {
-            let files = world.ward.store.catalog.files().await.unwrap();
-            levels.extend(files.iter().map(|file| (file.kind, file.level)));
+            levels.extend(world.levels().await);
             asked += ask(&world, random, seed, 12).await;
         }
     }
     world.ward.flush().await;
     world.ward.compact().await;
+    levels.extend(world.levels().await);
     asked += ask(&world, random, seed, 40).await;
     assert!(
-        asked > 45,
-        "most questions have an answer with rows: {asked}"
+        asked > 35,
+        "too few questions have an answer with rows: {asked}"
     );
 }
 

@@ -32,6 +32,19 @@ const COLUMNS: [&str; 11] = [
     "boot",
     "sequence",
 ];
+const WAVE_COLUMNS: [&str; 11] = [
+    "patient",
+    "device",
+    "code",
+    "display",
+    "unit",
+    "start",
+    "period_us",
+    "samples",
+    "received_at",
+    "boot",
+    "sequence",
+];
 const KEYS: [&str; 5] = ["patient", "device", "code", "display", "unit"];
 const FOLDED: [&str; 10] = [
     "count(*)",
@@ -62,7 +75,7 @@ impl Question {
             sql,
             kind: Kind::Rows,
         };
-        match random.below(12) {
+        match random.below(14) {
             0 | 1 => same(format!(
                 "SELECT {} {from}",
                 random.some(&COLUMNS).join(", ")
@@ -147,6 +160,7 @@ impl Question {
                      WHERE {other}) GROUP BY {keys}"
                 ))
             }
+            11 | 12 => same(of_waveforms(random, world)),
             _ => same(format!(
                 "SELECT a.patient, count(*), max(b.value) FROM vitals a JOIN vitals b \
                  ON a.patient = b.patient AND a.ts = b.ts AND a.code < b.code \
@@ -162,6 +176,41 @@ impl Question {
             Kind::Ordered => found.equals_in_order(expected),
             Kind::Limited(limit) => found.is_part_of(expected, limit),
         }
+    }
+}
+
+/// About `waveforms`.
+fn of_waveforms(random: &mut Random, world: &World) -> String {
+    let comparison = *random.pick(&["=", "<", "<=", ">", ">="]);
+    let filter = match random.below(8) {
+        0 | 1 => "true".to_owned(),
+        2 => format!("patient = '{}'", random.pick(&world.patients())),
+        3 => format!("device = '{}'", random.pick(&world.devices())),
+        4 | 5 => format!("start {comparison} '{}'", world.instant(random)),
+        6 => format!(
+            "start BETWEEN '{}' AND '{}'",
+            world.instant(random),
+            world.instant(random)
+        ),
+        _ => (*random.pick(&[
+            "sequence % 2 = 0",
+            "period_us > 5000",
+            "received_at > start",
+            "code = '8867-4'",
+            "samples[1] > 0",
+        ]))
+        .to_owned(),
+    };
+    let from = format!("FROM waveforms WHERE {filter}");
+    match random.below(3) {
+        0 => format!("SELECT {} {from}", random.some(&WAVE_COLUMNS).join(", ")),
+        1 => format!(
+            "SELECT patient, device, count(*), sum(cardinality(samples)), min(start) {from} GROUP BY patient, device"
+        ),
+        _ => format!(
+            "SELECT patient, count(sample), min(sample), max(sample) \
+             FROM (SELECT patient, unnest(samples) AS sample {from}) GROUP BY patient"
+        ),
     }
 }
 

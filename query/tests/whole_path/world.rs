@@ -1,21 +1,18 @@
 //! A ward full of devices, and what they measured in the clear.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use datafusion::arrow::array::{
-    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, StringViewArray,
-    TimestampMicrosecondArray,
-};
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
-use datafusion::datasource::MemTable;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::SessionContext;
 use jiff::{SignedDuration, Timestamp};
-use vitalseal_query::table::vitals_schema;
+use vitalseal_crypto::ContentType;
+use vitalseal_storage::catalog::FileKind;
 use vitalseal_storage::inbox::{Admission, Judgement, Required};
 use vitalseal_storage::ports::Clock as _;
 use vitalseal_storage::{CompactionSettings, Unwatched};
-use vitalseal_vitals::{Reading, Signal, senml, signal};
+use vitalseal_vitals::signal::PULSE_WAVEFORM;
+use vitalseal_vitals::{Period, Reading, Signal, Waveform, senml, signal, waveform};
 
+use crate::known::{Known, Sent};
 use crate::random::{Random, mixed};
 use crate::ward::{Bedside, START_US, Ward};
 
@@ -28,7 +25,8 @@ const PATIENTS: usize = 5;
 pub(crate) struct World {
     pub(crate) ward: Ward,
     beds: Vec<Bed>,
-    rows: Vec<Row>,
+    /// Of those who may be seen.
+    known: Known,
     erased: Vec<usize>,
 }
 
@@ -36,16 +34,6 @@ struct Bed {
     bedside: Bedside,
     patient: usize,
     clock_us: i64,
-}
-
-/// A reading of a patient who may be seen.
-struct Row {
-    patient: String,
-    device: String,
-    reading: Reading,
-    received_at_us: i64,
-    boot: i64,
-    sequence: i64,
 }
 
 impl World {
@@ -78,12 +66,12 @@ impl World {
         Self {
             ward,
             beds,
-            rows: Vec::new(),
+            known: Known::default(),
             erased: Vec::new(),
         }
     }
 
-    /// One message, or the same readings once more in another.
+    /// One message of readings or of a waveform, or the same once more in another.
     pub(crate) async fn measure(&mut self, random: &mut Random) {
         let at = loop {
             let at = random.below(self.beds.len());
@@ -96,37 +84,42 @@ impl World {
         if random.chance(20) {
             bed.clock_us += (i64::try_from(random.below(8)).unwrap() - 3) * 3_500_000_000;
         }
-        let many = *random.pick(&[1, 2, 17, 60, 300, 900]);
-        let signals = random.some(&CODES);
-        let mut readings = Vec::with_capacity(many);
-        for number in 0..many {
-            let code = signals[number % signals.len()];
-            if number % signals.len() == 0 {
-                bed.clock_us += *random.pick(&[1_000_000, 1_000_000, 1_000_017, 250_000]);
-            }
-            let signal = signal(code).unwrap();
-            readings.push(Reading {
-                signal,
-                value: value(bed.patient, signal, bed.clock_us),
-                at: Timestamp::from_microsecond(bed.clock_us).unwrap(),
-            });
-        }
-        if random.chance(10) {
-            // Not in the order of time.
-            readings.reverse();
-        }
         let sendings = if random.chance(15) { 2 } else { 1 };
+        if random.chance(20) {
+            let wave = bed.waveform(random);
+            let (payload, readings) = (waveform::encode(&wave), wave.readings());
+            for _ in 0..sendings {
+                let content = ContentType::Waveform;
+                let sent = self.send(at, content, &payload, &readings, random).await;
+                self.known.waves.extend(sent.zip(Some(wave.clone())));
+            }
+            return;
+        }
+        let payload = senml::encode(&bed.readings(random));
+        // What the codec makes of them is what was sent: it does not tell −0 from 0.
+        let readings = senml::decode(&payload).unwrap();
         for _ in 0..sendings {
-            self.send(at, &readings, random).await;
+            let content = ContentType::SenmlCbor;
+            let sent = self.send(at, content, &payload, &readings, random).await;
+            if let Some(sent) = sent {
+                let rows = readings.iter().map(|reading| (sent.clone(), *reading));
+                self.known.readings.extend(rows);
+            }
         }
     }
 
-    async fn send(&mut self, at: usize, readings: &[Reading], random: &mut Random) {
+    /// Tells what is known of the message, if its patient may be seen.
+    async fn send(
+        &self,
+        at: usize,
+        content: ContentType,
+        payload: &[u8],
+        readings: &[Reading],
+        random: &mut Random,
+    ) -> Option<Sent> {
         let bed = &self.beds[at];
-        let payload = senml::encode(readings);
-        // What the codec makes of them is what was sent: it does not tell −0 from 0.
-        let readings = senml::decode(&payload).unwrap();
-        let (envelope, signed_hash) = self.ward.sealed(&bed.bedside, &payload).await;
+        let sealed = self.ward.sealed_as(content, &bed.bedside, payload);
+        let (envelope, signed_hash) = sealed.await;
         let message = envelope.header().message_id();
         let times = || readings.iter().map(|reading| reading.at);
         let late = i64::try_from(random.below(3_000_000_000)).unwrap();
@@ -147,16 +140,13 @@ impl World {
         };
         let judged = self.ward.store.inbox.admit(admission).await.unwrap();
         assert!(matches!(judged, Judgement::Stored));
-        if bed.patient < VISIBLE {
-            self.rows.extend(readings.iter().map(|reading| Row {
-                patient: bed.bedside.patient.as_str().to_owned(),
-                device: message.device.as_str().to_owned(),
-                reading: *reading,
-                received_at_us,
-                boot: i64::try_from(message.boot).unwrap(),
-                sequence: i64::try_from(message.sequence).unwrap(),
-            }));
-        }
+        (bed.patient < VISIBLE).then(|| Sent {
+            patient: bed.bedside.patient.as_str().to_owned(),
+            device: message.device.as_str().to_owned(),
+            received_at_us,
+            boot: i64::try_from(message.boot).unwrap(),
+            sequence: i64::try_from(message.sequence).unwrap(),
+        })
     }
 
     /// One merge, of what is due at some hour of the server's clock: so files of every level are there at once.
@@ -170,6 +160,12 @@ impl World {
         let now = Timestamp::from_second(START_US / 1_000_000 + hours * 3_600).unwrap();
         let store = &self.ward.store;
         store.compact(now, &settings, &Unwatched).await.unwrap();
+    }
+
+    /// What kinds of files there are.
+    pub(crate) async fn levels(&self) -> BTreeSet<(FileKind, u8)> {
+        let files = self.ward.store.catalog.files().await.unwrap();
+        files.iter().map(|file| (file.kind, file.level)).collect()
     }
 
     /// Gives a patient a new key; what is stored stays under the old one until it is merged.
@@ -188,7 +184,7 @@ impl World {
         let bed = self.beds.iter().find(|bed| bed.patient == patient).unwrap();
         self.ward.erase(&bed.bedside).await;
         let subject = bed.bedside.patient.as_str();
-        self.rows.retain(|row| row.patient != subject);
+        self.known.forget(subject);
         self.erased.push(patient);
     }
 
@@ -226,60 +222,54 @@ impl World {
         Timestamp::from_microsecond(at).unwrap().to_string()
     }
 
-    /// What a stock engine makes of the readings that may be seen.
+    /// What a stock engine makes of what may be seen.
     pub(crate) fn plaintext(&self) -> SessionContext {
-        let config = SessionConfig::new().with_target_partitions(2);
-        let context = SessionContext::new_with_config(config);
-        let rows = &self.rows;
-        let text = |of: fn(&Row) -> &str| -> ArrayRef {
-            Arc::new(StringViewArray::from_iter_values(rows.iter().map(of)))
-        };
-        let instants = |of: fn(&Row) -> i64| -> ArrayRef {
-            let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(of));
-            Arc::new(times.with_timezone("UTC"))
-        };
-        let numbers = |of: fn(&Row) -> i64| -> ArrayRef {
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(of)))
-        };
-        let values = rows.iter().map(|row| row.reading.value);
-        let columns = vec![
-            text(|row| &row.patient),
-            text(|row| &row.device),
-            text(|row| row.reading.signal.code),
-            text(|row| row.reading.signal.display),
-            Arc::new(Float64Array::from_iter_values(values)),
-            text(|row| row.reading.signal.unit),
-            instants(|row| row.reading.at.as_microsecond()),
-            instants(|row| row.received_at_us),
-            text(|row| row.reading.quality().as_str()),
-            numbers(|row| row.boot),
-            numbers(|row| row.sequence),
-        ];
-        let batch = RecordBatch::try_new(vitals_schema(), columns).unwrap();
-        let vitals = MemTable::try_new(vitals_schema(), vec![vec![batch]]).unwrap();
-        context.register_table("vitals", Arc::new(vitals)).unwrap();
-
-        let mut known = self.patients();
-        known.truncate(VISIBLE);
-        let schema = Arc::new(Schema::new(vec![
-            Field::new("patient", DataType::Utf8, false),
-            Field::new("state", DataType::Utf8, false),
-        ]));
-        let state = |patient| match self.erased.contains(&patient) {
+        let mut patients = self.patients();
+        patients.truncate(VISIBLE);
+        let state = |patient: usize| match self.erased.contains(&patient) {
             true => "erased",
             false => "active",
         };
-        let states: Vec<&str> = (0..known.len()).map(state).collect();
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from(known)),
-            Arc::new(StringArray::from(states)),
-        ];
-        let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-        let patients = MemTable::try_new(schema, vec![vec![batch]]).unwrap();
-        context
-            .register_table("patients", Arc::new(patients))
-            .unwrap();
-        context
+        let patients = (0..).zip(patients);
+        let patients: Vec<_> = patients.map(|(n, patient)| (patient, state(n))).collect();
+        self.known.context(&patients)
+    }
+}
+
+impl Bed {
+    fn readings(&mut self, random: &mut Random) -> Vec<Reading> {
+        let many = *random.pick(&[1, 2, 17, 60, 300, 900]);
+        let signals = random.some(&CODES);
+        let mut readings = Vec::with_capacity(many);
+        for number in 0..many {
+            let code = signals[number % signals.len()];
+            if number % signals.len() == 0 {
+                self.clock_us += *random.pick(&[1_000_000, 1_000_000, 1_000_017, 250_000]);
+            }
+            let signal = signal(code).unwrap();
+            readings.push(Reading {
+                signal,
+                value: value(self.patient, signal, self.clock_us),
+                at: Timestamp::from_microsecond(self.clock_us).unwrap(),
+            });
+        }
+        if random.chance(10) {
+            // Not in the order of time.
+            readings.reverse();
+        }
+        readings
+    }
+
+    fn waveform(&mut self, random: &mut Random) -> Waveform {
+        let start = Timestamp::from_microsecond(self.clock_us).unwrap();
+        let many = *random.pick(&[1, 17, 250, 500]);
+        let period = Period::new(1_000_000, *random.pick(&[117, 250])).unwrap();
+        let samples = (0..many).map(|_| i32::try_from(random.below(4_000)).unwrap() - 2_000);
+        let samples = samples.collect();
+        let (factor, origin) = *random.pick(&[(1.0, 0.0), (0.1, -3.0)]);
+        self.clock_us += period.offset_us(many);
+        let pulse = signal(PULSE_WAVEFORM).unwrap();
+        Waveform::new(pulse, start, period, factor, origin, samples).unwrap()
     }
 }
 
