@@ -6,6 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -34,6 +35,8 @@ const SHORTEST: usize = 28;
 pub(super) struct Opened {
     pub(super) metadata: Arc<ParquetMetaData>,
     twice: Twice,
+    /// Whether the log has it that pages are damaged.
+    told: AtomicBool,
 }
 
 /// One file, as `parquet` and DataFusion read it. Its metadata carry the file's decryptor: nothing else needs a key.
@@ -63,7 +66,7 @@ impl SealedFileReader {
         }
         let opened = self.opened().await?;
         for (range, bytes) in ranges.iter().zip(&mut read) {
-            self.mend(&opened.twice, range, bytes).await?;
+            self.mend(&opened, range, bytes).await?;
             if !is_framed(bytes) {
                 return Err(self.no_pages(range));
             }
@@ -74,18 +77,20 @@ impl SealedFileReader {
     /// Replaces pages that are damaged here by what stands a second time, if that is not damaged too.
     async fn mend(
         &self,
-        twice: &Twice,
+        opened: &Opened,
         range: &Range<u64>,
         bytes: &mut Bytes,
     ) -> Result<(), StoreError> {
-        let damaged = twice.damaged(range, bytes);
+        let damaged = opened.twice.damaged(range, bytes);
         if damaged.is_empty() {
             return Ok(());
         }
-        tracing::warn!(
-            file = self.file.path.as_ref(),
-            "pages are damaged, and what stands a second time is read; `vitalseal store check --repair` writes the file anew"
-        );
+        if !opened.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                file = self.file.path.as_ref(),
+                "pages are damaged, and what stands a second time is read; `vitalseal store check --repair` writes the file anew"
+            );
+        }
         let places: Vec<_> = damaged.iter().map(|page| page.again()).collect();
         for (page, again) in damaged.iter().zip(&self.bytes(&places).await?) {
             page.mend(range, bytes, again);
@@ -148,6 +153,7 @@ impl SealedFileReader {
         Ok(Opened {
             metadata: Arc::new(metadata),
             twice: Twice::default(),
+            told: AtomicBool::default(),
         })
     }
 
@@ -265,6 +271,7 @@ fn open_tail(file: &DataFile, tail: &[u8], keys: &StoreKeys) -> Result<Opened, S
         DecodeResult::Data(metadata) => Ok(Opened {
             twice: Twice::of(&metadata, tail, start)?,
             metadata: Arc::new(metadata),
+            told: AtomicBool::default(),
         }),
         DecodeResult::NeedsData(_) | DecodeResult::Finished => Err(none().into()),
     }

@@ -50,10 +50,10 @@ async fn no_byte_that_flips_gives_another_row_and_none_ends_the_process() {
         let path = path(&store, &file);
         let whole = fs::read(&path).unwrap();
         let mut pages = pages(&store, &file).await;
+        let groups_end = pages.iter().map(|(page, _)| page.end).max().unwrap();
         pages.retain(|(_, is_ciphertext)| *is_ciphertext);
-        // Every byte but of what the catalog has a copy of: of that, some.
-        let copied = whole.len() - file.footer.len();
-        for at in (0..copied).chain((copied..whole.len()).step_by(16)) {
+        // Every byte of every page; of what stands elsewhere too, some.
+        for at in (0..groups_end).chain((groups_end..whole.len()).step_by(16)) {
             let mut damaged = whole.clone();
             damaged[at] ^= [1 << (at % 8), 0xff][at % 2];
             fs::write(&path, &damaged).unwrap();
@@ -70,6 +70,7 @@ async fn no_byte_that_flips_gives_another_row_and_none_ends_the_process() {
                 Err(other) => panic!("{kind:?}, byte {at}: {}", chain(&other)),
             }
         }
+        let copied = whole.len() - file.footer.len();
         for length in [0, 4, copied / 2, copied - 1] {
             fs::write(&path, &whole[..length]).unwrap();
             // All that may be missing is what stands a second time.
@@ -123,14 +124,14 @@ async fn small_columns_stand_twice_and_either_place_does() {
         second[again.clone()].fill(0x5a);
         found(&second).await.unwrap();
 
-        // One page is lost where it stands, all others where they stand again; and one in both places.
-        let (one, last) = (pages[pages.len() / 2].0.clone(), pages.len() / 2);
-        let before: usize = pages[..last].iter().map(|(page, _)| page.len()).sum();
-        let its_other = again.start + before..again.start + before + one.len();
-        second[its_other.clone()].copy_from_slice(&whole[its_other.clone()]);
-        second[one.clone()].fill(0x5a);
+        // One page is damaged where it is read, all others where they stand again; then it is in both places.
+        let (before, rest) = pages.split_at(pages.len() / 2);
+        let one = rest[0].0.clone();
+        let start = again.start + before.iter().map(|(page, _)| page.len()).sum::<usize>();
+        second[start..start + one.len()].copy_from_slice(&whole[one.clone()]);
+        second[one].fill(0x5a);
         found(&second).await.unwrap();
-        second[its_other.start + 20] ^= 1;
+        second[start + 20] ^= 1;
         let lost = found(&second).await.unwrap_err();
         assert!(
             matches!(lost, StoreError::Files(FilesError::Damaged { .. })),
