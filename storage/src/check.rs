@@ -6,8 +6,8 @@
 //! | page | its tag holds (Parquet Modular Encryption) | store key |
 //! | row | order, ranges, counts; an envelope's signed header says what its columns say | store key |
 //! | envelope | its device's signature holds | certificates of the registry |
-//! | evidence of a chunk | tag, envelopes as many as the columns count | store key |
-//! | readings of a chunk, envelope | tag; counts, spans and codes as the columns say | patient's key |
+//! | evidence of a chunk | tag; its messages add up to what the columns say of devices | store key |
+//! | readings of a chunk, envelope | tag; counts, spans and codes as the columns say; a chunk's evidence is what they name | patient's key |
 //! | message | it is stored once, over inbox and files | – |
 //!
 //! What is damaged is named, and the check goes on. It changes nothing: [`Store::repair`] does.

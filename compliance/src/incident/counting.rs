@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use vitalseal_crypto::SubjectPseudonym;
-use vitalseal_storage::Holding;
 use vitalseal_storage::ports::{AuditEvent, SCOPE_HOLDS};
+use vitalseal_storage::{Holding, Loss};
 
 use super::record::Incident;
 use crate::audit::AuditEntry;
@@ -60,6 +60,8 @@ pub(super) struct Deliveries {
     pub(super) readings: u64,
     /// Of the messages, those of which it cannot be told any more whether they came in the window.
     pub(super) undated: u64,
+    /// Rows and files that were lost to damage, and that may have come in the window.
+    pub(super) lost: u64,
     pub(super) span: Span,
     /// Messages kept aside.
     pub(super) quarantined: u64,
@@ -189,13 +191,18 @@ struct Running<'a> {
     carried: bool,
 }
 
-/// Counts what devices delivered in the window: `holdings` is what the catalog says of it.
+/// Counts what devices delivered in the window: `holdings` is what the catalog says of it, `losses` what it lost.
 pub(super) fn deliveries(
     incident: &Incident,
     entries: &[AuditEntry],
     holdings: &[Holding],
+    losses: &[Loss],
 ) -> Deliveries {
     let mut found = Deliveries::default();
+    // Of what was lost it is not known when it came, or from which device; not before it was measured.
+    let may_be_of_it = |loss: &&Loss| loss.first_at.is_none_or(|first| first < incident.to);
+    let lost = losses.iter().filter(|loss| !loss.is_of_evidence());
+    found.lost = lost.filter(may_be_of_it).count() as u64;
     for holding in holdings {
         found.people.insert(holding.subject.clone());
         found.messages = found.messages.saturating_add(holding.messages);

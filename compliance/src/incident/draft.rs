@@ -99,10 +99,11 @@ async fn gather(deps: &IncidentDeps, incident: &Incident) -> Result<Findings, In
     } else {
         Vec::new()
     };
+    let losses = deps.store.catalog.current().await?.losses;
     let accesses =
         counting::counts_queries(incident).then(|| counting::accesses(incident, &seen.entries));
     let deliveries = counting::counts_devices(incident)
-        .then(|| counting::deliveries(incident, &seen.entries, &holdings));
+        .then(|| counting::deliveries(incident, &seen.entries, &holdings, &losses));
     let erased = deps.store.registry.patient_states().await?.into_iter();
     let erased = erased.filter(|patient| patient.state == PatientState::Erased);
     let revoked = deps.store.registry.devices().await?.into_iter();
@@ -212,7 +213,8 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
     let carried = accesses.is_some_and(|accesses| accesses.carried > 0);
     // What lost its evidence may have come in before the window or after it.
     let undated = deliveries.is_some_and(|deliveries| deliveries.undated > 0);
-    let precision = Precision::of(counted_twice || carried || undated, unfinished);
+    let lost = deliveries.is_some_and(|deliveries| deliveries.lost > 0);
+    let precision = Precision::of(counted_twice || carried || undated, unfinished || lost);
     let handed_out = |accesses: &Accesses| Figure {
         value: accesses
             .identities
@@ -244,7 +246,10 @@ fn nature(incident: &Incident, findings: &Findings, people: &BTreeSet<SubjectPse
         people: Figure {
             value: people.len() as u64,
             // An unfinished query may have read nothing; a refused message may belong to somebody who is not counted.
-            precision: Precision::of(unfinished || carried || undated, refused || unlisted),
+            precision: Precision::of(
+                unfinished || carried || undated,
+                refused || unlisted || lost,
+            ),
             queries: (read_by.iter().chain(&resolved_by).chain(&delivered_by))
                 .cloned()
                 .collect(),

@@ -9,7 +9,7 @@ use vitalseal_crypto::{DeviceId, KeyEpoch, SubjectPseudonym};
 use vitalseal_storage::ports::{
     Actor, AuditEvent, Purpose, QuarantineReason, QueryOutcome, UserName,
 };
-use vitalseal_storage::{Holding, KeyStatus};
+use vitalseal_storage::{Holding, KeyStatus, Loss};
 
 use super::draft::{Findings, assemble};
 use super::record::check_times;
@@ -109,7 +109,7 @@ fn findings(incident: &Incident, entries: &[AuditEntry], holdings: &[Holding]) -
     Findings {
         accesses: counting::counts_queries(incident).then(|| counting::accesses(incident, entries)),
         deliveries: counting::counts_devices(incident)
-            .then(|| counting::deliveries(incident, entries, holdings)),
+            .then(|| counting::deliveries(incident, entries, holdings, &[])),
         erased: BTreeMap::from([(patient(1), at("2026-03-27T20:00:00Z"))]),
         revoked: BTreeSet::new(),
         keys: KeyStatus {
@@ -286,6 +286,39 @@ fn messages_without_a_time_of_arrival_are_counted_and_make_their_number_an_upper
         assert_eq!(nature.messages.value, 6);
         let told = |unknown: &String| unknown.starts_with("When 2 messages came in");
         assert_eq!(report.unknowns.iter().any(told), undated > 0);
+    }
+}
+
+#[test]
+fn what_was_lost_to_damage_and_may_have_come_in_the_window_makes_numbers_a_lower_bound() {
+    let (mut incident, entries) = stolen_token();
+    incident.users.clear();
+    incident.devices = [device("monitor-7")].into();
+    let loss = |first_at, fault: &str| Loss {
+        file: "c-1.parquet".into(),
+        row: None,
+        patient: None,
+        first_at,
+        last_at: None,
+        messages: None,
+        fault: fault.into(),
+        found_at: incident.to,
+    };
+    let evidence = "its evidence does not open; its readings are there";
+    for (loss, precision) in [
+        (loss(None, "it is not there"), Precision::AtLeast),
+        (loss(Some(incident.from), "torn"), Precision::AtLeast),
+        (loss(Some(incident.to), "torn"), Precision::Exact),
+        (loss(None, evidence), Precision::Exact),
+    ] {
+        let mut findings = findings(&incident, &entries, &[]);
+        let deliveries = counting::deliveries(&incident, &entries, &[], &[loss]);
+        findings.deliveries = Some(deliveries);
+        let report = assemble(&incident, &parties(), &findings, incident.opened_at);
+        assert_eq!(report.nature.messages.precision, precision);
+        let told = |unknown: &String| unknown.starts_with("Whether more came in: 1 rows or files");
+        let is_told = report.unknowns.iter().any(told);
+        assert_eq!(is_told, precision == Precision::AtLeast);
     }
 }
 

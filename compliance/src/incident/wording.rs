@@ -139,6 +139,15 @@ pub(super) fn unknowns(
             deliveries.undated
         ));
     }
+    if let Some(deliveries) = &findings.deliveries
+        && deliveries.lost > 0
+    {
+        unknown(format!(
+            "Whether more came in: {} rows or files are on record as lost to damage (`vitalseal store status`), and nothing \
+             that was in them is counted.",
+            deliveries.lost
+        ));
+    }
     if findings
         .deliveries
         .as_ref()
