@@ -269,8 +269,8 @@ fn partial(path: &Path) -> PathBuf {
 fn bucket(place: &S3Place) -> Result<Arc<dyn ObjectStore>, FilesError> {
     place.check()?;
     let credentials = S3Credentials::read(place.credentials.as_deref())?;
-    let endpoint = place.endpoint.as_deref();
-    let plain = endpoint.is_some_and(|at| at.starts_with("http:"));
+    let server = place.server();
+    let plain = server.as_deref().is_some_and(|at| at.starts_with("http:"));
     let options = ClientOptions::new()
         .with_allow_http(plain)
         .with_connect_timeout(CONNECT)
@@ -293,8 +293,8 @@ fn bucket(place: &S3Place) -> Result<Arc<dyn ObjectStore>, FilesError> {
     if let Some(token) = &credentials.token {
         builder = builder.with_token(token.as_str());
     }
-    if let Some(endpoint) = endpoint {
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+    if let Some(server) = server {
+        builder = builder.with_endpoint(server);
     }
     let store = builder.build();
     let store = store.map_err(object("opening", "", &place.describe()))?;

@@ -58,6 +58,11 @@ impl S3Place {
         let Ok(endpoint) = Url::parse(endpoint) else {
             return refuse("the endpoint must be an https:// address");
         };
+        if self.virtual_host && !matches!(endpoint.host(), Some(Host::Domain(_))) {
+            return refuse(
+                "virtual_host needs an endpoint with a name: nothing is below an address",
+            );
+        }
         // What is on the way is sealed, but credentials sign it, and who reads what would be told.
         let loopback = match endpoint.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -77,6 +82,20 @@ impl S3Place {
         Ok(())
     }
 
+    /// Where requests go, if not to AWS. `object_store` takes it as it is with `virtual_host`, and else puts the bucket behind
+    /// it.
+    pub(super) fn server(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_deref()?.trim_end_matches('/');
+        let below = || {
+            let mut url = Url::parse(endpoint).ok()?;
+            let host = format!("{}.{}", self.bucket, url.host_str()?);
+            url.set_host(Some(&host)).ok()?;
+            Some(url.as_str().trim_end_matches('/').to_owned())
+        };
+        let below = self.virtual_host.then(below).flatten();
+        Some(below.unwrap_or_else(|| endpoint.to_owned()))
+    }
+
     /// Where, for people: no credential is in it.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -87,6 +106,44 @@ impl S3Place {
         match &self.endpoint {
             Some(endpoint) => format!("s3://{path} at {endpoint}"),
             None => format!("s3://{path} in {}", self.region),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_a_part_of_the_path_or_of_the_name_of_its_server() {
+        let place = |endpoint: Option<&str>, virtual_host| S3Place {
+            endpoint: endpoint.map(str::to_owned),
+            region: "eu-central-1".to_owned(),
+            bucket: "ward".to_owned(),
+            prefix: String::new(),
+            virtual_host,
+            credentials: None,
+            timeout_s: 1,
+            retries: 0,
+        };
+        let server = |endpoint, virtual_host| place(endpoint, virtual_host).server();
+        assert_eq!(server(None, true), None);
+        for (endpoint, below) in [
+            ("https://s3.example.org", "https://ward.s3.example.org"),
+            (
+                "https://s3.example.org:9000/",
+                "https://ward.s3.example.org:9000",
+            ),
+            ("http://localhost:9000", "http://ward.localhost:9000"),
+        ] {
+            let bare = endpoint.trim_end_matches('/');
+            assert_eq!(server(Some(endpoint), false).as_deref(), Some(bare));
+            assert_eq!(server(Some(endpoint), true).as_deref(), Some(below));
+            place(Some(endpoint), true).check().unwrap();
+        }
+        for address in ["http://127.0.0.1:9000", "https://[2001:db8::1]"] {
+            let refused = place(Some(address), true).check().unwrap_err();
+            assert!(refused.to_string().contains("virtual_host"), "{refused}");
         }
     }
 }
