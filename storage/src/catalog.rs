@@ -10,7 +10,8 @@
 //!
 //! A file is written, then one transaction makes it count; a reader holds the snapshot that it began with, and what ended
 //! since stays in its place until nobody can hold it any more. No list of a directory or bucket is ever taken for the
-//! truth. Nothing here opens an envelope.
+//! truth. What a registry that goes back loses of it stands in the inbox as well: see `settle`. Nothing here opens an
+//! envelope.
 
 mod change;
 mod extent;

@@ -300,6 +300,25 @@ async fn a_registry_that_goes_back_under_a_running_store_gets_again_what_it_lost
 }
 
 #[tokio::test]
+#[ignore = "test.sh runs it, with a server"]
+async fn a_dump_of_the_registry_that_is_restored_gets_again_what_it_lost() {
+    let mut site = Site::on_server();
+    let store = site.create().await;
+    let mut ward = Ward::of(&store).await;
+    ward.admit(&store).await;
+    ward.take(Step::Flush, &store).await.unwrap();
+    let dump = site.schema.as_ref().unwrap().copy();
+    ward.admit(&store).await;
+    for step in [Step::Flush, Step::Compact, Step::Collect] {
+        ward.take(step, &store).await.unwrap();
+    }
+    let expected = ward.messages(&store).await;
+    store.close().await;
+    site.schema = Some(dump);
+    assert_lives_on(&site, &ward, &expected, "restored").await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_made_up_for_is_refused_and_nothing_is_removed() {
     let site = Site::new();
     let store = site.create().await;
