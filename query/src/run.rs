@@ -38,7 +38,8 @@ pub(crate) struct QueryRun {
     pub(crate) missing: Missing,
 }
 
-/// What was opened so far. Counts what left the seal, whether or not a filter dropped it afterwards.
+/// What was opened so far. Counts what left the seal, whether or not a filter dropped it afterwards; readings that are
+/// opened for the first bytes alone, which name their evidence, do not.
 #[derive(Debug, Default)]
 struct Tally {
     patients: BTreeSet<SubjectPseudonym>,
@@ -102,20 +103,11 @@ impl QueryRun {
             let (who, purpose) = (&self.asked.who, self.asked.purpose);
             let decided = self.deps.policy.patients_readable_by(who, purpose, now);
             let scope = Arc::new(decided.await.map_err(QueryError::Policy)?);
-            self.begin_record(&scope);
+            self.start
+                .begin(&self.asked, &scope, &self.listed, &self.deps);
             Ok(scope)
         };
         self.scope.get_or_try_init(decide).await.map(Arc::clone)
-    }
-
-    /// Begins to record the start of a query that names a table of ours and, as the engine found, need not read it.
-    pub(crate) fn begin_without_scope(&self) {
-        self.begin_record(&Arc::default());
-    }
-
-    fn begin_record(&self, scope: &Arc<Authorized>) {
-        self.start
-            .begin(&self.asked, scope, &self.listed, &self.deps);
     }
 
     /// Whether the query's start is recorded, or is about to be: it owes an end.

@@ -11,9 +11,10 @@ use datafusion::prelude::SQLOptions;
 use datafusion::sql::parser::Statement as EngineStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use futures::future::join;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, Identity, Purpose};
+use vitalseal_storage::ports::{Actor, AuditEvent, AuditRecord, Identity, Purpose, QueryOutcome};
 
 use crate::answer::Answer;
 use crate::engine::Engine;
@@ -136,27 +137,36 @@ impl QuerySession {
         let mut state = self.engine.state();
         state.config_mut().set_extension(Arc::clone(&run));
         state.mark_start_execution();
-        let planning = state.create_physical_plan(&plan);
-        let planned = tokio::select! {
+        let ours = table::mentioned(&plan)?;
+        // The policy is asked first, and answers while the engine is still at work.
+        let asking = async {
+            if ours {
+                run.scope().await?;
+            }
+            Ok::<_, QueryError>(())
+        };
+        let beginning = async {
+            let (asked, planned) = join(asking, state.create_physical_plan(&plan)).await;
+            asked?;
+            let rows = execute_stream(planned?, state.task_ctx())?;
+            if run.begun() {
+                run.recorded().await?;
+            }
+            Ok(rows)
+        };
+        let begun = tokio::select! {
             biased;
             () = limits.cancel.cancelled() => Err(QueryError::Cancelled),
             () = tokio::time::sleep_until(limits.deadline) => Err(QueryError::Deadline(seconds)),
-            planned = planning => planned.map_err(QueryError::from),
+            begun = beginning => begun,
         };
-        let running = match planned {
-            Ok(physical) => execute_stream(physical, state.task_ctx()).map_err(QueryError::from),
-            Err(error) => Err(error),
-        };
-        if running.is_ok() && !run.begun() && table::mentioned(&plan)? {
-            run.begin_without_scope();
-        }
-        if run.begun() {
-            run.recorded().await?;
-        }
-        match running {
+        match begun {
             Ok(rows) => Ok(Answer::new(supervised(rows, limits, end), run.notices())),
             Err(error) => {
-                end.record(error.outcome()).await?;
+                // Whoever cancelled does not wait for the record: it is written when `end` is dropped.
+                if error.outcome() != QueryOutcome::Cancelled {
+                    end.record(error.outcome()).await?;
+                }
                 Err(error)
             }
         }

@@ -125,6 +125,8 @@ impl Scan {
         }
         let cut = run.cut(&session.runtime_env().memory_pool).await?;
         if !cut.losses.is_empty() {
+            // It looks for keys: nothing before the start is on record.
+            run.recorded().await?;
             let (asked, store) = (scope.patients(), &run.deps.store);
             run.missing.note(&cut, asked, &test, blob, store).await?;
         }

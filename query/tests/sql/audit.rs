@@ -1,9 +1,11 @@
 //! What is written down about a query.
 
+use std::time::Duration;
+
 use futures::TryStreamExt as _;
 use jiff::SignedDuration;
-use vitalseal_query::QuerySession;
-use vitalseal_storage::ports::{AuditEvent, Purpose, QueryOutcome, SCOPE_HOLDS};
+use vitalseal_query::{QueryError, QueryLimits, QuerySession};
+use vitalseal_storage::ports::{AuditEvent, Clock as _, Purpose, QueryOutcome, SCOPE_HOLDS};
 
 use crate::ward::{START_US, Ward, identity};
 
@@ -118,42 +120,64 @@ async fn a_scope_is_listed_by_the_first_query_of_a_session_and_whenever_it_chang
     );
 }
 
+/// The engine begins to work as soon as it has planned, here in two partitions. Whoever is erased meanwhile shows whether
+/// it had opened anything: what is opened with a key stays open.
 #[tokio::test]
 async fn nothing_is_opened_while_the_start_is_not_on_record() {
-    let ward = Ward::open().await;
-    let bed = ward.admit("icu-1", "Ada", "md").await;
-    ward.measure(&bed, 0, &[60.0]).await;
-    ward.flush().await;
-    for sql in ["SELECT value FROM vitals", "SELECT name FROM patients"] {
+    for sql in [
+        "SELECT value FROM vitals",
+        "SELECT mrn FROM patients WHERE mrn IS NOT NULL UNION ALL SELECT name FROM patients WHERE name IS NOT NULL",
+    ] {
+        let ward = Ward::open().await;
+        let beds = [
+            ward.admit("icu-1", "Ada", "md").await,
+            ward.admit("icu-2", "Bob", "md").await,
+        ];
+        for bed in &beds {
+            ward.measure(bed, 0, &[60.0]).await;
+        }
+        ward.flush().await;
+        let whole = ward.ask("md", sql).await.unwrap();
+        assert!(whole.len() >= 2, "{sql}: {whole:?}");
         ward.audit.forget();
         let slow = ward.audit.gate.lock().await;
         let mut asked = Box::pin(ward.ask("md", sql));
         // Whatever can run without the record has run long since.
-        for _ in 0..10_000 {
+        for _ in 0..20_000 {
             assert!(futures::poll!(&mut asked).is_pending(), "{sql}");
             tokio::task::yield_now().await;
         }
         assert!(ward.audit.events().is_empty(), "{sql}");
+        for (n, bed) in beds.iter().enumerate() {
+            let (keys, now) = (&ward.store.keys, ward.clock.now());
+            keys.erase(&bed.patient, &format!("e{n}"), now)
+                .await
+                .unwrap();
+        }
         drop(slow);
-        asked.await.unwrap();
+        assert_eq!(asked.await.unwrap(), [""; 0], "{sql}");
         assert_eq!(ward.audit.events().len(), 2, "{sql}");
     }
 }
 
 #[tokio::test]
-async fn a_query_that_goes_away_while_its_start_is_recorded_leaves_an_end() {
-    let ward = Ward::open().await;
+async fn a_deadline_holds_while_the_start_is_recorded() {
+    let ward = Ward::with_limits(QueryLimits {
+        memory_bytes: 64 << 20,
+        deadline: Duration::from_millis(100),
+        connections: 8,
+    })
+    .await;
     ward.admit("icu-1", "Ada", "md").await;
-    let session = ward.service.session(identity("md"), Purpose::Treatment);
-    let session = session.await.unwrap();
     let slow = ward.audit.gate.lock().await;
-    let mut asked = Box::pin(session.sql("SELECT name FROM patients"));
-    for _ in 0..1_000 {
-        assert!(futures::poll!(&mut asked).is_pending());
-        tokio::task::yield_now().await;
-    }
-    drop(asked);
+    let late = ward.ask("md", "SELECT name FROM patients").await;
+    assert!(matches!(late, Err(QueryError::Deadline(_))), "{late:?}");
     drop(slow);
+    assert_cancelled(&ward).await;
+}
+
+/// Waits for what is recorded of the one query that was asked.
+async fn assert_cancelled(ward: &Ward) {
     while ward.audit.events().len() < 2 {
         tokio::task::yield_now().await;
     }
@@ -171,6 +195,23 @@ async fn a_query_that_goes_away_while_its_start_is_recorded_leaves_an_end() {
         ),
         "{events:?}"
     );
+}
+
+#[tokio::test]
+async fn a_query_that_goes_away_while_its_start_is_recorded_leaves_an_end() {
+    let ward = Ward::open().await;
+    ward.admit("icu-1", "Ada", "md").await;
+    let session = ward.service.session(identity("md"), Purpose::Treatment);
+    let session = session.await.unwrap();
+    let slow = ward.audit.gate.lock().await;
+    let mut asked = Box::pin(session.sql("SELECT name FROM patients"));
+    for _ in 0..1_000 {
+        assert!(futures::poll!(&mut asked).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(asked);
+    drop(slow);
+    assert_cancelled(&ward).await;
 }
 
 #[tokio::test]
@@ -235,6 +276,7 @@ async fn catalogue_queries_leave_nothing_and_empty_answers_do() {
         ward.ask("md", sql).await.unwrap();
     }
     assert!(ward.audit.events().is_empty(), "{:?}", ward.audit.events());
+    let bed = ward.admit("icu-1", "Ada", "md").await;
     for sql in [
         "SELECT * FROM vitals WHERE false",
         "SELECT name FROM patients",
@@ -247,13 +289,13 @@ async fn catalogue_queries_leave_nothing_and_empty_answers_do() {
             matches!(
                 events.as_slice(),
                 [
-                    AuditEvent::QueryStarted { .. },
+                    AuditEvent::QueryStarted { patients, .. },
                     AuditEvent::QueryFinished {
                         outcome: QueryOutcome::Completed,
                         readings: 0,
                         ..
                     }
-                ]
+                ] if *patients == [bed.patient.clone()]
             ),
             "{sql}: {events:?}"
         );
