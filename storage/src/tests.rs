@@ -26,9 +26,12 @@ mod join;
 mod opening;
 mod order;
 mod peers;
+mod people;
 mod places;
 #[path = "../../tests/common/postgres.rs"]
 mod postgres;
+mod recipients;
+mod regain;
 mod restore;
 mod review;
 mod rotation;

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use vitalseal_storage::catalog::{DataFile, FileKind};
 use vitalseal_storage::{CheckOptions, RepairReport, Unwatched, schema};
 
-use crate::door::Door;
+use crate::served::Door;
 use crate::ward::Ward;
 
 /// Flips a bit in the middle of the first group's pages of a column.

@@ -13,6 +13,7 @@ mod door;
 mod losses;
 mod refusals;
 mod said;
+mod served;
 mod stored;
 mod visibility;
 mod ward;

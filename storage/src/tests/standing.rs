@@ -21,6 +21,81 @@ async fn state(store: &Store, device: &DeviceId) -> DeviceState {
 }
 
 #[tokio::test]
+async fn a_device_s_record_is_never_staler_than_the_last_write() {
+    let site = Site::new();
+    let store = site.create().await;
+    let (a, b) = (patient(&store).await, patient(&store).await);
+    let id = device(1);
+    let registry = &store.registry;
+    let mut changes = registry.subscribe_devices();
+    assert!(registry.device(&id).await.unwrap().is_none());
+    assert!(matches!(
+        registry.assign_device(&id, &a, at(1)).await,
+        Err(RegistryError::UnknownDevice(_))
+    ));
+    let first = certificate(&id);
+    registry.enroll_device(&first, at(2)).await.unwrap();
+    assert!(
+        registry
+            .device(&id)
+            .await
+            .unwrap()
+            .unwrap()
+            .patient()
+            .is_none()
+    );
+    for (subject, time) in [(&a, 2), (&b, 3), (&a, 4)] {
+        registry
+            .assign_device(&id, subject, at(time))
+            .await
+            .unwrap();
+        let record = registry.device(&id).await.unwrap().unwrap();
+        assert_eq!(
+            record.assigned().map(|now| (&now.subject, now.from)),
+            Some((subject, at(time)))
+        );
+    }
+    // A renewed certificate; the earlier one stays known, so that what it signed stays verifiable.
+    let second = certificate(&id);
+    registry.enroll_device(&second, at(5)).await.unwrap();
+    let record = registry.device(&id).await.unwrap().unwrap();
+    assert_eq!(record.certificate.thumbprint(), second.thumbprint());
+    assert_eq!(record.patient(), Some(&a));
+    registry.revoke_device(&id, "stolen", at(6)).await.unwrap();
+    let record = registry.device(&id).await.unwrap().unwrap();
+    assert_eq!(
+        (record.state, record.patient()),
+        (DeviceState::Revoked, None)
+    );
+    assert!(matches!(
+        registry.enroll_device(&second, at(7)).await,
+        Err(RegistryError::DeviceRevoked(_))
+    ));
+    assert!(matches!(
+        registry.assign_device(&id, &a, at(7)).await,
+        Err(RegistryError::DeviceRevoked(_))
+    ));
+    for thumbprint in [first.thumbprint(), second.thumbprint()] {
+        let known = registry
+            .device_certificate(thumbprint)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(known.thumbprint(), thumbprint);
+    }
+    let row = registry.devices().await.unwrap().remove(0);
+    assert_eq!(
+        (row.state_since, row.state_reason.as_deref()),
+        (at(6), Some("stolen"))
+    );
+    let mut told = 0;
+    while changes.try_recv().is_ok() {
+        told += 1;
+    }
+    assert_eq!(told, 6);
+}
+
+#[tokio::test]
 async fn a_suspended_device_comes_back_and_a_revoked_one_never_does() {
     let site = Site::new();
     let store = site.create().await;
