@@ -31,7 +31,6 @@ mod places;
 #[path = "../../tests/common/postgres.rs"]
 mod postgres;
 mod recipients;
-mod regain;
 mod restore;
 mod review;
 mod rotation;
