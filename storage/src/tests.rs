@@ -31,6 +31,7 @@ mod places;
 #[path = "../../tests/common/postgres.rs"]
 mod postgres;
 mod recipients;
+mod regain;
 mod restore;
 mod review;
 mod rotation;

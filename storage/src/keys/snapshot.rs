@@ -4,7 +4,8 @@
 //! A copy of the data directory from before an erasure needs a root that the erasure destroyed. What it lacks is small:
 //! the wraps of today's tree, which lead to today's root and to nobody who was erased. A snapshot is that, the ledger of
 //! erasures, and the devices that are suspended or revoked. [`write`] brings it to every place and reads it back before an old root
-//! dies; [`join`] puts it in the place of an older tree, and the ledger with it, before anything opens.
+//! dies; [`join`] puts it in the place of an older tree, and the ledger with it, before anything opens. A registry of the
+//! same root gets from it what it lacks ([`regain`]).
 //!
 //! What never stands in a snapshot: a key that is not wrapped, an identity, a pseudonym outside of what is sealed. It is
 //! worth nothing without the root, and one of a destroyed root is worth nothing to anybody: the newest two are kept.
@@ -17,6 +18,7 @@ mod join;
 mod joined;
 mod own;
 mod place;
+mod regain;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -120,7 +122,8 @@ const CERTIFICATES: Table = Table {
     nulls: &[],
 };
 
-/// A device that is suspended here and not in the snapshot stays so: whether it was reinstated since is not known.
+/// A device that is suspended here and not in the snapshot stays so: whether it was reinstated since is not known. One
+/// that was reinstated here after the snapshot's suspension stays active.
 const SHUT_OUT: Table = Table {
     name: "devices",
     read: "SELECT device, certificate, enrolled_at_us, state, state_since_us, state_reason FROM devices \
@@ -128,7 +131,8 @@ const SHUT_OUT: Table = Table {
     write: "INSERT INTO devices (device, certificate, enrolled_at_us, state, state_since_us, state_reason) \
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device) DO UPDATE SET state = excluded.state, \
             state_since_us = excluded.state_since_us, state_reason = excluded.state_reason \
-            WHERE devices.state <> 'revoked' AND devices.state <> excluded.state",
+            WHERE devices.state <> 'revoked' AND devices.state <> excluded.state \
+            AND (excluded.state = 'revoked' OR devices.state_since_us <= excluded.state_since_us)",
     nulls: &[(5, Null::Text)],
 };
 

@@ -90,7 +90,7 @@ pub(super) struct Page<'a> {
     /// Whether it holds KEKs, which then have a file of their own.
     pub(super) of_patients: bool,
     /// Whether it seals the secrets.
-    of_service: bool,
+    pub(super) of_service: bool,
 }
 
 impl Body {

@@ -2,7 +2,7 @@
 //!
 //! | Found | Then |
 //! |---|---|
-//! | no snapshot of a later root than the registry's | nothing: the registry knows every erasure that any snapshot knows, since each ends with a root of its own |
+//! | no snapshot of a later root than the registry's | the registry knows every erasure that any snapshot knows, since each ends with a root of its own; what else it lacks it gets ([`super::regain`]) |
 //! | one of a later root, or a registry without keys (from a backup) | the newest is joined, whether the older root still exists or not: a store is never opened with fewer erasures than a snapshot knows |
 //! | the newest is damaged, forged or its root is not there, at every place that has it | refused: an older one might bring somebody back |
 //!
@@ -22,9 +22,10 @@ use tokio::task::JoinError;
 use vitalseal_crypto::{KeyEpoch, SubjectPseudonym};
 use zeroize::Zeroizing;
 
-use super::format::{Opened, Page};
+use super::format::{Body, Opened, Page};
 use super::joined::{self, Joined};
 use super::own::Own;
+use super::regain::regain;
 use super::rows::{self, Cell, Row, WrongCell};
 use super::{
     CERTIFICATES, KEKS, KEY_PAGES, LEDGER, RECIPIENTS, ROOTS, SECRETS, SHUT_OUT, SUBSCRIBERS_OUT,
@@ -50,6 +51,18 @@ pub enum JoinRefused {
          keys; remove it only if you know that it is not this store's"
     )]
     Newest {
+        /// Its manifest.
+        snapshot: PathBuf,
+        /// Why it cannot be used.
+        #[source]
+        cause: SnapshotError,
+    },
+    /// The registry lacks keys that a snapshot has, and the snapshot cannot be used.
+    #[error(
+        "the registry went back: it lacks keys of patients that {snapshot} has, this cannot be used, and no other place \
+         has them; put a whole copy of it there; remove it only if those keys, and all that is under them, are to be lost"
+    )]
+    Behind {
         /// Its manifest.
         snapshot: PathBuf,
         /// Why it cannot be used.
@@ -128,11 +141,11 @@ pub(crate) async fn join(
             .await?;
     let current = current.map(count).transpose()?.map(KeyEpoch);
     drop(conn);
-    let looking = custody.clone();
-    let search = move || newest(&looking, &own, current);
+    let (looking, known) = (custody.clone(), own.clone());
+    let search = move || newest(&looking, &known, current);
     let Some(snapshot) = tokio::task::spawn_blocking(search).await?? else {
         return match current {
-            Some(_) => Ok(()),
+            Some(root) => regain(db, custody, own, root, now).await,
             None => Err(JoinRefused::NoKeys(places(custody))),
         };
     };
@@ -212,7 +225,7 @@ async fn apply(
     ] {
         rows::write(statement, &[], conn).await?;
     }
-    for table in [ROOTS, KEY_PAGES, SECRETS, RECIPIENTS, CERTIFICATES] {
+    for table in [ROOTS, KEY_PAGES, SECRETS, RECIPIENTS] {
         write(&table, body.rows(table.name), conn).await?;
     }
     settle_roots(id.root_epoch, slots, conn, now).await?;
@@ -223,7 +236,49 @@ async fn apply(
             patients_added += put_keks(snapshot, &page, conn).await?;
         }
     }
-    let devices_revoked = write(&SHUT_OUT, body.rows(SHUT_OUT.name), conn).await?;
+    let devices_revoked = shut_out(body, conn).await?;
+    let manifest = snapshot.place.manifest(id);
+    refuse_unreadable(&manifest, conn).await?;
+    let epoch = [Cell::Int(number(id.root_epoch.0)?)];
+    rows::write("DELETE FROM key_pages WHERE root_epoch <> $1", &epoch, conn).await?;
+    note_joined(
+        snapshot,
+        erasures_replayed,
+        patients_added,
+        devices_revoked,
+        conn,
+    )
+    .await
+}
+
+/// Notes, for the audit log, what a snapshot brought.
+pub(super) async fn note_joined(
+    snapshot: &Opened,
+    erasures_replayed: u64,
+    patients_added: u64,
+    devices_revoked: u64,
+    conn: &mut Connection,
+) -> Result<(), JoinRefused> {
+    let patients = sqlx::query_scalar("SELECT COUNT(*) FROM patients WHERE state = 'active'")
+        .fetch_one(&mut *conn)
+        .await?;
+    let id = snapshot.header.id();
+    let joined = Joined {
+        snapshot: snapshot.place.manifest(id),
+        id,
+        taken_at: snapshot.header.taken_at,
+        erasures_replayed,
+        patients_added,
+        devices_revoked,
+        patients: count(patients)?,
+    };
+    Ok(joined::note(&joined, conn).await?)
+}
+
+/// Devices, displays and services that are shut out there are shut out here; says how many devices were not.
+pub(super) async fn shut_out(body: &Body, conn: &mut Connection) -> Result<u64, sqlx::Error> {
+    write(&CERTIFICATES, body.rows(CERTIFICATES.name), conn).await?;
+    let devices = write(&SHUT_OUT, body.rows(SHUT_OUT.name), conn).await?;
     write(&SUBSCRIBERS_OUT, body.rows(SUBSCRIBERS_OUT.name), conn).await?;
     rows::write(
         "UPDATE assignments SET until_us = (SELECT state_since_us FROM devices d \
@@ -233,23 +288,7 @@ async fn apply(
         conn,
     )
     .await?;
-    let manifest = snapshot.place.manifest(id);
-    refuse_unreadable(&manifest, conn).await?;
-    let epoch = [Cell::Int(number(id.root_epoch.0)?)];
-    rows::write("DELETE FROM key_pages WHERE root_epoch <> $1", &epoch, conn).await?;
-    let patients = sqlx::query_scalar("SELECT COUNT(*) FROM patients WHERE state = 'active'")
-        .fetch_one(&mut *conn)
-        .await?;
-    let joined = Joined {
-        snapshot: manifest,
-        id,
-        taken_at: snapshot.header.taken_at,
-        erasures_replayed,
-        patients_added,
-        devices_revoked,
-        patients: count(patients)?,
-    };
-    Ok(joined::note(&joined, conn).await?)
+    Ok(devices)
 }
 
 /// Every erasure of the ledger happens here too, unless it did; says how many had not.
@@ -273,7 +312,11 @@ async fn replay(ledger: &[Row], conn: &mut Connection) -> Result<u64, sqlx::Erro
     Ok(replayed)
 }
 
-async fn write(table: &Table, content: &[Row], conn: &mut Connection) -> Result<u64, sqlx::Error> {
+pub(super) async fn write(
+    table: &Table,
+    content: &[Row],
+    conn: &mut Connection,
+) -> Result<u64, sqlx::Error> {
     let mut changed = 0;
     for row in content {
         changed += rows::write_typed(table.write, row, table.nulls, conn).await?;

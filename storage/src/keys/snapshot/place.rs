@@ -83,7 +83,8 @@ impl Place {
         }
     }
 
-    fn snapshots(&self) -> Result<BTreeSet<SnapshotId>, SnapshotError> {
+    /// All of them here, the newest last.
+    pub(super) fn snapshots(&self) -> Result<BTreeSet<SnapshotId>, SnapshotError> {
         self.refuse_if_away()?;
         let names = names(&self.dir)?;
         Ok(names.iter().filter_map(|name| parse(name)).collect())
