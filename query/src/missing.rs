@@ -1,8 +1,9 @@
 //! What is known to be lost of what a query asks for: told beside its answer, so that no gap is silent.
 //!
 //! Told is how many messages were lost, and of which span, of patients whom the query may see and who have a key. Of a
-//! loss whose patient nobody knows it is told that there is one, and nothing of how much it was or when: that is not
-//! theirs to know. Never here: another patient, the name of a file.
+//! loss whose patient nobody knows it is told that there is one, on a day that the query asks for: how much it was, and
+//! when on that day, may be another patient's. A loss does not say of which table it is, nor of which signal, so that it
+//! is told to whoever may miss it. Never here: another patient, the name of a file.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -42,13 +43,7 @@ impl Missing {
         let concerning: Vec<(usize, &Loss)> = losses
             .filter(|(_, loss)| blob == Blob::Evidence || !loss.is_of_evidence())
             .filter(|(_, loss)| loss.patient.as_ref().is_none_or(|of| patients.contains(of)))
-            .filter(|(_, loss)| {
-                test.allows(&Known {
-                    patient: loss.patient.as_ref().map(SubjectPseudonym::as_str),
-                    times: loss.span_us(),
-                    ..Known::NOTHING
-                })
-            })
+            .filter(|(_, loss)| test.allows(&known(loss)))
             .collect();
         if concerning.is_empty() {
             return Ok(());
@@ -90,7 +85,7 @@ impl Missing {
         if !messages.is_empty() {
             let lost = amount(&messages);
             notices.push(format!(
-                "messages lost to damage, and missing from this answer: {lost}"
+                "messages lost to damage, which may be missing from this answer: {lost}"
             ));
         }
         if !evidence.is_empty() {
@@ -105,6 +100,22 @@ impl Missing {
             notices.push(text.to_owned());
         }
         notices
+    }
+}
+
+/// What a filter is asked about a loss. Somebody who moves the bounds of a filter learns the span that decides: of a loss
+/// that may be another patient's, these are whole days.
+fn known(loss: &Loss) -> Known<'_> {
+    const DAY_US: i64 = 24 * 3600 * 1_000_000;
+    let (first, last) = loss.span_us();
+    let day = |us: i64| us.div_euclid(DAY_US).saturating_mul(DAY_US);
+    Known {
+        patient: loss.patient.as_ref().map(SubjectPseudonym::as_str),
+        times: match loss.patient {
+            Some(_) => (first, last),
+            None => (day(first), day(last).saturating_add(DAY_US - 1)),
+        },
+        ..Known::NOTHING
     }
 }
 

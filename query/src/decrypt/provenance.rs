@@ -1,6 +1,7 @@
 //! Rows of `provenance`: messages as they are stored.
 //!
-//! Of what a patient's key seals nothing is decoded: a chunk's readings are opened for the digest of their evidence alone.
+//! Of what a patient's key seals nothing is decoded: a chunk's readings are opened for the digest of their evidence alone,
+//! and wiped. No reading leaves the seal so, and none is counted for the audit log.
 //! A chunk whose evidence was lost, and is on record as lost, shows no message; the query's notices say so.
 //!
 //! Who may not see a patient sees none of his messages here either, and an erased patient has none.

@@ -243,9 +243,10 @@ impl Held {
             undated: 0,
             ..sum
         });
-        held.messages += sum.messages;
-        held.readings += sum.readings;
-        held.undated += sum.undated;
+        // Columns of chunks say what they like.
+        held.messages = held.messages.saturating_add(sum.messages);
+        held.readings = held.readings.saturating_add(sum.readings);
+        held.undated = held.undated.saturating_add(sum.undated);
         held.first_us = held.first_us.min(sum.first_us);
         held.last_us = held.last_us.max(sum.last_us);
     }
@@ -320,5 +321,20 @@ fn count_all(subject: &str, devices: &Devices, wanted: &Wanted, held: &mut Held,
         let sum = Sum::of(of.messages, of.readings, (of.first_at_us, of.last_at_us));
         let undated = if undated { of.messages } else { 0 };
         held.add(subject, device.as_str(), Sum { undated, ..sum });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_nobody_can_hold_make_a_report_large_and_not_small() {
+        let mut held = Held::default();
+        for _ in 0..2 {
+            held.add("p", "d", Sum::of(u64::MAX, u64::MAX, (1, 2)));
+        }
+        let sum = held.0.values().next().unwrap();
+        assert_eq!((sum.messages, sum.readings), (u64::MAX, u64::MAX));
     }
 }

@@ -114,17 +114,22 @@ pub(crate) async fn note(losses: &[Loss], conn: &mut Connection) -> Result<(), s
     Ok(())
 }
 
-/// All losses, of which `known` are the first: they are numbered in order, and none is ever taken back.
+/// All losses, of which `known` are the first, as they are numbered in order. If the last of them is another one by now,
+/// the registry went back and on again, and all are read anew.
 pub(super) async fn up_to_now(
     known: Option<&Arc<[Loss]>>,
     conn: &mut Connection,
 ) -> Result<Arc<[Loss]>, sqlx::Error> {
     let known = known.cloned().unwrap_or_default();
-    let new = after(known.len(), conn).await?;
-    if new.is_empty() {
-        return Ok(known);
+    let last = after(known.len().saturating_sub(1), conn).await?;
+    match (known.last(), last.split_first()) {
+        (None, _) => Ok(last.into()),
+        (Some(known_last), Some((last, new))) if last == known_last && new.is_empty() => Ok(known),
+        (Some(known_last), Some((last, new))) if last == known_last => {
+            Ok(known.iter().chain(new).cloned().collect())
+        }
+        _ => Ok(after(0, conn).await?.into()),
     }
-    Ok(known.iter().cloned().chain(new).collect())
 }
 
 /// All but the first ones.
@@ -143,5 +148,53 @@ impl Catalog {
     /// When the registry cannot be read.
     pub async fn losses(&self) -> Result<Vec<Loss>, sqlx::Error> {
         after(0, &mut *self.db.pool().acquire().await?).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    fn loss(file: &str) -> Loss {
+        Loss {
+            file: file.to_owned(),
+            row: None,
+            patient: None,
+            first_at: None,
+            last_at: None,
+            messages: Some(1),
+            fault: String::new(),
+            found_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn losses_that_a_registry_took_back_are_not_told_and_those_instead_of_them_are() {
+        sqlx::any::install_default_drivers();
+        let mut conn = Connection::connect("sqlite::memory:").await.unwrap();
+        let table = "CREATE TABLE losses (id BIGINT, found_at_us BIGINT, file TEXT, row_number BIGINT, subject TEXT, \
+                     first_at_us BIGINT, last_at_us BIGINT, messages BIGINT, fault TEXT)";
+        sqlx::query(table).execute(&mut conn).await.unwrap();
+        let all = ["a", "b", "c", "d"].map(loss);
+        let none = up_to_now(None, &mut conn).await.unwrap();
+        note(&all[..2], &mut conn).await.unwrap();
+        let two = up_to_now(Some(&none), &mut conn).await.unwrap();
+        assert_eq!(*two, all[..2]);
+        let same = up_to_now(Some(&two), &mut conn).await.unwrap();
+        assert!(Arc::ptr_eq(&same, &two), "nothing is copied");
+        note(&all[2..3], &mut conn).await.unwrap();
+        let three = up_to_now(Some(&two), &mut conn).await.unwrap();
+        assert_eq!(*three, all[..3]);
+        sqlx::query("DELETE FROM losses WHERE id > 1")
+            .execute(&mut conn)
+            .await
+            .unwrap();
+        let one = up_to_now(Some(&three), &mut conn).await.unwrap();
+        assert_eq!(*one, all[..1]);
+        note(&all[3..], &mut conn).await.unwrap();
+        let other = up_to_now(Some(&two), &mut conn).await.unwrap();
+        assert_eq!(*other, [all[0].clone(), all[3].clone()]);
     }
 }
