@@ -186,17 +186,19 @@ check_vectors() {
 with_postgres() (
     server="$(mktemp -d)"
     programs="$(postgres_programs)"
-    cd "$server"
-    certify 2>"$cache/postgres.log"
+    owner="$(id -un)"
     as_owner=()
-    if [ "$(id -u)" -eq 0 ]; then # PostgreSQL refuses root
-        chown -R postgres "$server"
+    if [ "$owner" = root ]; then # PostgreSQL refuses root
+        owner=postgres
         as_owner=(runuser -u postgres --)
     fi
     trap '"${as_owner[@]}" "$programs/pg_ctl" -D "$server/data" -s -m immediate stop || true; rm -rf "$server"' EXIT
-    "${as_owner[@]}" "$programs/initdb" -D "$server/data" -U postgres -A trust -E UTF8 --no-sync \
-        --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US >>"$cache/postgres.log" 2>&1 ||
-        { cat "$cache/postgres.log" >&2; exit 1; }
+    cd "$server"
+    {
+        certify && chown -R "$owner" . &&
+            "${as_owner[@]}" "$programs/initdb" -D "$server/data" -U postgres -A trust -E UTF8 --no-sync \
+                --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US
+    } >"$cache/postgres.log" 2>&1 || { cat "$cache/postgres.log" >&2; exit 1; }
     "${as_owner[@]}" sed -i 's/^host /hostssl /' "$server/data/pg_hba.conf"
     port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
     "${as_owner[@]}" "$programs/pg_ctl" -D "$server/data" -l "$server/log" -s -w -o "-k $server -p $port \
@@ -210,11 +212,11 @@ with_postgres() (
 # An authority and a certificate for `localhost` in the current directory.
 certify() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=test authority" \
-        -keyout ca.key -out ca.pem
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=localhost" -keyout server.key -out server.csr
-    openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem \
-        -extfile <(echo "subjectAltName=DNS:localhost")
-    chmod 600 server.key
+        -keyout ca.key -out ca.pem &&
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=localhost" \
+            -keyout server.key -out server.csr &&
+        openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem \
+            -extfile <(echo "subjectAltName=DNS:localhost")
 }
 
 # Names of test targets and the programs that hold them, as the check before has built them: for one package alone, cargo
