@@ -27,7 +27,6 @@ mod rows;
 mod seen;
 mod signatures;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -152,7 +151,7 @@ impl Store {
         let snapshot = self.catalog.current().await?;
         check.report.snapshot = snapshot.id.0;
         check.count_hot(hot, snapshot.high);
-        check.unknown().await?;
+        check.report.unknown = self.unknown_files().await?;
         let all = snapshot.files.iter().map(|file| file.size).sum();
         let mut done = 0;
         for file in snapshot.files.iter() {
@@ -187,18 +186,6 @@ impl<'a> Check<'a> {
             messages: Messages::default(),
             report: CheckReport::default(),
         })
-    }
-
-    /// Objects that the catalog does not name, whatever their state. It is asked before and after: what is written or
-    /// removed meanwhile is known by one of the two.
-    async fn unknown(&mut self) -> Result<(), StoreError> {
-        let catalog = &self.store.catalog;
-        let mut known: HashSet<String> = catalog.names().await?.into_iter().collect();
-        let found = self.store.files.names().await?;
-        known.extend(catalog.names().await?);
-        let names = found.into_iter().map(|(name, _)| name);
-        self.report.unknown = names.filter(|name| !known.contains(name)).collect();
-        Ok(())
     }
 
     /// A message that is stored.

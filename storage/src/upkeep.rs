@@ -30,6 +30,7 @@ use crate::catalog::{
 use crate::columns;
 use crate::crash::CrashPoint;
 use crate::durable;
+use crate::files::HALF;
 use crate::flush;
 use crate::paths::data_file;
 use crate::ports::{Actor, AuditEvent, AuditRecord, AuditSink};
@@ -98,8 +99,8 @@ impl Store {
     }
 
     /// Removes files that ended longer ago than `grace` and that nobody reads, and notes of whom nothing is left then. While
-    /// a bucket keeps versions of what was removed, or a copy of a damaged file lies [aside](crate::StorePaths::damaged),
-    /// nobody is noted.
+    /// a bucket keeps versions of what was removed, a copy of a damaged file lies [aside](crate::StorePaths::damaged), or a
+    /// file lies among the others that the registry does not know, nobody is noted.
     ///
     /// # Errors
     /// When a file cannot be removed or its end not be noted: the next time takes it up. When the end of an erased
@@ -147,13 +148,25 @@ impl Store {
     }
 
     /// Whether a removal may not be the end. A bucket that keeps versions says so of every file written since it does, and
-    /// one without a file to ask about is not believed; and what was damaged is kept aside until somebody removes it.
+    /// one without a file to ask about is not believed; what was damaged is kept aside until somebody removes it; and what a
+    /// registry forgot that went back is nobody's to remove.
     async fn keeps_what_is_removed(&self) -> Result<bool, StoreError> {
         let aside = self.paths().damaged();
         if !durable::names(&aside)?.is_empty() {
             tracing::warn!(
                 directory = %aside.display(),
                 "copies of damaged files may hold rows of the erased; remove them, and their end can be noted"
+            );
+            return Ok(true);
+        }
+        let unknown = self.unknown_files().await?;
+        if let Some(first) = unknown.first() {
+            tracing::warn!(
+                files = unknown.len(),
+                first,
+                place = self.files.place(),
+                "files that the registry does not know may hold rows of the erased; remove what is nobody's, and their end can \
+                 be noted"
             );
             return Ok(true);
         }
@@ -165,6 +178,17 @@ impl Store {
         };
         let there = self.files.size(file.path.as_ref()).await?;
         Ok(there.is_none() || self.files.keeps_versions())
+    }
+
+    /// Names among the data files that the catalog does not know, in whatever state: nobody reads or removes them. It is
+    /// asked before and after: what is written or removed meanwhile is known by one of the two, a half of it by its whole.
+    pub(crate) async fn unknown_files(&self) -> Result<Vec<String>, StoreError> {
+        let mut known: HashSet<String> = self.catalog.names().await?.into_iter().collect();
+        let found = self.files.names().await?;
+        known.extend(self.catalog.names().await?);
+        let is_known = |name: &str| known.contains(name.strip_suffix(HALF).unwrap_or(name));
+        let names = found.into_iter().map(|(name, _)| name);
+        Ok(names.filter(|name| !is_known(name)).collect())
     }
 
     /// Replaces a file by one with these rows of it, in their order, or by none; `losses` are recorded along. The caller

@@ -31,6 +31,7 @@ use parquet::file::statistics::Statistics;
 use vitalseal_crypto::default_backend;
 
 pub use self::error::FilesError;
+pub(crate) use self::objects::HALF;
 pub use self::place::{ObjectsPlace, S3Place};
 pub use self::read::SealedFileReader;
 pub use self::write::MAX_FILE_BYTES;

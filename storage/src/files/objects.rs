@@ -35,6 +35,9 @@ const RETRIES_END: Duration = Duration::from_secs(240);
 /// A connection that is not there by then is tried again.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// What is behind the name of a file while it is written to a disk.
+pub(crate) const HALF: &str = ".tmp";
+
 /// Where data files are.
 #[derive(Clone)]
 pub(super) struct Objects {
@@ -263,7 +266,9 @@ impl Drop for Waiting {
 }
 
 fn partial(path: &Path) -> PathBuf {
-    path.with_extension("parquet.tmp")
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(HALF);
+    partial.into()
 }
 
 fn bucket(place: &S3Place) -> Result<Arc<dyn ObjectStore>, FilesError> {

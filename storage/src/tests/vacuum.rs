@@ -4,8 +4,9 @@ use jiff::SignedDuration;
 
 use super::compact::{compact_all, flushed, forced, found};
 use super::*;
-use crate::catalog::TableKind;
+use crate::catalog::{FileKind, TableKind};
 use crate::crash::CrashPoint;
+use crate::paths::data_file;
 use crate::ports::{Actor, AuditError, AuditEvent, AuditRecord, AuditSink};
 use crate::progress::Unwatched;
 use crate::retention::Retention;
@@ -207,15 +208,21 @@ async fn a_file_that_cannot_be_read_keeps_no_other_from_being_vacuumed() {
 }
 
 #[tokio::test]
-async fn while_a_damaged_copy_lies_aside_nobodys_end_is_noted() {
+async fn while_a_copy_lies_aside_or_a_file_is_nobodys_no_end_is_noted() {
     let site = Site::new();
     let store = site.create().await;
     let (_, [gone, _]) = flushed(&store).await;
+    // As a registry leaves it that went back over a file's plan.
+    let live = store.catalog.files().await.unwrap()[0].path.to_string();
+    let parquet = site.data().join("parquet");
+    let nobodys = parquet.join(data_file(FileKind::Rows, &[7; 16]));
+    fs::copy(parquet.join(live), &nobodys).unwrap();
     store.keys.erase(&gone, "e", at(1000)).await.unwrap();
     store.vacuum(at(1001), &Unwatched).await.unwrap();
     let aside = site.paths().damaged();
     fs::create_dir_all(&aside).unwrap();
-    fs::write(aside.join("r-0.parquet"), "of whoever was in it").unwrap();
+    let aside = aside.join("r-0.parquet");
+    fs::write(&aside, "of whoever was in it").unwrap();
     let log = Log::default();
     let collect = async |now| {
         let by = Actor::System;
@@ -224,13 +231,15 @@ async fn while_a_damaged_copy_lies_aside_nobodys_end_is_noted() {
             .await
             .unwrap()
     };
-    let report = collect(9000).await;
-    assert_eq!(
-        (report.waiting, report.dropped.len(), log.events().len()),
-        (0, 0, 0)
-    );
-    fs::remove_file(aside.join("r-0.parquet")).unwrap();
-    assert_eq!(collect(9001).await.dropped, [gone]);
+    for (now, kept) in [(9000, aside), (9001, nobodys)] {
+        let report = collect(now).await;
+        assert_eq!(
+            (report.waiting, report.dropped.len(), log.events().len()),
+            (0, 0, 0)
+        );
+        fs::remove_file(kept).unwrap();
+    }
+    assert_eq!(collect(9002).await.dropped, [gone]);
 }
 
 #[tokio::test]
