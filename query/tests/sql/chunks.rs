@@ -183,9 +183,12 @@ async fn a_flipped_bit_costs_its_own_chunk_and_no_other() {
         let patient = bed.patient.as_str();
         format!("SELECT count(*), sum(value) FROM vitals WHERE patient = '{patient}'")
     };
-    let (mut cost, mut shared, mut told) = ([0, 0], 0, 0);
-    let places: Vec<usize> = (0..whole.len()).step_by(whole.len() / 100).collect();
-    for at in places.iter().copied() {
+    let (mut cost, mut told) = ([0, 0], 0);
+    let stride = match std::env::var_os("VITALSEAL_TEST_EVERY_BYTE") {
+        Some(_) => 1,
+        None => whole.len() / 100,
+    };
+    for at in (0..whole.len()).step_by(stride) {
         let mut bytes = whole.clone();
         bytes[at] ^= 4;
         fs::write(&path, &bytes).unwrap();
@@ -202,10 +205,8 @@ async fn a_flipped_bit_costs_its_own_chunk_and_no_other() {
                 }
             }
         }
-        shared += usize::from(lost == 2);
+        assert!(lost < 2, "byte {at} costs both");
     }
-    // A page of a metadata column holds that of several chunks, and there are few of these.
-    assert!(shared * 5 < places.len(), "{shared} of {}", places.len());
     assert!(cost.iter().all(|lost| *lost > 0), "{cost:?}");
     assert_eq!(told, cost[0] + cost[1]);
 }
