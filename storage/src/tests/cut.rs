@@ -119,7 +119,7 @@ async fn site_behind_wire() -> (Site, Wire, StorePaths, Store, [SubjectPseudonym
 
 /// Tries until the server has noticed that its peer is gone; nothing else may refuse.
 async fn insist<T, E: std::error::Error>(mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
-    for _ in 0..200 {
+    for _ in 0..1000 {
         match attempt().await {
             Ok(done) => return done,
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
