@@ -136,6 +136,7 @@ pub(crate) async fn serve(args: ServeArgs, as_json: bool) -> anyhow::Result<()> 
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = server.gone_back() => break,
             // What came of it stands in the log.
             _ = hangup.recv() => drop(server.system.reload(Actor::System).await),
         }

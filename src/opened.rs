@@ -10,7 +10,7 @@ use vitalseal_storage::ports::Clock;
 use vitalseal_storage::{Store, StorePaths};
 
 use crate::config::Config;
-use crate::{custody, restore};
+use crate::{custody, restore, server};
 
 /// A store that this process has to itself.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ impl Opened {
             .with_context(|| format!("opening the store {}", data.display()))?;
         let audit = custody::open_audit(&config, &store, &paths).await?;
         restore::tell_of_join(&store, &audit, clock.now()).await?;
+        server::tell_of_mending(&store, &audit, clock.now()).await?;
         Ok(Self {
             config,
             paths,

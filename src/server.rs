@@ -9,6 +9,7 @@ mod doors;
 mod housekeeping;
 mod http;
 mod quarantine;
+mod registry;
 mod reload;
 mod revocations;
 mod space;
@@ -17,7 +18,7 @@ mod system;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
@@ -32,6 +33,7 @@ use vitalseal_storage::ports::{Actor, AuditEvent, Clock, SystemClock};
 use self::doors::Doors;
 pub use self::doors::{Addresses, Overrides};
 pub use self::housekeeping::Tended;
+pub(crate) use self::registry::tell_of_mending;
 pub use self::reload::Reloaded;
 pub use self::revocations::Revocations;
 pub use self::system::{Flushed, System};
@@ -46,6 +48,7 @@ pub struct Server {
     /// Its parts.
     pub system: Arc<System>,
     stop: CancellationToken,
+    gone_back: CancellationToken,
     doors: JoinSet<()>,
     background: JoinSet<()>,
 }
@@ -154,6 +157,7 @@ impl Server {
 
     fn serve(system: Arc<System>, bound: Doors) -> Self {
         let stop = CancellationToken::new();
+        let gone_back = CancellationToken::new();
         let mut doors = JoinSet::new();
         if let Some(edge) = bound.edge {
             doors.spawn(edge.serve(stop.clone()));
@@ -169,6 +173,8 @@ impl Server {
             stop.clone(),
         ));
         let mut background = JoinSet::new();
+        let (watched, to_stop) = (gone_back.clone(), stop.clone());
+        background.spawn(registry::watch(Arc::clone(&system), watched, to_stop));
         background.spawn(background::flush(Arc::clone(&system), stop.clone()));
         background.spawn(housekeeping::tend(Arc::clone(&system), stop.clone()));
         background.spawn(space::watch(Arc::clone(&system), stop.clone()));
@@ -190,23 +196,35 @@ impl Server {
             addresses,
             system,
             stop,
+            gone_back,
             doors,
             background,
         }
+    }
+
+    /// Comes when the registry went back under this server: then [`Server::stop`] it, at once.
+    pub async fn gone_back(&self) {
+        self.gone_back.cancelled().await;
     }
 
     /// Stops in order: no new connections, sessions finish, flush, close.
     ///
     /// # Errors
     /// The last flush or the last audit record could not be written; what was acknowledged is in the
-    /// inbox all the same and is flushed after the next start.
+    /// inbox all the same and is flushed after the next start. Or the registry went back.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         tracing::info!("stopping");
         self.stop.cancel();
         while self.doors.join_next().await.is_some() {}
         while self.background.join_next().await.is_some() {}
         let system = self.system;
-        let flushed = system.flush().await.context("flushing the inbox");
+        let flushed = match self.gone_back.is_cancelled() {
+            false => system.flush().await.context("flushing the inbox"),
+            true => Err(anyhow!(
+                "the registry went back under this server; nothing acknowledged before is lost: start it again, it then \
+                 brings back what it can"
+            )),
+        };
         let recorded = system
             .audited(Actor::System, AuditEvent::ServerStopped {})
             .await;

@@ -33,6 +33,7 @@ pub use self::garbage::{EndedFile, Tombstone};
 pub use self::holdings::Holding;
 pub(crate) use self::losses::EVIDENCE_LOST;
 pub use self::losses::{Loss, Unproven};
+pub use self::settle::Mended;
 use self::settle::Newest;
 use crate::database::{Database, number};
 use crate::files::SealedFiles;
@@ -73,6 +74,8 @@ pub struct Catalog {
     /// What registry and journal last agreed on, and the turn to see to it.
     agreed: Arc<Mutex<Newest>>,
     settling: Arc<tokio::sync::Mutex<()>>,
+    /// What was made again, until the audit log has it.
+    mended: Arc<Mutex<Option<Mended>>>,
     /// Every snapshot that somebody may still hold.
     handed: Arc<Mutex<Vec<Weak<[DataFile]>>>>,
     /// What living [`Plan`]s name.
@@ -88,6 +91,7 @@ impl Catalog {
             known: Arc::default(),
             agreed: Arc::default(),
             settling: Arc::default(),
+            mended: Arc::default(),
             handed: Arc::default(),
             writing: Arc::default(),
         }

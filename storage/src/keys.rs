@@ -15,6 +15,7 @@
 //! the data directory, unwrapped. Keys in memory are boxed, zeroized when dropped, and blank in
 //! `Debug`.
 
+mod age;
 mod cache;
 mod custody;
 mod erasure;
@@ -40,6 +41,7 @@ use vitalseal_crypto::{
     Backend, KeyEpoch, PatientKeys, RecipientKeyRing, RootKey, SubjectPseudonym,
 };
 
+use self::age::{Age, Marks};
 use self::cache::PatientKeyCache;
 pub use self::custody::KeyCustody;
 pub use self::ledger::{KeyErasure, LedgerRow};
@@ -177,6 +179,10 @@ pub(crate) struct Inner {
     patients: PatientKeyCache,
     ring: Mutex<Option<Arc<RecipientKeyRing>>>,
     store_keys: OnceCell<Arc<StoreKeys>>,
+    /// The tree as far as this process saw it.
+    seen: Mutex<Age>,
+    /// What every place has.
+    snapshotted: Mutex<Option<Marks>>,
 }
 
 impl Inner {
@@ -234,6 +240,8 @@ impl KeyStore {
                 patients,
                 ring,
                 store_keys: OnceCell::new(),
+                seen: Mutex::default(),
+                snapshotted: Mutex::default(),
             }),
         }
     }

@@ -46,7 +46,7 @@ mod upkeep;
 mod vacuum;
 
 pub use backup::{Backup, BackupError, BackupFile, BackupManifest};
-pub use catalog::{Catalog, DataFile, FileKind, Holding, Loss, TableKind};
+pub use catalog::{Catalog, DataFile, FileKind, Holding, Loss, Mended, TableKind};
 pub use check::{CheckOptions, CheckReport, Cost, Damage, RepairReport, SetAside};
 pub use compact::{CompactionReport, CompactionSettings, Due};
 pub use database::{PlaceError, PostgresPlace, RegistryPlace};

@@ -328,6 +328,11 @@ impl Store {
         &self.shared.paths
     }
 
+    /// Admits nothing from now on; the store is to be closed.
+    pub async fn refuse_messages(&self) {
+        self.inbox.close().await;
+    }
+
     /// Answers what is queued, then closes the databases and lets go of the lock. Other clones only
     /// get errors from then on.
     pub async fn close(self) {

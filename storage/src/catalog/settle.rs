@@ -86,6 +86,15 @@ impl Newest {
     }
 }
 
+/// A registry that went back, and got again what the journal has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mended {
+    /// The last change that it had.
+    pub found: SnapshotId,
+    /// The last one that it has now.
+    pub noted: SnapshotId,
+}
+
 /// Registry and journal end with the same change. While it lives nothing is committed but by its holder.
 pub(crate) struct Settled {
     newest: Newest,
@@ -210,6 +219,7 @@ impl Catalog {
             })?;
         }
         tx.commit().await?;
+        self.remember(newest, noted);
         tracing::warn!(
             found = newest.id.0,
             noted = noted.id.0,
@@ -217,6 +227,28 @@ impl Catalog {
              are as it has them now: look at what changed since"
         );
         Ok(())
+    }
+
+    fn remember(&self, newest: &Newest, noted: &Newest) {
+        let mut mended = self.mended.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = mended.map_or(newest.id, |earlier| earlier.found.min(newest.id));
+        *mended = Some(Mended {
+            found: earlier,
+            noted: noted.id,
+        });
+    }
+
+    /// What was made again since the store was opened. Users, grants, devices and keys that went with it are as the
+    /// registry has them now, and what is in memory of them may be of no registry: record it, then call
+    /// [`Catalog::mending_recorded`].
+    #[must_use]
+    pub fn mended(&self) -> Option<Mended> {
+        *self.mended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The audit log has what [`Catalog::mended`] says.
+    pub fn mending_recorded(&self) {
+        *self.mended.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The last bytes of each file that is live after the last of these changes, if the file is there as it was written.

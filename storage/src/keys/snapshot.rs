@@ -39,6 +39,7 @@ use self::own::Own;
 use self::place::Place;
 pub use self::place::SnapshotId;
 use self::rows::Null;
+use super::age::Marks;
 use super::tree::current_root;
 use super::{Inner, KeyError, KeyStore, RootError, RootProvider};
 use crate::database::damaged;
@@ -229,10 +230,26 @@ impl KeyStore {
     /// [`KeyError::Snapshot`] when a place does not take it, [`KeyError::Overtaken`] when another copy of the store
     /// turned the tree.
     pub async fn snapshot(&self, now: Timestamp) -> Result<SnapshotReport, KeyError> {
+        self.write_snapshot(Check::Digests, now).await
+    }
+
+    /// [`KeyStore::snapshot`] of what changed since the last one: page files that are there already are not read again.
+    ///
+    /// # Errors
+    /// As [`KeyStore::snapshot`].
+    pub async fn snapshot_changes(&self, now: Timestamp) -> Result<SnapshotReport, KeyError> {
+        self.write_snapshot(Check::Lengths, now).await
+    }
+
+    async fn write_snapshot(
+        &self,
+        check: Check,
+        now: Timestamp,
+    ) -> Result<SnapshotReport, KeyError> {
         let inner = Arc::clone(&self.inner);
         let writing = tokio::spawn(async move {
             let _alone = inner.turning.lock().await;
-            write(&inner, Check::Digests, now).await
+            write(&inner, check, now).await
         });
         writing.await?
     }
@@ -307,6 +324,7 @@ pub(super) async fn write(
         return Ok(report);
     }
     let own = Own::read(&mut cut).await?;
+    let marks = Marks::of(&mut cut).await?;
     let root_blob = hex::encode(&blob);
     let root = Arc::new(inner.load_current_root(root_epoch, blob).await?);
     let mut tables = BTreeMap::new();
@@ -369,7 +387,11 @@ pub(super) async fn write(
         inner.at(place, finish).await?;
     }
     own.note(&taking, &inner.db).await?;
-    away.map_or(Ok(report), Err)
+    if let Some(error) = away {
+        return Err(error);
+    }
+    *inner.snapshotted.lock().await = Some(marks);
+    Ok(report)
 }
 
 fn failed(place: &Path, cause: SnapshotError) -> KeyError {

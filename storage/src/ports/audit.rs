@@ -289,6 +289,10 @@ pub enum AuditEvent {
         patients: u64,
         erasures_replayed: u64,
     },
+    /// The registry went back: it ended with the change `found` of the data files, and `noted` was the last. Where they are
+    /// the same it lacked keys. Users, grants and devices that were changed since are as they were: whoever was shut out
+    /// may have been let in again.
+    RegistryWentBack { found: u64, noted: u64 },
     /// An erasure was ordered.
     ErasureStarted {
         patient: SubjectPseudonym,

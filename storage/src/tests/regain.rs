@@ -242,3 +242,41 @@ fn flip(site: &Site, place: &str) {
         }
     }
 }
+
+#[tokio::test]
+async fn a_running_store_sees_that_keys_are_gone_and_when_a_snapshot_is_due() {
+    let site = Site::new();
+    let store = create(&site, ONE).await;
+    let keys = &store.keys;
+    let settled = async |second: i64| {
+        assert!(!keys.went_back().await.unwrap());
+        assert!(keys.is_ahead_of_snapshots().await.unwrap());
+        keys.snapshot_changes(at(second)).await.unwrap();
+        assert!(!keys.is_ahead_of_snapshots().await.unwrap());
+    };
+    settled(1).await;
+    let subject = patient(&store).await;
+    settled(2).await;
+    store.registry.rotate_kek(&subject, at(3)).await.unwrap();
+    settled(4).await;
+    let (registry, stolen) = (&store.registry, device(7));
+    let enrolled = certificate(&stolen);
+    registry.enroll_device(&enrolled, at(5)).await.unwrap();
+    assert!(!keys.is_ahead_of_snapshots().await.unwrap());
+    registry
+        .revoke_device(&stolen, "stolen", at(6))
+        .await
+        .unwrap();
+    settled(7).await;
+    keys.rotate_root(at(8)).await.unwrap();
+    assert!(!keys.is_ahead_of_snapshots().await.unwrap());
+    assert!(!keys.went_back().await.unwrap());
+
+    // The smallest step back that there is.
+    let db = site.database().await;
+    let back = "UPDATE key_pages SET generation = generation - 1 WHERE purpose = 'patients'";
+    sqlx::query(back).execute(db.pool()).await.unwrap();
+    for _ in 0..2 {
+        assert!(keys.went_back().await.unwrap());
+    }
+}

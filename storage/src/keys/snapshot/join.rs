@@ -67,7 +67,7 @@ pub enum JoinRefused {
         snapshot: PathBuf,
         /// Why it cannot be used.
         #[source]
-        cause: SnapshotError,
+        cause: Box<SnapshotError>,
     },
     /// A registry from a backup, and nothing to join it with.
     #[error(

@@ -79,6 +79,7 @@ pub(super) async fn regain(
     for (wrapped, (generation, snapshot, cause)) in unread {
         let is_behind = pages.get(&wrapped).is_none_or(|(_, at)| *at < generation);
         if is_behind {
+            let cause = Box::new(cause);
             return Err(JoinRefused::Behind { snapshot, cause });
         }
     }
@@ -248,7 +249,7 @@ impl Regained {
             return Ok(());
         }
         // Of a generation that no snapshot has: it is neither the one nor the other any more.
-        let step = generation_step().map_err(|cause| damaged(cause))?;
+        let step = generation_step().map_err(damaged)?;
         let generation = page.generation.saturating_add(step);
         let state = "UPDATE key_pages SET keks = (SELECT COUNT(*) FROM keks WHERE page = $1), \
                      generation = CASE WHEN generation > $2 THEN generation + $3 ELSE $2 END WHERE page = $1";
