@@ -226,7 +226,10 @@ pub enum StoreError {
 #[non_exhaustive]
 pub enum WentBack {
     /// It had changes since that the inbox does not know.
-    #[error("it went on without this inbox: some of its changes are none that the inbox knows")]
+    #[error(
+        "it went on without this inbox, or this inbox is an old copy: what the inbox knows last is none of its changes, \
+         or one from before the week for which it keeps them"
+    )]
     Elsewhere,
     /// From before a change that the inbox did not note whole.
     #[error("the inbox does not know all that changed since then")]

@@ -66,3 +66,30 @@ pub(super) async fn note(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn as_many_changes_are_kept_as_is_said_and_no_more() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let tables = sqlx::raw_sql(include_str!("schema.sql"));
+        tables.execute(&mut conn).await.unwrap();
+        let change = |id: i64| NotedChange {
+            id,
+            change: id.to_string(),
+            body: None,
+        };
+        let last = KEPT + 1;
+        for ids in [vec![0, 1, 2], vec![KEPT - 1, last], vec![last]] {
+            let changes: Vec<NotedChange> = ids.into_iter().map(change).collect();
+            note(&changes, &mut conn).await.unwrap();
+        }
+        let kept = sqlx::query_scalar("SELECT id FROM changes ORDER BY id");
+        let kept: Vec<i64> = kept.fetch_all(&mut conn).await.unwrap();
+        assert_eq!(kept, [2, KEPT - 1, last]);
+    }
+}
