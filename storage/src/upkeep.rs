@@ -116,7 +116,7 @@ impl Store {
         flush::clear_planned(&self.catalog, &self.files, now).await?;
         let mut report = GarbageReport::default();
         let read = self.catalog.read_now().await?;
-        for ended in self.catalog.ended().await? {
+        for ended in self.catalog.removable().await? {
             if read.contains(&ended.file) || now.duration_since(ended.ended_at) < grace {
                 report.waiting += 1;
                 continue;

@@ -8,7 +8,7 @@ use vitalseal_crypto::SubjectPseudonym;
 
 use super::file::own;
 use super::{Catalog, SnapshotId};
-use crate::database::{self, at, at_opt, count, number, parsed, us};
+use crate::database::{self, Connection, at, at_opt, count, number, parsed, us};
 use crate::store::StoreError;
 
 /// A file that ended.
@@ -41,19 +41,18 @@ impl Catalog {
     /// # Errors
     /// When the registry cannot be read.
     pub async fn ended(&self) -> Result<Vec<EndedFile>, sqlx::Error> {
-        let rows = sqlx::query(
-            "SELECT file, size, ended_at_us FROM data_files WHERE state = 'ended' ORDER BY ended_at_us, file",
-        )
-        .fetch_all(self.db.pool())
-        .await?;
-        let read = |row: &database::Row| {
-            Ok(EndedFile {
-                file: own(row.try_get("file")?)?,
-                size: count(row.try_get("size")?)?,
-                ended_at: at(row.try_get("ended_at_us")?)?,
-            })
-        };
-        rows.iter().map(read).collect()
+        ended(&mut *self.db.pool().acquire().await?).await
+    }
+
+    /// The same, for whoever removes them: what ended in a registry that took the place of ours may be live in ours.
+    ///
+    /// # Errors
+    /// When the registry cannot be read, or went back and cannot be brought forward.
+    pub(crate) async fn removable(&self) -> Result<Vec<EndedFile>, StoreError> {
+        let settled = self.settle().await?;
+        let mut tx = self.db.pool().begin().await?;
+        settled.check(&mut tx).await?;
+        Ok(ended(&mut tx).await?)
     }
 
     /// Everybody who was erased, in the order of erasure.
@@ -156,15 +155,32 @@ impl Catalog {
         tx.commit().await
     }
 
-    /// Forgets changes from before this instant but the last: nobody repeats them any more.
+    /// Forgets changes from before this instant, which nobody repeats any more, but the last two: the journal of the inbox
+    /// ends with one of them.
     pub(crate) async fn forget_changes(&self, before: Timestamp) -> Result<(), sqlx::Error> {
         let mut tx = self.db.begin().await?;
         sqlx::query(
-            "DELETE FROM snapshots WHERE at_us < $1 AND id < (SELECT MAX(id) FROM snapshots)",
+            "DELETE FROM snapshots WHERE at_us < $1 AND id < (SELECT MAX(id) - 1 FROM snapshots)",
         )
         .bind(us(before))
         .execute(tx.connection())
         .await?;
         tx.commit().await
     }
+}
+
+async fn ended(conn: &mut Connection) -> Result<Vec<EndedFile>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT file, size, ended_at_us FROM data_files WHERE state = 'ended' ORDER BY ended_at_us, file",
+    )
+    .fetch_all(conn)
+    .await?;
+    let read = |row: &database::Row| {
+        Ok(EndedFile {
+            file: own(row.try_get("file")?)?,
+            size: count(row.try_get("size")?)?,
+            ended_at: at(row.try_get("ended_at_us")?)?,
+        })
+    };
+    rows.iter().map(read).collect()
 }
