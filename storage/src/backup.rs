@@ -16,6 +16,7 @@
 //! |---|---|
 //! | flushes, erasures and rotations wait while the databases are copied | no row is on its way between inbox and file, no patient half erased |
 //! | inbox first, then registry | whoever has a row in the one is a patient of the other |
+//! | both end with the same change of the set of files | a registry that goes back in between would not know what the other does |
 //! | audit log last | nothing is in the copy that the log does not tell of |
 //! | key snapshot after the registry | it may know more patients, never fewer |
 //! | data files last | once in the catalog they never change |
@@ -38,6 +39,7 @@ use vitalseal_crypto::default_backend;
 use self::manifest::describe;
 pub use self::manifest::{BackupFile, BackupManifest};
 pub(crate) use self::manifest::{FORMAT, SECRET, digest, mac, mac_path, manifest_path};
+use crate::catalog::Settled;
 use crate::database::copy::{self, Table, all};
 use crate::database::{self, Database, Place, sqlite};
 use crate::durable::{self, FileError, failed};
@@ -158,11 +160,12 @@ impl Store {
         let quiet = (self.hold_flushes().await, self.keys.alone().await);
         // Held until they are copied: what ends meanwhile stays.
         let data_files = self.catalog.files().await?;
+        let settled = self.catalog.settle().await?;
         copy_database(&self.paths().inbox(), &copy.inbox()).await?;
         let (store_id, erasures) =
-            copy_registry(self.registry.database(), &copy.registry()).await?;
+            copy_registry(self.registry.database(), &settled, &copy.registry()).await?;
         copy_database(&self.paths().audit(), &copy.audit()).await?;
-        drop(quiet);
+        drop((settled, quiet));
         let keys = self.keys.snapshot(now).await;
         let keys = keys.map_err(BackupError::Snapshot)?;
 
@@ -267,8 +270,13 @@ async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
         .map_err(|cause| BackupError::Database(from.to_path_buf(), cause))
 }
 
-/// One transaction's view of the registry, without keys; says of which store it is and how many erasures it knows.
-async fn copy_registry(from: &Database, to: &Path) -> Result<(String, u64), BackupError> {
+/// One transaction's view of the registry, if it still ends with what was settled, without keys; says of which store it
+/// is and how many erasures it knows.
+pub(crate) async fn copy_registry(
+    from: &Database,
+    settled: &Settled,
+    to: &Path,
+) -> Result<(String, u64), BackupError> {
     sqlite::create_file(to)?;
     let copying = async {
         let mut copy = database::connect(&Place::Copy(to.to_path_buf())).await?;
@@ -276,6 +284,7 @@ async fn copy_registry(from: &Database, to: &Path) -> Result<(String, u64), Back
         let mut tx = copy.begin().await?;
         database::lay_out(opening::SCHEMA, opening::VERSION, &mut tx).await?;
         let mut cut = from.pool().begin().await?;
+        settled.check(&mut cut).await?;
         copy::copy(&COPIED, &mut cut, &mut tx).await?;
         cut.rollback().await?;
         let (store_id, erasures) =
@@ -286,9 +295,10 @@ async fn copy_registry(from: &Database, to: &Path) -> Result<(String, u64), Back
         copy.close().await?;
         Ok((store_id, database::count(erasures)?))
     };
-    copying
-        .await
-        .map_err(|cause| BackupError::Database(to.to_path_buf(), cause))
+    copying.await.map_err(|cause| match cause {
+        StoreError::Sql(cause) => BackupError::Database(to.to_path_buf(), cause),
+        cause => cause.into(),
+    })
 }
 
 /// What is copied as it is, beside databases and data files.

@@ -35,6 +35,7 @@ pub(crate) use self::losses::EVIDENCE_LOST;
 pub use self::losses::{Loss, Unproven};
 pub use self::settle::Mended;
 use self::settle::Newest;
+pub(crate) use self::settle::Settled;
 use crate::database::{Database, number};
 use crate::files::SealedFiles;
 use crate::inbox::Inbox;
@@ -117,15 +118,13 @@ impl Catalog {
         let known = self.known().clone();
         // When nothing has changed, one statement is all that this costs.
         let newest = Newest::of(&mut *self.db.pool().acquire().await?).await?;
-        if newest.is_before(agreed) {
-            return Ok(None);
-        }
-        if let Some(known) = known.as_ref().filter(|known| known.id == newest.id) {
+        let is_known = |known: &&Snapshot| newest == *agreed && known.id == newest.id;
+        if let Some(known) = known.as_ref().filter(is_known) {
             return Ok(Some(known.clone()));
         }
         let mut tx = self.db.pool().begin().await?;
         let newest = Newest::of(&mut tx).await?;
-        if newest.is_before(agreed) {
+        if !newest.follows(agreed, &mut tx).await? {
             return Ok(None);
         }
         let id = newest.id;

@@ -190,8 +190,7 @@ impl Catalog {
         }
         settled.check(&mut *conn).await?;
         let snapshot = SnapshotId(settled.newest().id.0 + 1);
-        apply(snapshot, change, now, &mut *conn).await?;
-        losses::note(&change.losses, conn).await?;
+        apply(snapshot, change, now, conn).await?;
         tx.commit().await?;
         Ok(snapshot)
     }
@@ -229,7 +228,7 @@ impl Catalog {
     }
 }
 
-/// A change, in the caller's transaction: all of it that is a matter of files and the watermark.
+/// A change, in the caller's transaction.
 pub(super) async fn apply(
     snapshot: SnapshotId,
     change: &Change,
@@ -270,8 +269,8 @@ pub(super) async fn apply(
         )
         .bind(INBOX)
         .bind(high)
-        .execute(conn)
+        .execute(&mut *conn)
         .await?;
     }
-    Ok(())
+    Ok(losses::note(&change.losses, conn).await?)
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use vitalseal_crypto::SubjectPseudonym;
 
@@ -15,7 +15,7 @@ use crate::database::{self, Connection, at, at_opt, count, number, parsed, us};
 pub(crate) const EVIDENCE_LOST: &str = "its evidence does not open; its readings are there";
 
 /// A row of a data file, or a whole file, that was damaged and could not be kept. What could not be read is `None`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Loss {
     /// The data file; its bytes are in [`StorePaths::damaged`](crate::StorePaths::damaged), if there were any.
     pub file: String,
@@ -36,7 +36,7 @@ pub struct Loss {
 }
 
 impl Loss {
-    fn read(row: &database::Row) -> Result<Self, sqlx::Error> {
+    pub(super) fn read(row: &database::Row) -> Result<Self, sqlx::Error> {
         let patient: Option<&str> = row.try_get("subject")?;
         let counted = |name| -> Result<Option<u64>, sqlx::Error> {
             row.try_get::<Option<i64>, _>(name)?.map(count).transpose()

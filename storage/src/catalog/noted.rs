@@ -1,7 +1,7 @@
 //! A change as the inbox's journal keeps it: enough to make it once more.
 //!
-//! JSON, in the words of the registry's columns. Of a file's footer only the length stands in it: these are the file's
-//! last bytes, and its digest says whether they are what was written. What a repair gave up is not in it.
+//! JSON, in the words of the registry's columns; losses are as a report of a repair has them. Of a file's footer only the
+//! length stands in it: these are the file's last bytes, and its digest says whether they are what was written.
 
 use jiff::Timestamp;
 use object_store::path::Path;
@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use vitalseal_crypto::SubjectPseudonym;
 
 use super::file::{one_of, own};
-use super::{Change, ChangeId, ChangeKind, DataFile, FileKind, SnapshotId, TableKind};
-use crate::database::{at, count, damaged, number, us};
+use super::settle::Newest;
+use super::{
+    Change, ChangeId, ChangeKind, DataFile, FileKind, Loss, SnapshotId, TableKind, change,
+};
+use crate::database::{Connection, at, count, damaged, number, us};
 use crate::inbox::NotedChange;
 
 #[derive(Serialize, Deserialize)]
@@ -20,6 +23,9 @@ struct Body {
     high: Option<i64>,
     begin: Vec<NotedFile>,
     end: Vec<String>,
+    /// Journals of the first builds with one have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    losses: Vec<Loss>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,7 +52,7 @@ struct NotedFile {
 pub(super) struct Made {
     pub(super) snapshot: SnapshotId,
     pub(super) at: Timestamp,
-    /// The files have no footers when it comes from the journal, and nothing is lost with it.
+    /// The files have no footers when it comes from the journal.
     pub(super) change: Change,
     /// Their lengths, in the order of the files that begin.
     pub(super) footers: Vec<usize>,
@@ -63,9 +69,47 @@ impl Made {
         }
     }
 
+    /// Of the registry, whose last change it is: nothing that it ended was removed yet.
+    pub(super) async fn last(newest: &Newest, conn: &mut Connection) -> Result<Self, sqlx::Error> {
+        let id = number(newest.id.0)?;
+        let (kind, at_us): (String, i64) =
+            sqlx::query_as("SELECT kind, at_us FROM snapshots WHERE id = $1")
+                .bind(id)
+                .fetch_one(&mut *conn)
+                .await?;
+        let what = one_of(&kind, &ChangeKind::ALL, ChangeKind::as_str)?;
+        let begun = sqlx::query("SELECT * FROM data_files WHERE begin_snapshot = $1 ORDER BY file")
+            .bind(id)
+            .fetch_all(&mut *conn)
+            .await?;
+        let ended = sqlx::query_scalar("SELECT file FROM data_files WHERE end_snapshot = $1");
+        let ended: Vec<String> = ended.bind(id).fetch_all(&mut *conn).await?;
+        let ended = ended.into_iter().map(|name| Ok(Path::from(own(name)?)));
+        // A file is given up once.
+        let lost = "SELECT * FROM losses WHERE file IN (SELECT file FROM data_files WHERE end_snapshot = $1) ORDER BY id";
+        let lost = sqlx::query(lost).bind(id).fetch_all(&mut *conn).await?;
+        let high = sqlx::query_scalar("SELECT high FROM watermarks WHERE inbox = $1");
+        let high = high.bind(change::INBOX).fetch_optional(conn).await?;
+        let change = Change {
+            id: ChangeId::noted(newest.change.clone()),
+            what,
+            add: begun.iter().map(DataFile::read).collect::<Result<_, _>>()?,
+            end: ended.collect::<Result<_, sqlx::Error>>()?,
+            watermark: high.filter(|_| what == ChangeKind::Flush),
+            losses: lost.iter().map(Loss::read).collect::<Result<_, _>>()?,
+        };
+        Ok(Self::new(newest.id, at(at_us)?, change))
+    }
+
     /// For the journal.
     pub(super) fn note(&self) -> Result<NotedChange, sqlx::Error> {
-        let Change { what, add, end, .. } = &self.change;
+        let Change {
+            what,
+            add,
+            end,
+            losses,
+            ..
+        } = &self.change;
         let begin = add.iter().zip(&self.footers);
         let body = Body {
             kind: what.as_str().to_owned(),
@@ -75,6 +119,7 @@ impl Made {
                 .map(|(file, footer)| NotedFile::of(file, *footer))
                 .collect(),
             end: end.iter().map(Path::to_string).collect(),
+            losses: losses.clone(),
         };
         let body = serde_json::to_string(&body).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
         Ok(NotedChange {
@@ -103,7 +148,7 @@ impl Made {
             add,
             end: end.collect::<Result<_, _>>()?,
             watermark: body.high,
-            losses: Vec::new(),
+            losses: body.losses,
         };
         Ok(Some(Self {
             snapshot: SnapshotId(count(noted.id)?),

@@ -14,7 +14,8 @@
 //! | The registry | How that came | What is done |
 //! |---|---|---|
 //! | ends with the journal's last change | – | nothing |
-//! | has it, and another after it | a crash, or a lost answer, between the two notes; or there was no journal yet | that one is noted, but not what it was: across it nothing is made again |
+//! | has it, and another after it | a crash, or a lost answer, between the two notes | that one is noted, as the registry has it |
+//! | has more, or there is no journal yet | the inbox is an older one | the last one is noted, but not what it was: across it nothing is made again |
 //! | has it not, but an earlier one | it went back | the later ones are made again, under their numbers and ids, if every file that is live after the last of them is there, byte for byte |
 //! | has none of them, or others too | it went back further than the journal, or went on without this inbox | refused |
 //!
@@ -22,8 +23,8 @@
 //! made and not noted when a registry went back is lost in both, and nothing with it: its rows are in the inbox, or the
 //! files that it was to replace are live again, and its own files are planned or unknown.
 //!
-//! Keys, patients and erasures are not mended here but by key snapshots; what a repair noted as lost, users, grants and
-//! devices are as the registry has them.
+//! Keys, patients and erasures are not mended here but by key snapshots; users, grants and devices are as the registry has
+//! them.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -45,7 +46,7 @@ use crate::store::StoreError;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Newest {
     pub(super) id: SnapshotId,
-    change: String,
+    pub(super) change: String,
 }
 
 impl Newest {
@@ -67,9 +68,18 @@ impl Newest {
         Ok(Self { id, change })
     }
 
-    /// Whether it cannot come after `agreed`.
-    pub(super) fn is_before(&self, agreed: &Self) -> bool {
-        self.id < agreed.id || self.id == agreed.id && self != agreed
+    /// Whether a registry that ends with this has all that was agreed on, as this transaction sees it.
+    pub(super) async fn follows(
+        &self,
+        agreed: &Self,
+        conn: &mut Connection,
+    ) -> Result<bool, sqlx::Error> {
+        Ok(self == agreed || self.id > agreed.id && has(agreed, conn).await?)
+    }
+
+    /// Whether it comes right after this one.
+    fn is_next(&self, noted: &Self) -> bool {
+        self.id.0.checked_sub(1) == Some(noted.id.0)
     }
 
     /// A registry that went back again while it was read.
@@ -107,7 +117,7 @@ impl Settled {
     }
 
     /// That the registry, as this transaction sees it, did not go back meanwhile.
-    pub(super) async fn check(&self, conn: &mut Connection) -> Result<(), StoreError> {
+    pub(crate) async fn check(&self, conn: &mut Connection) -> Result<(), StoreError> {
         match Newest::of(conn).await? {
             newest if newest == self.newest => Ok(()),
             newest => Err(newest.behind(&self.newest, WentBack::Meanwhile)),
@@ -131,6 +141,16 @@ impl Catalog {
             Some(noted) if *noted != newest => has(noted, tx.connection()).await?,
             _ => true,
         };
+        let is_next = noted.as_ref().is_some_and(|noted| newest.is_next(noted));
+        let missing = if is_there && is_next {
+            Made::last(&newest, tx.connection()).await?.note()?
+        } else {
+            NotedChange {
+                id: number(newest.id.0)?,
+                change: newest.change.clone(),
+                body: None,
+            }
+        };
         drop(tx);
         let newest = match noted {
             Some(noted) if noted == newest => newest,
@@ -139,12 +159,7 @@ impl Catalog {
                 noted
             }
             _ => {
-                let unknown = NotedChange {
-                    id: number(newest.id.0)?,
-                    change: newest.change.clone(),
-                    body: None,
-                };
-                self.inbox.note_changes(vec![unknown]).await?;
+                self.inbox.note_changes(vec![missing]).await?;
                 newest
             }
         };

@@ -1,6 +1,9 @@
 //! A registry that goes back to any earlier state of its own, under a store that is closed, crashed or running, loses no
 //! message and doubles none; or it is refused, and every file stays.
 
+mod journal;
+mod lines;
+
 use jiff::SignedDuration;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
@@ -382,91 +385,6 @@ async fn what_cannot_be_made_up_for_is_refused_and_nothing_is_removed() {
         chain(&refused).contains(&elsewhere.to_string()),
         "{refused:?}"
     );
-}
-
-/// The journal, as it stands in the inbox.
-async fn journal(store: &Store) -> Vec<(i64, String, Option<String>)> {
-    let journal = sqlx::query_as("SELECT id, change, body FROM changes ORDER BY id");
-    journal
-        .fetch_all(store.inbox.database().pool())
-        .await
-        .unwrap()
-}
-
-async fn forget(store: &Store, statement: &'static str) {
-    let pool = store.inbox.database().pool();
-    sqlx::raw_sql(statement).execute(pool).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_change_that_was_made_and_not_noted_is_noted_and_nothing_is_made_again_across_it() {
-    let site = Site::new();
-    let store = site.create().await;
-    let mut ward = Ward::of(&store).await;
-    let mut past = Past::of(&site).await;
-    ward.admit(&store).await;
-    ward.take(Step::Flush, &store).await.unwrap();
-    let earlier = past.save().await;
-    ward.admit(&store).await;
-    ward.take(Step::Flush, &store).await.unwrap();
-    // As a crash leaves it between the two.
-    forget(&store, "DELETE FROM changes WHERE id = 2").await;
-    store.close().await;
-    let store = site.open().await.unwrap();
-    let later = past.save().await;
-    ward.admit(&store).await;
-    ward.take(Step::Flush, &store).await.unwrap();
-    let expected = ward.messages(&store).await;
-    let noted = journal(&store).await;
-    let is_noted: Vec<bool> = noted.iter().map(|(.., body)| body.is_some()).collect();
-    assert_eq!(is_noted, [false, true, false, true]);
-    store.close().await;
-    past.bring_back(earlier).await;
-    let refused = site.open().await.unwrap_err();
-    assert!(
-        chain(&refused).contains(&WentBack::TooFar.to_string()),
-        "{refused:?}"
-    );
-    past.bring_back(later).await;
-    assert_lives_on(&site, &ward, &expected, "the later one").await;
-}
-
-#[tokio::test]
-async fn an_inbox_without_a_journal_begins_one_with_what_the_registry_has() {
-    let site = Site::new();
-    let store = site.create().await;
-    let mut ward = Ward::of(&store).await;
-    let mut past = Past::of(&site).await;
-    let mut states = Vec::new();
-    for _ in 0..3 {
-        states.push(past.save().await);
-        ward.admit(&store).await;
-        ward.take(Step::Flush, &store).await.unwrap();
-    }
-    // As version 3 left it.
-    forget(&store, "DROP TABLE changes; PRAGMA user_version = 3").await;
-    let expected = ward.messages(&store).await;
-    store.close().await;
-    let store = site.open().await.unwrap();
-    let [(3, _, None)] = journal(&store).await[..] else {
-        panic!("{:?}", journal(&store).await);
-    };
-    let last = past.save().await;
-    ward.admit(&store).await;
-    ward.take(Step::Flush, &store).await.unwrap();
-    assert_eq!(ward.messages(&store).await.len(), expected.len() + 2);
-    let expected = ward.messages(&store).await;
-    store.close().await;
-    for earlier in states {
-        past.bring_back(earlier).await;
-        let refused = site.open().await.unwrap_err();
-        assert!(
-            chain(&refused).contains(&WentBack::TooFar.to_string()),
-            "{refused:?}"
-        );
-    }
-    past.bring_back(last).await;
-    assert_lives_on(&site, &ward, &expected, "from the first on").await;
 }
 
 #[tokio::test]
