@@ -221,8 +221,8 @@ impl Server {
         let flushed = match self.gone_back.is_cancelled() {
             false => system.flush().await.context("flushing the inbox"),
             true => Err(anyhow!(
-                "the registry went back under this server; nothing acknowledged before is lost: start it again, it then \
-                 brings back what it can"
+                "the registry went back under this server: start it again, it then brings back what the key snapshots \
+                 and the inbox know"
             )),
         };
         let recorded = system
