@@ -151,8 +151,14 @@ impl Site {
 
     /// Whether the server's process ended by itself.
     pub fn has_ended(&mut self) -> bool {
+        self.ended_with().is_some()
+    }
+
+    /// The exit code, once the server's process ended by itself.
+    pub fn ended_with(&mut self) -> Option<i32> {
         let running = self.server.as_mut().expect("the server runs");
-        running.child.try_wait().unwrap().is_some()
+        let status = running.child.try_wait().unwrap()?;
+        Some(status.code().unwrap_or(-1))
     }
 
     /// Address of one door.

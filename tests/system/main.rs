@@ -43,6 +43,7 @@ mod documents;
 mod envelope;
 mod external;
 mod faults;
+mod gone_back;
 mod interop;
 mod keys;
 mod load;
